@@ -1,0 +1,16 @@
+"""Table of contents: every node of the pack, in the order a new user meets them."""
+
+from comfy_api.v0_0_2 import ComfyExtension, io
+
+NODES: list[type[io.ComfyNode]] = []
+
+
+class KleinodExtension(ComfyExtension):
+    """What ComfyUI asks the pack for when it starts."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return list(NODES)
+
+
+async def comfy_entrypoint() -> KleinodExtension:
+    return KleinodExtension()
