@@ -1,53 +1,97 @@
-"""How tests reach the pack.
+"""How tests reach the pack, its tools and a running ComfyUI.
 
 `kleinod`       the whole pack, loaded the way ComfyUI loads it (needs ComfyUI: `COMFYUI_PATH`).
 `kleinod_pure`  an alias of `nodes/` that skips every `__init__` that touches ComfyUI, for the pure modules.
 Use one of them in a test, never both: each alias has its own copy of every class.
+`tools`         the makers and launchers of `tools/`.
+`comfy_server`  a fixture: one real ComfyUI with the pack in it for the whole session (`tools.launch.server`).
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".runtime" / "comfyui")
+ARTIFACTS = ROOT / "tests" / ".artifacts"
 
 
-def _alias_pure_modules() -> None:
-    pure = types.ModuleType("kleinod_pure")
-    pure.__path__ = [str(ROOT / "nodes")]
-    sys.modules["kleinod_pure"] = pure
+def _alias(name: str, folder: Path) -> None:
+    package = types.ModuleType(name)
+    package.__path__ = [str(folder)]
+    sys.modules[name] = package
 
 
-def _load_pack() -> None:
-    sys.path.insert(0, str(COMFYUI))
-    # Argument parsing must be switched on before the first comfy import, or `--cpu` is ignored and a GPU is needed.
-    import comfy.options
+_alias("kleinod_pure", ROOT / "nodes")
+_alias("tools", ROOT / "tools")
 
-    argv, sys.argv = sys.argv, ["main.py", "--cpu"]
-    comfy.options.enable_args_parsing()
-    import comfy.cli_args  # noqa: F401
+from tools.launch.environment import Environment  # noqa: E402
+from tools.launch.pack import enable_comfyui, load_pack  # noqa: E402
+from tools.launch.server import Server  # noqa: E402
 
-    sys.argv = argv
-    spec = importlib.util.spec_from_file_location(
-        "kleinod", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules["kleinod"] = pack
-    spec.loader.exec_module(pack)
-
-
-_alias_pure_modules()
 if (COMFYUI / "comfy").is_dir():
-    _load_pack()
+    # KLEINOD_GPU=1 lets the tests marked gpu see the card; everything else is tested on the CPU.
+    enable_comfyui(COMFYUI, () if os.environ.get("KLEINOD_GPU") else ("--cpu",))
+    load_pack(ROOT)
 
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Path:
+    """Where screenshots and logs are kept; git ignores it."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    return ARTIFACTS
+
+
+@pytest.fixture(scope="session")
+def comfy_environment() -> Environment:
+    """The Python that runs the tests and the ComfyUI they use."""
+    return Environment(python=Path(sys.executable), comfyui=COMFYUI, own=COMFYUI.parent == ROOT / ".runtime")
+
+
+@pytest.fixture(scope="session")
+def comfy_server(comfy_environment: Environment, artifacts: Path) -> Iterator[Server]:
+    """One real ComfyUI on the CPU for all server and browser tests; `comfy_server.client` talks to it."""
+    with Server(comfy_environment, log=artifacts / "server.log", device="cpu") as server:
+        server.start()
+        yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    if not (torch.cuda.is_available() and os.environ.get("KLEINOD_GPU")):
+        skip = pytest.mark.skip(reason="needs a CUDA device and KLEINOD_GPU=1")
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(skip)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Iterator[None]:
+    """On CI a skipped test is a failed one, unless it needs a GPU: a skip hides a missing install step."""
+    report = yield
+    if report.skipped and os.environ.get("CI") and not item.get_closest_marker("gpu"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped on CI, where everything must run: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """The same for a whole module that skips itself while it is collected."""
+    report = yield
+    if report.skipped and os.environ.get("CI"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped on CI, where everything must run: {report.longrepr}"
+    return report

@@ -1,0 +1,157 @@
+"""The four commands of `run.py`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from . import LaunchError
+from .console import Progress, format_seconds
+from .environment import ROOT, RUNTIME, Environment, prepare
+from .server import Server, server_variables
+from .workflows import run_all
+
+OUTPUT = ROOT / "output"
+
+_OVERVIEW = """\
+python3 run.py                     set everything up, start ComfyUI with Kleinod in it, run the shipped
+                                   workflows; the pictures land in output/
+python3 run.py serve [--port N]    the same set-up, then ComfyUI stays open for your browser
+python3 run.py test [ARGUMENTS]    all tests; ARGUMENTS go to pytest: -k NAME, -m "not browser", a path ...
+python3 run.py bench NAME          one benchmark of tools/bench; --json FILE writes its rows for machines
+
+--comfyui DIR (or COMFYUI_PATH)    on any of them: use your own ComfyUI and the Python that runs this command
+--device auto|cpu|gpu              on the first two: auto takes a CUDA or ROCm GPU where PyTorch finds one
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code; a foreseeable failure ends in a sentence."""
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("--comfyui", type=Path, default=os.environ.get("COMFYUI_PATH") or None)
+    options, rest = common.parse_known_args(arguments)
+    comfyui = Path(options.comfyui) if options.comfyui else None
+    command = rest.pop(0) if rest and not rest[0].startswith("-") else "run"
+    commands = {"run": _run, "serve": _serve, "test": _test, "bench": _bench}
+    if command not in commands or (command == "run" and {"-h", "--help"} & set(rest)):
+        print(_OVERVIEW, end="")
+        if command in commands:
+            return 0
+        print(f"\nThere is no command {command!r}.", file=sys.stderr)
+        return 2
+    # A polite kill must end the server that was started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        return commands[command](comfyui, rest)
+    except LaunchError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+
+
+def _run(comfyui: Path | None, rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="run.py", allow_abbrev=False)
+    _add_device(parser)
+    options = parser.parse_args(rest)
+    environment = prepare(comfyui)
+    log = RUNTIME / "logs" / "server.log"
+    with Server(environment, output=OUTPUT, log=log, device=options.device) as server:
+        _start(server)
+        failures = run_all(server.client, OUTPUT)
+    if failures:
+        print(f"\n{failures} of the workflows failed. ComfyUI's log: {log}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _serve(comfyui: Path | None, rest: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="run.py serve", allow_abbrev=False, epilog="Arguments after -- go to ComfyUI's main.py."
+    )
+    parser.add_argument("--port", type=int, default=8188, help="default 8188, ComfyUI's own")
+    parser.add_argument(
+        "--data", type=Path, default=_data_folder(), help="models, input, user files; %(default)s"
+    )
+    _add_device(parser)
+    end = rest.index("--") if "--" in rest else len(rest)
+    own, foreign = rest[:end], rest[end + 1 :]
+    options = parser.parse_args(own)
+    environment = prepare(comfyui)
+    base = options.data.expanduser().resolve()
+    server = Server(
+        environment,
+        base=base,
+        port=options.port,
+        output=OUTPUT,
+        device=options.device,
+        arguments=tuple(foreign),
+        log=None,
+    )
+    with server:
+        _start(server)
+        print(f"\nKleinod is ready: {server.url}   (Ctrl-C ends it)")
+        print(f"Models and inputs: {base}\nPictures:          {OUTPUT}", flush=True)
+        return server.wait()
+
+
+def _test(comfyui: Path | None, rest: list[str]) -> int:
+    environment = prepare(comfyui, tests=True)
+    variables = _tool_variables(environment)
+    variables.setdefault("OMP_NUM_THREADS", "1")
+    return _run_child([str(environment.python), "-m", "pytest", *rest], variables)
+
+
+def _bench(comfyui: Path | None, rest: list[str]) -> int:
+    environment = prepare(comfyui)
+    return _run_child([str(environment.python), "-m", "tools.bench", *rest], _tool_variables(environment))
+
+
+def _start(server: Server) -> None:
+    with Progress("ComfyUI") as step:
+        server.start(lambda seconds: step.update("starting"))
+        step.finish(f"answers on {server.url} after {format_seconds(step.seconds)}")
+
+
+def _tool_variables(environment: Environment) -> dict[str, str]:
+    variables = server_variables() | {"COMFYUI_PATH": str(environment.comfyui)}
+    if "OMP_NUM_THREADS" not in os.environ:
+        del variables["OMP_NUM_THREADS"]
+    return variables
+
+
+def _run_child(command: list[str], variables: dict[str, str]) -> int:
+    """Run a command to its end in the repository; an interrupt lets it tidy up before it is ended."""
+    child = subprocess.Popen(command, cwd=ROOT, env=variables)
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        # After Ctrl-C the child has the signal already; after a kill of run.py alone it has not.
+        child.send_signal(signal.SIGINT if os.name != "nt" else signal.CTRL_C_EVENT)
+        try:
+            child.wait(60)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            child.kill()
+            child.wait()
+        return 130
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+
+
+def _data_folder() -> Path:
+    """Where `serve` keeps models and user files: never in the repository, which is linked into it."""
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "kleinod"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "kleinod"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "kleinod"
+
+
+def _raise_interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

