@@ -4,6 +4,7 @@
 `kleinod_pure`  an alias of `nodes/` that skips every `__init__` that touches ComfyUI, for the pure modules.
 Use one of them in a test, never both: each alias has its own copy of every class.
 `tools`         the makers and launchers of `tools/`.
+`tests`         this folder: `from tests.model.tiny_klein import load_tiny_model`.
 `comfy_server`  a fixture: one real ComfyUI with the pack in it for the whole session (`tools.launch.server`).
 """
 
@@ -30,6 +31,7 @@ def _alias(name: str, folder: Path) -> None:
 
 _alias("kleinod_pure", ROOT / "nodes")
 _alias("tools", ROOT / "tools")
+_alias("tests", ROOT / "tests")
 
 from tools.launch.environment import Environment  # noqa: E402
 from tools.launch.pack import enable_comfyui, load_pack  # noqa: E402
