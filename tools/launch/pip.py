@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -38,7 +39,8 @@ def run_pip(python: Path, arguments: list[str], step: Progress, runtime: Path) -
     log = runtime / "logs" / "setup.log"
     scratch = runtime / "tmp"
     log.parent.mkdir(parents=True, exist_ok=True)
-    scratch.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left
+    scratch.mkdir(parents=True)
     command = [str(python), "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
     command += ["--progress-bar", "off", "--retries", "2"]
     lines: list[str] = []
@@ -62,6 +64,7 @@ def run_pip(python: Path, arguments: list[str], step: Progress, runtime: Path) -
             if process.poll() is None:
                 process.terminate()
             process.wait()
+            shutil.rmtree(scratch, ignore_errors=True)
     if process.returncode:
         raise LaunchError(_explain(lines, step.title, log))
 
@@ -92,11 +95,24 @@ def _read_lines(process: subprocess.Popen[str], step: Progress):
             continue
         if line is None:
             return
-        words = line.split()
-        if words[:1] in (["Collecting"], ["Downloading"], ["Installing"], ["Building"], ["Preparing"]):
-            doing = " ".join(words[:4]) if words[0] == "Downloading" else " ".join(words[:3])
-            step.update(doing.rstrip(":"))
+        doing = _describe(line) or doing
+        step.update(doing)
         yield line
+
+
+def _describe(line: str) -> str:
+    """What a line of pip's means to a reader; empty for the many that mean nothing."""
+    words = line.split()
+    if words[:1] == ["Collecting"]:
+        return f"looking for {words[1]}"
+    if words[:1] == ["Downloading"]:
+        file, *size = words[1:]
+        return " ".join(["downloading", "-".join(file.split("-")[:2]), *size])
+    if words[:1] == ["Building"]:
+        return "building"
+    if words[:3] == ["Installing", "collected", "packages:"]:
+        return f"installing {len(words) - 3} packages"
+    return ""
 
 
 def _explain(lines: list[str], title: str, log: Path) -> str:
