@@ -58,10 +58,10 @@ def prepare(comfyui: Path | None = None, tests: bool = False) -> Environment:
     if comfyui is not None:
         return _adopt(comfyui.expanduser().resolve(), tests)
     RUNTIME.mkdir(exist_ok=True)
-    python = _make_venv()
     if not _is_stamped("torch", " ".join(TORCH)):
         _require_free_space()
-        _install("PyTorch", python, "torch", " ".join(TORCH), [*TORCH, "--constraint", str(CONSTRAINTS)])
+    python = _make_venv()
+    _install("PyTorch", python, "torch", " ".join(TORCH), [*TORCH, "--constraint", str(CONSTRAINTS)])
     _unpack_comfyui(python)
     requirements = COMFYUI / "requirements.txt"
     # The PyTorch pins come along so that no requirement can exchange them for a newer build.
@@ -117,8 +117,6 @@ def _make_venv() -> Path:
         )
         if made.returncode or not _runs_suitable_python(python):
             said = (made.stdout + made.stderr).strip()
-            if "No space left" in said:
-                raise LaunchError(f"The disk that holds {RUNTIME} is full: {said.splitlines()[-1]}")
             raise LaunchError(f"Python could not make a virtual environment in {VENV}:\n{said}")
         step.finish(f"made with Python {sys.version.split()[0]}")
     return python
@@ -133,11 +131,18 @@ def _runs_suitable_python(python: Path) -> bool:
 
 def _require_free_space() -> None:
     free = shutil.disk_usage(RUNTIME).free / 2**30
-    if free < NEEDED_GIB:
+    if free < NEEDED_GIB and not _has_package("torch"):
         raise LaunchError(
             f"Setting up needs about {NEEDED_GIB} GiB and the disk that holds {RUNTIME} has {free:.1f} GiB "
             "free: make room, then start run.py again."
         )
+
+
+def _has_package(name: str) -> bool:
+    """Whether the virtual environment holds a package already, stamped or not."""
+    return any(VENV.glob(f"lib*/python3*/site-packages/{name}/__init__.py")) or any(
+        VENV.glob(f"Lib/site-packages/{name}/__init__.py")
+    )
 
 
 def _install(title: str, python: Path, stamp: str, key: str, arguments: list[str]) -> None:
