@@ -51,7 +51,8 @@ def run(argv: list[str]) -> list[Row]:
         Row("modules the import adds", imports[0][1]),
         row_of_samples("/object_info without the pack", without, "ms"),
         row_of_samples("/object_info with the pack", with_pack, "ms"),
-        row_of_samples("/object_info added by the pack", added, "ms"),
+        row_of_samples("/object_info added by the pack", added, "ms", "<= 20"),
+        Row("browser scripts together", measure_scripts() / 1000, "kB", goal="<= 120"),
     ]
 
 
@@ -81,3 +82,8 @@ def time_object_info(server: Server) -> float:
     started = time.perf_counter()
     server.client.get("/object_info")
     return (time.perf_counter() - started) * 1000
+
+
+def measure_scripts() -> int:
+    """Bytes of every script the page loads from the pack."""
+    return sum(file.stat().st_size for file in (ROOT / "js").rglob("*.js"))

@@ -1,0 +1,124 @@
+"""Imports point one way, and importing costs nothing but the code: no network, no thread, no file written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.launch.environment import Environment
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# The only modules that may import ComfyUI: the lists of nodes, the sockets, and the engine of each domain.
+TOUCHES_COMFYUI = {
+    "__init__.py",
+    "sockets.py",
+    "acceleration/nodes.py",
+    "acceleration/patch.py",
+    "faces/nodes.py",
+    "faces/engine.py",
+    "loras/nodes.py",
+    "loras/engine.py",
+    "model/nodes.py",
+    "model/engine.py",
+    "references/nodes.py",
+    "references/engine.py",
+    "remote/nodes.py",
+    "sampling/nodes.py",
+    "sampling/engine.py",
+}
+MODULES = sorted(file.relative_to(ROOT / "nodes").as_posix() for file in (ROOT / "nodes").rglob("*.py"))
+PURE = [name for name in MODULES if name not in TOUCHES_COMFYUI and not name.endswith("/__init__.py")]
+
+_IMPORT_PURE = """
+import importlib, json, sys, types
+
+class NoComfyUI:
+    OUTLAWED = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "node_helpers", "nodes",
+                "latent_preview", "server", "execution"}
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.OUTLAWED:
+            raise ImportError(f"a pure module imports {name}")
+
+sys.meta_path.insert(0, NoComfyUI())
+pure = types.ModuleType("kleinod_pure")
+pure.__path__ = [sys.argv[1]]
+sys.modules["kleinod_pure"] = pure
+failures = {}
+for name in sys.argv[2:]:
+    try:
+        importlib.import_module("kleinod_pure." + name.removesuffix(".py").replace("/", "."))
+    except Exception as error:
+        failures[name] = repr(error)
+print(json.dumps(failures))
+"""
+
+_WATCH_IMPORT = """
+import asyncio, json, sys, threading
+from pathlib import Path
+from types import ModuleType
+
+tools = ModuleType("tools")
+tools.__path__ = [sys.argv[1] + "/tools"]
+sys.modules["tools"] = tools
+from tools.launch.pack import enable_comfyui, load_pack
+
+enable_comfyui(Path(sys.argv[2]))
+sys.dont_write_bytecode = True
+import nodes
+asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
+
+events = []
+watching = True
+def watch(event, arguments):
+    if not watching:
+        return
+    if event.startswith(("socket.", "subprocess.", "os.system", "os.exec", "os.spawn", "os.fork", "urllib.")):
+        events.append([event, repr(arguments)])
+    elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        events.append([event, repr(arguments)])
+    elif event in ("os.mkdir", "os.rename", "os.remove", "_thread.start_new_thread"):
+        events.append([event, repr(arguments)])
+sys.addaudithook(watch)
+threads = threading.active_count()
+pack = load_pack(Path(sys.argv[1]))
+started = threading.active_count() - threads
+watching = False
+print(json.dumps({"events": events, "threads": started, "ultralytics": "ultralytics" in sys.modules}))
+"""
+
+
+def _run(code: str, *arguments: str) -> dict:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_pure_modules_import_without_comfyui() -> None:
+    assert _run(_IMPORT_PURE, str(ROOT / "nodes"), *PURE) == {}
+
+
+def test_the_list_of_exceptions_is_not_a_wish_list() -> None:
+    """An entry that imports nothing of ComfyUI would hide a later import."""
+    words = ("import comfy", "from comfy", "import folder_paths", "import nodes", "import latent_preview")
+    idle = [
+        name
+        for name in sorted(TOUCHES_COMFYUI & set(MODULES))
+        if not any(word in (ROOT / "nodes" / name).read_text(encoding="utf-8") for word in words)
+    ]
+    assert idle == []
+
+
+@pytest.mark.parametrize("domain", sorted(path.name for path in (ROOT / "nodes").iterdir() if path.is_dir()))
+def test_domain_packages_are_empty(domain: str) -> None:
+    if domain != "__pycache__":
+        assert (ROOT / "nodes" / domain / "__init__.py").read_text(encoding="utf-8").strip() == ""
+
+
+def test_importing_the_pack_does_nothing_else(comfy_environment: Environment) -> None:
+    seen = _run(_WATCH_IMPORT, str(ROOT), str(comfy_environment.comfyui))
+    assert seen == {"events": [], "threads": 0, "ultralytics": False}

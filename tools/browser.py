@@ -1,0 +1,113 @@
+"""An installed Chromium, driven by Playwright, on the page of a running ComfyUI. For tests and makers of templates."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import ConsoleMessage, Page
+
+    from tools.launch.client import ComfyClient
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+_PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "C:/Program Files/Google/Chrome/Application/chrome.exe",
+    "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe",
+)
+_MISSING = (
+    "No Chromium was found. Install one (Debian and Ubuntu: apt install chromium; macOS: brew install --cask "
+    "chromium; Windows: Edge or Chrome), or let Playwright bring its own: python -m playwright install chromium"
+)
+# Without them a headless Chromium calls home at every start, which a closed network refuses many times over.
+_ARGUMENTS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+# What the page would otherwise greet a new user with, on top of everything else.
+_SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.InstalledVersion": "1.47.12",
+    "Comfy.Release.Status": "what's new seen",
+    "Comfy.Queue.QPOV2": False,
+}
+
+
+def find_chromium(own: str | None = None) -> str:
+    """The path of a browser; `own`: where Playwright keeps the one it may have fetched. FileNotFoundError."""
+    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    found = found or next((path for path in (*_PLACES, own) if path and os.path.exists(path)), None)
+    if found is None:
+        raise FileNotFoundError(_MISSING)
+    return found
+
+
+class Studio:
+    """ComfyUI's page in a browser: what a user sees, and what the browser's console said meanwhile."""
+
+    def __init__(self, page: Page, client: ComfyClient) -> None:
+        self.page = page
+        self.client = client
+        self.complaints: list[str] = []
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.complaints.append(f"page error: {error}"))
+
+    def open(self, vue_nodes: bool = False) -> None:
+        """Load the page with an empty graph, in classic or in Nodes 2.0 rendering."""
+        for name, value in {**_SETTINGS, "Comfy.VueNodes.Enabled": vue_nodes}.items():
+            self.client.post_json(f"/settings/{name}", value)
+        self.page.goto(self.client.url, wait_until="domcontentloaded")
+        self.page.wait_for_function("window.app?.graph !== undefined && window.app.canvas !== undefined")
+        self.page.wait_for_function("window.app.extensionManager?.spinner === false", timeout=60_000)
+        self.page.evaluate("() => window.app.graph.clear()")
+
+    def complaints_about(self, *words: str) -> list[str]:
+        return [text for text in self.complaints if any(word.lower() in text.lower() for word in words)]
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.type}: {message.text}")
+
+
+@contextlib.contextmanager
+def open_studio(client: ComfyClient, width: int = 1600, height: int = 900) -> Iterator[Studio]:
+    """A fresh browser without history on the server that `client` talks to."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory(prefix="kleinod-browser-") as profile, sync_playwright() as driver:
+        context = driver.chromium.launch_persistent_context(
+            profile,
+            executable_path=find_chromium(driver.chromium.executable_path),
+            headless=True,
+            # Chromium refuses its sandbox to root, which is what containers and CI machines run as.
+            chromium_sandbox=not (hasattr(os, "geteuid") and os.geteuid() == 0),
+            args=list(_ARGUMENTS),
+            viewport={"width": width, "height": height},
+        )
+        try:
+            yield Studio(context.pages[0] if context.pages else context.new_page(), client)
+        finally:
+            context.close()
+
+
+def keep_screenshot(studio: Studio, folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    studio.page.screenshot(path=path)
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(f"{find_chromium()}")
