@@ -2,7 +2,12 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
-NODES: list[type[io.ComfyNode]] = []
+from .model.nodes import KleinodLoader, KleinodPrompt
+
+NODES: list[type[io.ComfyNode]] = [
+    KleinodLoader,
+    KleinodPrompt,
+]
 
 
 class KleinodExtension(ComfyExtension):

@@ -50,6 +50,39 @@ class _Draw:
         return (torch.randn(shape, generator=self.generator) * std).to(self.dtype)
 
 
+def dit_shapes(
+    hidden: int = HIDDEN, double: int = DOUBLE, single: int = SINGLE, context: int = CONTEXT
+) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of a whole Klein; the real 4B is (3072, 5, 20, 7680), 9B (4096, 8, 24, 12288)."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "img_in.weight": (hidden, LATENT_CHANNELS),
+        "txt_in.weight": (hidden, context),
+        "time_in.in_layer.weight": (hidden, 256),
+        "time_in.out_layer.weight": (hidden, hidden),
+        "double_stream_modulation_img.lin.weight": (6 * hidden, hidden),
+        "double_stream_modulation_txt.lin.weight": (6 * hidden, hidden),
+        "single_stream_modulation.lin.weight": (3 * hidden, hidden),
+        "final_layer.adaLN_modulation.1.weight": (2 * hidden, hidden),
+        "final_layer.linear.weight": (LATENT_CHANNELS, hidden),
+    }
+    for block in range(double):
+        for stream in ("img", "txt"):
+            prefix = f"double_blocks.{block}.{stream}"
+            shapes[f"{prefix}_attn.qkv.weight"] = (3 * hidden, hidden)
+            shapes[f"{prefix}_attn.norm.query_norm.scale"] = (128,)
+            shapes[f"{prefix}_attn.norm.key_norm.scale"] = (128,)
+            shapes[f"{prefix}_attn.proj.weight"] = (hidden, hidden)
+            shapes[f"{prefix}_mlp.0.weight"] = (6 * hidden, hidden)
+            shapes[f"{prefix}_mlp.2.weight"] = (hidden, 3 * hidden)
+    for block in range(single):
+        prefix = f"single_blocks.{block}"
+        shapes[f"{prefix}.linear1.weight"] = (9 * hidden, hidden)
+        shapes[f"{prefix}.linear2.weight"] = (hidden, 4 * hidden)
+        shapes[f"{prefix}.norm.query_norm.scale"] = (128,)
+        shapes[f"{prefix}.norm.key_norm.scale"] = (128,)
+    return shapes
+
+
 def make_dit_state(
     seed: int = 0,
     hidden: int = HIDDEN,
@@ -63,33 +96,41 @@ def make_dit_state(
     if hidden % 128:
         raise ValueError(f"hidden must be a multiple of 128, not {hidden}.")
     draw = _Draw(seed, dtype)
-    state = {
-        "img_in.weight": draw(hidden, LATENT_CHANNELS),
-        "txt_in.weight": draw(hidden, context),
-        "time_in.in_layer.weight": draw(hidden, 256),
-        "time_in.out_layer.weight": draw(hidden, hidden),
-        "double_stream_modulation_img.lin.weight": draw(6 * hidden, hidden, std=mod_std),
-        "double_stream_modulation_txt.lin.weight": draw(6 * hidden, hidden, std=mod_std),
-        "single_stream_modulation.lin.weight": draw(3 * hidden, hidden, std=mod_std),
-        "final_layer.adaLN_modulation.1.weight": draw(2 * hidden, hidden, std=mod_std),
-        "final_layer.linear.weight": draw(LATENT_CHANNELS, hidden),
+    return {
+        key: torch.ones(shape, dtype=dtype)
+        if key.endswith("scale")
+        else draw(*shape, std=mod_std if "modulation" in key else None)
+        for key, shape in dit_shapes(hidden, double, single, context).items()
     }
-    for block in range(double):
-        for stream in ("img", "txt"):
-            prefix = f"double_blocks.{block}.{stream}"
-            state[f"{prefix}_attn.qkv.weight"] = draw(3 * hidden, hidden)
-            state[f"{prefix}_attn.norm.query_norm.scale"] = torch.ones(128, dtype=dtype)
-            state[f"{prefix}_attn.norm.key_norm.scale"] = torch.ones(128, dtype=dtype)
-            state[f"{prefix}_attn.proj.weight"] = draw(hidden, hidden)
-            state[f"{prefix}_mlp.0.weight"] = draw(6 * hidden, hidden)
-            state[f"{prefix}_mlp.2.weight"] = draw(hidden, 3 * hidden)
-    for block in range(single):
-        prefix = f"single_blocks.{block}"
-        state[f"{prefix}.linear1.weight"] = draw(9 * hidden, hidden)
-        state[f"{prefix}.linear2.weight"] = draw(hidden, 4 * hidden)
-        state[f"{prefix}.norm.query_norm.scale"] = torch.ones(128, dtype=dtype)
-        state[f"{prefix}.norm.key_norm.scale"] = torch.ones(128, dtype=dtype)
-    return state
+
+
+def encoder_shapes(
+    width: int = ENCODER_WIDTH,
+    layers: int = ENCODER_LAYERS,
+    vocabulary: int = VOCABULARY,
+    queries: int = 128,
+    keys: int = 128,
+    mlp: int = ENCODER_WIDTH,
+) -> dict[str, tuple[int, ...]]:
+    """Key -> shape of a Qwen3; the real 4B is (2560, 36, 151936, 4096, 1024, 9728)."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, width),
+        "model.norm.weight": (width,),
+    }
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}"
+        shapes[f"{prefix}.input_layernorm.weight"] = (width,)
+        shapes[f"{prefix}.post_attention_layernorm.weight"] = (width,)
+        shapes[f"{prefix}.self_attn.q_proj.weight"] = (queries, width)
+        shapes[f"{prefix}.self_attn.k_proj.weight"] = (keys, width)
+        shapes[f"{prefix}.self_attn.v_proj.weight"] = (keys, width)
+        shapes[f"{prefix}.self_attn.o_proj.weight"] = (width, queries)
+        shapes[f"{prefix}.self_attn.q_norm.weight"] = (128,)
+        shapes[f"{prefix}.self_attn.k_norm.weight"] = (128,)
+        shapes[f"{prefix}.mlp.gate_proj.weight"] = (mlp, width)
+        shapes[f"{prefix}.mlp.up_proj.weight"] = (mlp, width)
+        shapes[f"{prefix}.mlp.down_proj.weight"] = (width, mlp)
+    return shapes
 
 
 def make_text_encoder_state(
@@ -101,22 +142,12 @@ def make_text_encoder_state(
 ) -> dict[str, Tensor]:
     """A Qwen3 of one head of 128. The vocabulary must stay whole: the real tokenizer's ids reach 151,668."""
     draw = _Draw(seed + 1, dtype)
-    state = {
-        "model.embed_tokens.weight": draw(vocabulary, width, std=1.0),
-        "model.norm.weight": 1 + draw(width, std=0.3),
-    }
-    for layer in range(layers):
-        prefix = f"model.layers.{layer}"
-        state[f"{prefix}.input_layernorm.weight"] = 1 + draw(width, std=0.1)
-        state[f"{prefix}.post_attention_layernorm.weight"] = 1 + draw(width, std=0.1)
-        for name in ("q", "k", "v"):
-            state[f"{prefix}.self_attn.{name}_proj.weight"] = draw(128, width)
-        state[f"{prefix}.self_attn.o_proj.weight"] = draw(width, 128)
-        state[f"{prefix}.self_attn.q_norm.weight"] = 1 + draw(128, std=0.1)
-        state[f"{prefix}.self_attn.k_norm.weight"] = 1 + draw(128, std=0.1)
-        for name in ("gate", "up"):
-            state[f"{prefix}.mlp.{name}_proj.weight"] = draw(width, width)
-        state[f"{prefix}.mlp.down_proj.weight"] = draw(width, width)
+    state: dict[str, Tensor] = {}
+    for key, shape in encoder_shapes(width, layers, vocabulary).items():
+        if "norm" in key:
+            state[key] = 1 + draw(*shape, std=0.3 if key == "model.norm.weight" else 0.1)
+        else:
+            state[key] = draw(*shape, std=1.0 if "embed" in key else None)
     return state
 
 

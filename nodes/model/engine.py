@@ -1,0 +1,238 @@
+"""Loading a Klein set, checked first, through ComfyUI.
+
+Everything a wrong choice can cause is found in the files' headers before anything is loaded. Diffusion model
+and VAE go through ComfyUI's own loaders; the text encoder is built from ComfyUI's own Klein classes without
+the layers whose output nobody reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+from safetensors import SafetensorError
+
+from .checkpoint import read_header
+from .choices import (
+    AUTOMATIC,
+    NANO,
+    LoaderRequest,
+    gguf_quantisation,
+    is_gguf,
+    text_encoders_to_try,
+    vaes_to_try,
+)
+from .facts import KleinFacts, describe, facts_from_sizes, nano_facts
+from .folders import TAEF2, gguf_loader, list_text_encoders, list_vaes, path_of
+from .pairing import ENCODER_LAYERS, check_diffusion_model, check_text_encoder, check_vae, encoder_name
+from .text_engine import check_loaded_encoder, drop_unread_layers, load_text_encoder
+
+logger = logging.getLogger("kleinod.model")
+
+ATTACHMENT = "kleinod_facts"
+
+
+@dataclass(frozen=True)
+class KleinSet:
+    """A diffusion model, text encoder and VAE that belong together, and what is known of them."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    info: str
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    name: str
+    sizes: dict[str, int] | None
+
+
+def facts_of(model: Any, file_name: str = "", choice: str = "auto") -> KleinFacts | None:
+    """Facts of any MODEL: those the Klein Loader attached, else read off the model; None if it is no Klein.
+
+    A model from ComfyUI's own Load Diffusion Model still knows its file's name, which tells base from
+    distilled.
+    """
+    attached = model.get_attachment(ATTACHMENT)
+    if attached is not None:
+        return attached
+    config = model.model.model_config.unet_config
+    if config.get("image_model") != "flux2" or config.get("guidance_embed"):
+        return None
+    if not file_name and model.cached_patcher_init is not None:
+        file_name = os.path.basename(str(model.cached_patcher_init[1][0]))
+    return facts_from_sizes(
+        config["hidden_size"],
+        config["depth"],
+        config["depth_single_blocks"],
+        config["context_in_dim"],
+        file_name=file_name,
+        choice=choice,
+        dtype=str(model.model.get_dtype()).removeprefix("torch."),
+    )
+
+
+def load_set(request: LoaderRequest) -> KleinSet:
+    """Check, then load, the three parts of a Klein. Raises ValueError naming the input at fault."""
+    if request.diffusion_model == NANO:
+        return _load_nano_set()
+    model = None
+    if is_gguf(request.diffusion_model):
+        model, facts = _load_gguf_model(request)
+    else:
+        path = path_of("diffusion_models", request.diffusion_model)
+        header = read_header(path, "diffusion_model", request.diffusion_model)
+        facts = check_diffusion_model(header, request.variant)
+    encoder = _choose_text_encoder(request.text_encoder, facts)
+    vae_name = _choose_vae(request.vae)
+    progress = comfy.utils.ProgressBar(3)
+    if model is None:
+        model = _load_model(request)
+        if request.weight_dtype != "default":
+            facts = replace(facts, dtype=f"{facts.dtype} loaded as {request.weight_dtype}")
+    model.set_attachments(ATTACHMENT, facts)
+    _step(progress)
+    clip = _load_clip(encoder, request.text_encoder_device, facts)
+    _step(progress)
+    vae = _load_vae(vae_name)
+    _step(progress)
+    lines = describe(facts)
+    lines[3:3] = [_describe_encoder(encoder, facts), f"VAE: {vae_name}"]
+    logger.info("Loaded %s with %s and %s.", facts.title, encoder.name, vae_name)
+    return KleinSet(model, clip, vae, "\n".join(lines))
+
+
+def _step(progress: comfy.utils.ProgressBar) -> None:
+    progress.update(1)
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def _load_nano_set() -> KleinSet:
+    try:
+        from .nano import load_nano
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"diffusion_model is {NANO}, which this copy of the pack lacks: pick a file."
+        ) from error
+    model, clip, vae = load_nano()
+    config = model.model.model_config.unet_config
+    sizes = (config[key] for key in ("hidden_size", "depth", "depth_single_blocks", "context_in_dim"))
+    facts = nano_facts(*sizes)
+    model.set_attachments(ATTACHMENT, facts)
+    lines = [
+        *describe(facts),
+        "Text encoder and VAE are built in too: the loader's other pickers are not used.",
+    ]
+    return KleinSet(model, clip, vae, "\n".join(lines))
+
+
+@contextmanager
+def _loading(field: str, name: str) -> Iterator[None]:
+    """Turn ComfyUI's many ways to fail on odd weights into one sentence; lack of memory stays what it is."""
+    try:
+        yield
+    except (RuntimeError, KeyError, IndexError, TypeError, AttributeError, SafetensorError) as error:
+        if comfy.model_management.is_oom(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f'{field} "{name}" could not be loaded although it looked right (ComfyUI says: {reason}): '
+            "download it again, or pick the original file."
+        ) from error
+
+
+def _load_gguf_model(request: LoaderRequest) -> tuple[Any, KleinFacts]:
+    name = request.diffusion_model
+    load = gguf_loader("UnetLoaderGGUF", "diffusion_model", name)
+    if request.weight_dtype != "default":
+        raise ValueError(
+            f'weight_dtype is {request.weight_dtype}, but diffusion_model "{name}" is a GGUF file with its '
+            "own: set weight_dtype to default."
+        )
+    with _loading("diffusion_model", name):
+        model = load(unet_name=name)[0]
+    facts = facts_of(model, name, request.variant)
+    if facts is None:
+        raise ValueError(f'diffusion_model "{name}" is not FLUX.2 [klein]: pick a Klein GGUF file.')
+    return model, replace(facts, dtype=gguf_quantisation(name))
+
+
+def _load_model(request: LoaderRequest) -> Any:
+    import nodes as comfy_nodes
+
+    with _loading("diffusion_model", request.diffusion_model):
+        return comfy_nodes.UNETLoader().load_unet(request.diffusion_model, request.weight_dtype)[0]
+
+
+def _choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
+    if is_gguf(choice):
+        gguf_loader("CLIPLoaderGGUF", "text_encoder", choice)
+        return _Encoder(choice, None)
+    if choice != AUTOMATIC:
+        header = read_header(path_of("text_encoders", choice), "text_encoder", choice)
+        return _Encoder(choice, check_text_encoder(header, facts))
+    width = facts.context_width // 3
+    names = [name for name in list_text_encoders() if not is_gguf(name)]
+    for name in text_encoders_to_try(names, width):
+        try:
+            return _choose_text_encoder(name, facts)
+        except (ValueError, OSError) as error:
+            logger.debug("Not the text encoder: %s", error)
+    raise ValueError(
+        f"text_encoder is automatic, but no file in models/text_encoders is the {encoder_name(width)} this "
+        f"model needs: download {'qwen_3_8b_fp8mixed' if width == 4096 else 'qwen_3_4b'}.safetensors into "
+        "that folder."
+    )
+
+
+def _choose_vae(choice: str) -> str:
+    if choice == TAEF2:
+        return choice
+    if choice != AUTOMATIC:
+        check_vae(read_header(path_of("vae", choice), "vae", choice))
+        return choice
+    for name in vaes_to_try(list_vaes()):
+        try:
+            return _choose_vae(name)
+        except (ValueError, OSError) as error:
+            logger.debug("Not the VAE: %s", error)
+    raise ValueError(
+        "vae is automatic, but no file in models/vae is the FLUX.2 VAE: download flux2-vae.safetensors into "
+        "that folder."
+    )
+
+
+def _load_clip(encoder: _Encoder, device: str, facts: KleinFacts) -> Any:
+    if encoder.sizes is None:
+        load = gguf_loader("CLIPLoaderGGUF", "text_encoder", encoder.name)
+        with _loading("text_encoder", encoder.name):
+            clip = load(clip_name=encoder.name, type="flux2")[0]
+        check_loaded_encoder(clip, encoder.name, facts)
+        drop_unread_layers(clip)
+        return clip
+    with _loading("text_encoder", encoder.name):
+        return load_text_encoder(path_of("text_encoders", encoder.name), encoder.sizes, device)
+
+
+def _describe_encoder(encoder: _Encoder, facts: KleinFacts) -> str:
+    name = encoder_name(facts.context_width // 3)
+    stored = f" of {encoder.sizes['layers_stored']}" if encoder.sizes else ""
+    return f"Text encoder: {encoder.name} ({name}, {ENCODER_LAYERS}{stored} layers run; no other is read)"
+
+
+def _load_vae(name: str) -> Any:
+    import nodes as comfy_nodes
+
+    with _loading("vae", name):
+        vae = comfy_nodes.VAELoader().load_vae(name)[0]
+    if name == TAEF2:
+        # ComfyUI 0.30 leaves both at 8, so sides not divisible by 16 fail to encode and tiles do not fit.
+        vae.downscale_ratio = vae.upscale_ratio = 16
+    return vae

@@ -1,0 +1,226 @@
+"""What is known about a loaded Klein: family, variant, sizes, and the settings it was trained for.
+
+Sizes come from the weights' shapes. Base and distilled share every shape, so only a name, the file's metadata
+or the user can tell them apart; `decided_by` always says which it was. Recommended settings are Black Forest
+Labs' own defaults: 50 steps at guidance 4 for Base; 4 steps at guidance 1, both fixed, for distilled and KV.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+VARIANTS = ("auto", "base", "distilled")
+FAMILIES = ("4b", "9b", "nano", "other")
+
+# hidden width, double blocks, single blocks
+_FAMILY_SIZES = {(3072, 5, 20): "4b", (4096, 8, 24): "9b"}
+_TITLES = {
+    "4b": "FLUX.2 [klein] 4B",
+    "9b": "FLUX.2 [klein] 9B",
+    "nano": "klein-nano (built in, a tiny model of a small drawn world)",
+    "other": "FLUX.2 [klein] of unusual size,",
+}
+_LICENCES = {
+    "4b": "Apache-2.0 (the 4B weights may be used commercially)",
+    "9b": "FLUX non-commercial licence (the 9B weights are not for commercial use)",
+    "nano": "the pack's own, see its model card",
+    "other": "see the page the weights came from",
+}
+_METADATA_KEYS = ("modelspec.title", "modelspec.architecture", "general.name")
+
+
+@dataclass(frozen=True)
+class KleinFacts:
+    """Facts about a Klein diffusion model; travel with the ModelPatcher as attachment "kleinod_facts".
+
+    `hidden` and `context_width` are channel counts, `parameters` counts weights (0 = unknown), `native_size`
+    is (width, height) in pixels. A `recommended_guidance` of 1 means: no negative pass.
+    """
+
+    variant: str
+    decided_by: str
+    family: str
+    hidden: int
+    depth_double: int
+    depth_single: int
+    context_width: int
+    parameters: int = 0
+    dtype: str = "unknown"
+    recommended_steps: int = 50
+    recommended_guidance: float = 4.0
+    native_size: tuple[int, int] = (1024, 1024)
+    key_value_cached: bool = False
+
+    def __post_init__(self) -> None:
+        if self.variant not in VARIANTS[1:]:
+            raise ValueError(f"variant is base or distilled, not {self.variant!r}.")
+        if self.family not in FAMILIES:
+            raise ValueError(f"family is one of {', '.join(FAMILIES)}, not {self.family!r}.")
+
+    @property
+    def distilled(self) -> bool:
+        return self.variant == "distilled"
+
+    @property
+    def title(self) -> str:
+        if self.family == "nano":
+            return _TITLES["nano"]
+        return f"{_TITLES[self.family]} {'KV ' if self.key_value_cached else ''}{self.variant}"
+
+    @property
+    def licence(self) -> str:
+        return _LICENCES[self.family]
+
+
+def _says_base(text: str) -> bool:
+    # "base model: klein" speaks of what a fine-tune started from.
+    return re.search(r"(?<![a-z])base(?![a-z]|[-_ ]*model)|[49]b[-_ ]?base(?![a-z])", text) is not None
+
+
+def _says_distilled(text: str) -> bool:
+    return re.search(r"distill|[-_ ]kv(?![a-z])|turbo|(?<![0-9])4[-_ ]?steps?(?![a-z])", text) is not None
+
+
+def decide_variant(
+    choice: str = "auto", file_name: str = "", metadata: Mapping[str, str] | None = None
+) -> tuple[str, str]:
+    """(variant, how it was decided in words): the user's choice, then metadata, then the file's name.
+
+    The official names say "base" for Base and nothing for distilled, so an official name without "base" is
+    distilled. A name that tells nothing is taken as Base, the model this pack is made for.
+    """
+    if choice not in VARIANTS:
+        raise ValueError(f"variant is one of {', '.join(VARIANTS)}, not {choice!r}.")
+    if choice != "auto":
+        return choice, "chosen in the variant input"
+    for key in _METADATA_KEYS:
+        text = str((metadata or {}).get(key, "")).lower()
+        if _says_base(text) or _says_distilled(text):
+            return ("base" if _says_base(text) else "distilled"), f"the file's metadata ({key})"
+    stem = PurePosixPath(file_name.replace("\\", "/")).name.lower()
+    if _says_base(stem):
+        return "base", 'the file name says "base"'
+    if _says_distilled(stem):
+        return "distilled", "the file name says so"
+    if re.search(r"klein[-_ ]?[49]b", stem):
+        return "distilled", 'an official name without "base"'
+    return "base", "assumed, since neither name nor metadata tell: set variant if the model is distilled"
+
+
+def count_blocks(keys: Mapping[str, object], prefix: str) -> int:
+    """One more than the highest index in keys like `prefix.INDEX.`."""
+    found = (re.match(rf"{re.escape(prefix)}\.(\d{{1,4}})\.", key) for key in keys)
+    return max((int(match.group(1)) for match in found if match), default=-1) + 1
+
+
+def count_parameters(hidden: int, depth_double: int, depth_single: int, context_width: int) -> int:
+    """Weights of a Klein of these sizes; it has no biases, and all blocks share one modulation."""
+    shared = hidden * (128 + context_width + 256 + 128) + hidden * hidden * (1 + 6 + 6 + 3 + 2)
+    double = 26 * hidden * hidden + 4 * 128
+    single = 13 * hidden * hidden + 2 * 128
+    return shared + depth_double * double + depth_single * single
+
+
+def facts_from_sizes(
+    hidden: int,
+    depth_double: int,
+    depth_single: int,
+    context_width: int,
+    *,
+    file_name: str = "",
+    metadata: Mapping[str, str] | None = None,
+    choice: str = "auto",
+    parameters: int = 0,
+    dtype: str = "unknown",
+) -> KleinFacts:
+    """Facts from the four sizes that make a Klein; `parameters` 0 counts them from the sizes."""
+    variant, decided_by = decide_variant(choice, file_name, metadata)
+    distilled = variant == "distilled"
+    family = _FAMILY_SIZES.get((hidden, depth_double, depth_single), "other")
+    stem = PurePosixPath(file_name.replace("\\", "/")).name.lower()
+    return KleinFacts(
+        variant=variant,
+        decided_by=decided_by,
+        family=family,
+        hidden=hidden,
+        depth_double=depth_double,
+        depth_single=depth_single,
+        context_width=context_width,
+        parameters=parameters or count_parameters(hidden, depth_double, depth_single, context_width),
+        dtype=dtype,
+        recommended_steps=4 if distilled else 50,
+        recommended_guidance=1.0 if distilled else 4.0,
+        key_value_cached=family == "9b" and re.search(r"[-_ ]kv(?![a-z])", stem) is not None,
+    )
+
+
+def facts_from_shapes(
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    context_width: int | None = None,
+    file_name: str = "",
+    metadata: Mapping[str, str] | None = None,
+    choice: str = "auto",
+    parameters: int = 0,
+    dtype: str = "unknown",
+) -> KleinFacts:
+    """Facts from a checkpoint's key -> shape map (BFL's key names, without prefix).
+
+    `context_width` overrides the width read from `txt_in` (packed 4-bit weights show half of it).
+    """
+    try:
+        hidden, width = shapes["img_in.weight"][0], shapes["txt_in.weight"][1]
+    except (KeyError, IndexError) as error:
+        name = file_name or "The model"
+        raise ValueError(f"{name} has no img_in and txt_in weights: it is not a Klein.") from error
+    return facts_from_sizes(
+        hidden,
+        count_blocks(shapes, "double_blocks"),
+        count_blocks(shapes, "single_blocks"),
+        context_width or width,
+        file_name=file_name,
+        metadata=metadata,
+        choice=choice,
+        parameters=parameters,
+        dtype=dtype,
+    )
+
+
+def nano_facts(hidden: int, depth_double: int, depth_single: int, context_width: int) -> KleinFacts:
+    """klein-nano: undistilled, drawn at 128 pixels, at its best with 28 steps at guidance 4."""
+    return KleinFacts(
+        variant="base",
+        decided_by="built in",
+        family="nano",
+        hidden=hidden,
+        depth_double=depth_double,
+        depth_single=depth_single,
+        context_width=context_width,
+        parameters=count_parameters(hidden, depth_double, depth_single, context_width),
+        dtype="fp32",
+        recommended_steps=28,
+        recommended_guidance=4.0,
+        native_size=(128, 128),
+    )
+
+
+def describe(facts: KleinFacts) -> list[str]:
+    """Lines of the loader's info about the diffusion model."""
+    count = f"{facts.parameters:,} parameters, " if facts.parameters else ""
+    width, height = facts.native_size
+    if facts.distilled:
+        advice = "4 steps at guidance 1, both fixed by the distillation; the negative prompt has no effect"
+    else:
+        advice = f"{facts.recommended_steps} steps at guidance {facts.recommended_guidance:g}"
+        advice += " (20 to 28 steps for a quicker picture)" if facts.recommended_steps > 28 else ""
+    return [
+        f"Model: {facts.title}",
+        f"Variant: {facts.variant} ({facts.decided_by})",
+        f"Weights: {count}{facts.dtype}, width {facts.hidden}, {facts.depth_double} double and "
+        f"{facts.depth_single} single blocks, text width {facts.context_width}",
+        f"Recommended: {advice}; made for {width}x{height}",
+        f"Licence: {facts.licence}",
+    ]

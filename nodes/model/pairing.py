@@ -1,0 +1,268 @@
+"""Whether diffusion model, text encoder and VAE are what they should be and belong together.
+
+All checks look at headers only, before anything is loaded; each failure is one sentence naming the input,
+what came, what was expected and what to do. FLUX.2 [klein] reads three stacked hidden states of its Qwen3
+encoder (7680 = 3 x 2560 for 4B, 12288 = 3 x 4096 for 9B) and latents of 32 channels, patchified to 128.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from .checkpoint import Header
+from .facts import KleinFacts, count_blocks, facts_from_shapes
+
+# Hidden states after these many layers feed the model (BFL's OUTPUT_LAYERS_QWEN3); later layers feed nothing.
+ENCODER_TAPS = (9, 18, 27)
+ENCODER_LAYERS = max(ENCODER_TAPS)
+
+_QWEN3_NAMES = {1024: "Qwen3-0.6B", 2048: "Qwen3-1.7B", 2560: "Qwen3-4B", 4096: "Qwen3-8B", 5120: "Qwen3-14B"}
+_ENCODER_FILES = {2560: "qwen_3_4b.safetensors", 4096: "qwen_3_8b_fp8mixed.safetensors"}
+_MODEL_NAMES = {7680: "a 4B Klein", 12288: "a 9B Klein"}
+_MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+_LAYER_WEIGHTS = (
+    "input_layernorm", "post_attention_layernorm",
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "self_attn.q_norm", "self_attn.k_norm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
+# key fragment -> what a file with such a key is; the first match wins
+_KINDS = (
+    ("lora_A.", "a LoRA"),
+    ("lora_down.", "a LoRA"),
+    (".lora.down", "a LoRA"),
+    ("lokr_w", "a LoRA"),
+    ("double_stream_modulation_img.linear.", "FLUX.2 in the diffusers layout"),
+    ("single_transformer_blocks.", "a diffusers model"),
+    ("double_stream_modulation_img.lin.", "a FLUX.2 diffusion model"),
+    ("individual_token_refiner.", "a HunyuanVideo diffusion model"),
+    ("distilled_guidance_layer.", "a Chroma diffusion model"),
+    ("double_blocks.0.img_attn.", "a FLUX.1 diffusion model"),
+    ("joint_blocks.0.", "a Stable Diffusion 3 diffusion model"),
+    ("context_refiner.0.", "a Z-Image or Lumina diffusion model"),
+    ("transformer_blocks.0.img_mod.", "a Qwen-Image diffusion model"),
+    ("input_blocks.0.0.", "a Stable Diffusion 1.x, 2.x or SDXL model"),
+    ("blocks.0.cross_attn.", "a Wan diffusion model"),
+    ("pre_feedforward_layernorm.", "a Gemma text encoder"),
+    ("self_attn.q_norm.weight", "a Qwen3 text encoder"),
+    ("encoder.block.0.layer.0.SelfAttention.", "a T5 text encoder"),
+    ("text_model.encoder.layers.", "a CLIP text encoder"),
+    ("transformer.resblocks.0.", "a CLIP text encoder"),
+    ("layers.0.self_attn.q_proj.bias", "a Qwen2.5 text encoder"),
+    ("layers.0.self_attn.q_proj.", "a language model other than Qwen3"),
+    ("taesd_decoder.", "a preview VAE"),
+    ("decoder.conv_in.", "a VAE"),
+    ("decoder.conv1.", "a VAE"),
+    ("decoder.mid", "a VAE"),
+    ("encoder.conv_in.", "a VAE"),
+)
+
+
+def describe_kind(keys: Iterable[str]) -> str:
+    """What sort of file has these keys, as words to fit "it is ..."."""
+    keys = list(keys)
+    for fragment, kind in _KINDS:
+        if any(fragment in key for key in keys):
+            return kind
+    return "something this node does not know"
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _missing(label: str, names: list[str]) -> ValueError:
+    return ValueError(
+        f"{label} lacks {len(names)} of the weights it should hold ({_list(names)}): "
+        "it was saved or converted incompletely, so download the original."
+    )
+
+
+def inside_model(header: Header) -> Header:
+    """A diffusion model's header without the prefix that whole checkpoints put before its keys."""
+    for prefix in _MODEL_PREFIXES:
+        if f"{prefix}img_in.weight" in header.tensors:
+            return header.without_prefix(prefix)
+    return header
+
+
+def check_diffusion_model(header: Header, variant: str = "auto") -> KleinFacts:
+    """Facts of the Klein in this file, or ValueError saying what the file is instead or lacks."""
+    header = inside_model(header)
+    tensors = header.tensors
+    kind = describe_kind(tensors)
+    if kind == "FLUX.2 in the diffusers layout":
+        raise ValueError(
+            f"{header.label} is {kind}, which ComfyUI does not read: use the single-file version, "
+            "for example flux-2-klein-base-4b.safetensors."
+        )
+    if kind != "a FLUX.2 diffusion model":
+        raise ValueError(
+            f"{header.label} is not FLUX.2 [klein]; it is {kind}: pick a Klein, for example "
+            "flux-2-klein-base-4b.safetensors."
+        )
+    if any(key.startswith("guidance_in.") for key in tensors):
+        raise ValueError(
+            f"{header.label} is FLUX.2 [dev], not [klein]: it needs another text encoder and guidance, so "
+            "load it with ComfyUI's own loaders or pick a Klein."
+        )
+    missing = [name for name in _model_weights(tensors) if not _present(tensors, name)]
+    if missing:
+        raise _missing(header.label, missing)
+    hidden, channels = header.matrix("img_in.weight")
+    if hidden % 128 or channels != 128:
+        raise ValueError(
+            f"{header.label} is {hidden} wide and reads {channels} channels, but a FLUX.2 [klein] is a "
+            "multiple of 128 wide and reads 128: pick a Klein."
+        )
+    return facts_from_shapes(
+        header.shapes,
+        context_width=header.matrix("txt_in.weight")[1],
+        file_name=header.name,
+        metadata=header.metadata,
+        choice=variant,
+        parameters=header.parameters,
+        dtype=header.dtype,
+    )
+
+
+def _model_weights(tensors: Mapping[str, object]) -> list[str]:
+    names = ["img_in", "txt_in", "time_in.in_layer", "time_in.out_layer", "single_stream_modulation.lin"]
+    names += ["double_stream_modulation_img.lin", "double_stream_modulation_txt.lin"]
+    names += ["final_layer.linear", "final_layer.adaLN_modulation.1"]
+    norms = ["norm.query_norm", "norm.key_norm"]
+    for index in range(max(1, count_blocks(tensors, "double_blocks"))):
+        for stream in ("img", "txt"):
+            parts = [f"attn.{part}" for part in ("qkv", "proj", *norms)] + ["mlp.0", "mlp.2"]
+            names += [f"double_blocks.{index}.{stream}_{part}" for part in parts]
+    for index in range(count_blocks(tensors, "single_blocks")):
+        names += [f"single_blocks.{index}.{part}" for part in ("linear1", "linear2", *norms)]
+    return names
+
+
+def _present(tensors: Mapping[str, object], name: str) -> bool:
+    return f"{name}.weight" in tensors or (name.endswith("_norm") and f"{name}.scale" in tensors)
+
+
+def inside_encoder(header: Header) -> Header:
+    """A text encoder's header in plain Qwen3 names; Qwen3-VL files nest it one level deeper."""
+    deeper = "model.language_model."
+    if f"{deeper}embed_tokens.weight" not in header.tensors:
+        return header
+    renamed = {key.replace(deeper, "model.", 1): entry for key, entry in header.tensors.items()}
+    return Header(header.field, header.name, renamed, header.metadata)
+
+
+def check_text_encoder(header: Header, facts: KleinFacts) -> dict[str, int]:
+    """The encoder's sizes as ComfyUI's Qwen3 classes name them, or ValueError when it does not fit the model.
+
+    `num_hidden_layers` is what Klein reads (27), `layers_stored` what the file holds.
+    """
+    header = inside_encoder(header)
+    tensors = header.tensors
+    kind = describe_kind(tensors)
+    if kind != "a Qwen3 text encoder" or "model.embed_tokens.weight" not in tensors:
+        wanted = _ENCODER_FILES.get(facts.context_width // 3, "the Qwen3 encoder made for it")
+        raise ValueError(f"{header.label} is not a Qwen3 text encoder; it is {kind}: pick {wanted}.")
+    vocabulary, width = header.matrix("model.embed_tokens.weight")
+    if 3 * width != facts.context_width:
+        raise ValueError(encoder_mismatch(header.label, width, facts))
+    layers = count_blocks(tensors, "model.layers")
+    if layers < ENCODER_LAYERS:
+        raise ValueError(
+            f"{header.label} has {layers} layers, but Klein reads the output of layer {ENCODER_LAYERS}: "
+            "pick an encoder that was not shortened."
+        )
+    names = [f"model.layers.{index}.{part}" for index in range(ENCODER_LAYERS) for part in _LAYER_WEIGHTS]
+    missing = [name for name in names if f"{name}.weight" not in tensors]
+    if missing:
+        raise _missing(header.label, missing)
+    queries, keys, hidden = (
+        header.matrix(f"model.layers.0.{part}.weight")[0]
+        for part in ("self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj")
+    )
+    if min(queries, keys) < 128 or queries % 128 or keys % 128:
+        raise ValueError(f"{header.label} has attention heads of another width than Qwen3's 128: pick Qwen3.")
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": hidden,
+        "num_attention_heads": queries // 128,
+        "num_key_value_heads": keys // 128,
+        "num_hidden_layers": ENCODER_LAYERS,
+        "layers_stored": layers,
+    }
+
+
+def encoder_mismatch(label: str, width: int, facts: KleinFacts) -> str:
+    """The sentence for a Qwen3 of another width than the model reads."""
+    came = _QWEN3_NAMES.get(width, f"a Qwen3 of width {width}")
+    model = _MODEL_NAMES.get(facts.context_width, f"a Klein of text width {facts.context_width}")
+    needed = _QWEN3_NAMES.get(facts.context_width // 3, f"a Qwen3 of width {facts.context_width // 3}")
+    file = _ENCODER_FILES.get(facts.context_width // 3)
+    return (
+        f"{label} is {came} ({width} wide, {3 * width} to the model), but diffusion_model is {model}, "
+        f"which reads {facts.context_width}: pick {needed}" + (f", for example {file}." if file else ".")
+    )
+
+
+def encoder_name(width: int) -> str:
+    """ "Qwen3-4B" for 2560."""
+    return _QWEN3_NAMES.get(width, f"Qwen3 of width {width}")
+
+
+def check_vae(header: Header) -> None:
+    """ValueError unless this is a whole FLUX.2 VAE: 32 latent channels with batch-norm statistics."""
+    tensors = header.tensors
+    advice = "pick the FLUX.2 VAE, flux2-vae.safetensors."
+    kind = describe_kind(tensors)
+    if kind != "a VAE":
+        raise ValueError(f"{header.label} is not a VAE; it is {kind}: {advice}")
+    stem = tensors.get("decoder.conv_in.weight")
+    if stem is None or len(stem.shape) < 2:
+        raise ValueError(f"{header.label} has no decoder that this node knows: {advice}")
+    channels = stem.shape[1]
+    if channels == 16 and len(stem.shape) == 4:
+        raise ValueError(
+            f"{header.label} is the VAE of FLUX.1, SD3 or Z-Image (16 latent channels), but FLUX.2 [klein] "
+            f"needs 32: {advice}"
+        )
+    if channels != 32 or len(stem.shape) != 4 or "bn.running_mean" not in tensors:
+        raise ValueError(f"{header.label} is the VAE of another model ({channels} latent channels): {advice}")
+    needed = (
+        "encoder.conv_in.weight",
+        "encoder.conv_out.weight",
+        "decoder.conv_out.weight",
+        "bn.running_var",
+    )
+    missing = [key for key in needed if key not in tensors]
+    if missing:
+        raise _missing(header.label, missing)
+
+
+def check_conditioning_width(width: int, facts: KleinFacts | None, field: str = "positive") -> None:
+    """ValueError when conditioning of this width cannot enter the model, naming the encoder it came from."""
+    if facts is None or width == facts.context_width:
+        return
+    model = _MODEL_NAMES.get(facts.context_width, f"a Klein that reads {facts.context_width}")
+    raise ValueError(
+        f"{field} is {width} wide ({describe_width(width)}), but model is {model} ({facts.context_width} "
+        "wide): take the CLIP from the Klein Loader that loads this model."
+    )
+
+
+def describe_width(width: int) -> str:
+    """Which text encoder makes conditioning of this width, in words."""
+    known = {
+        192: "klein-nano's encoder",
+        768: "CLIP-L, as Stable Diffusion 1.5 uses",
+        1280: "CLIP-G",
+        2048: "SDXL's or a T5 encoder",
+        2304: "Gemma 2, as Lumina uses",
+        2560: "Qwen3-4B loaded for Z-Image: set the Load CLIP type to flux2",
+        3584: "Qwen2.5-VL, as Qwen-Image uses",
+        4096: "T5-XXL, as FLUX.1 and SD3 use",
+        7680: "Qwen3-4B, for a 4B Klein",
+        12288: "Qwen3-8B, for a 9B Klein",
+        15360: "Mistral 3, as FLUX.2 [dev] uses",
+    }
+    return known.get(width, "an encoder this node does not know")

@@ -1,0 +1,84 @@
+"""Prompts as Klein reads them: a chat template around the text, padded to 512 tokens, cut at 512.
+
+BFL and diffusers truncate the templated sequence on its right side, closing words of the template included
+(diffusers `Flux2KleinPipeline._get_qwen3_prompt_embeds`: padding "max_length", truncation, max_length 512).
+ComfyUI itself does not cut, which sends the model text positions it was never trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .pairing import describe_width
+
+TOKEN_LIMIT = 512
+PAD_TOKEN = 151643
+END_OF_PROMPT = "<|im_end|>"
+
+_TOKENIZERS = ("qwen3_4b", "qwen3_8b")
+_FOREIGN_WIDTHS = (768, 1024, 1280, 2048, 2304, 2560, 3584, 4096, 5120, 15360)
+
+Tokens = dict[str, list[list[tuple]]]
+
+
+@dataclass(frozen=True)
+class PromptReport:
+    """How many tokens a prompt took (the template's own 12 included) and which words were cut."""
+
+    field: str
+    tokens: int
+    lost_words: str = ""
+
+    @property
+    def cut(self) -> int:
+        return max(0, self.tokens - TOKEN_LIMIT)
+
+    def __str__(self) -> str:
+        if not self.cut:
+            return f"{self.field}: {self.tokens} of {TOKEN_LIMIT} tokens"
+        lost = " ".join(self.lost_words.split())
+        shown = lost if len(lost) <= 120 else f"{lost[:60]} ... {lost[-50:]}"
+        words = f'these words had no effect: "{shown}"' if lost else "only the template's closing words"
+        return f"{self.field}: {self.tokens} of {TOKEN_LIMIT} tokens, {self.cut} cut at the end; {words}"
+
+
+def count_tokens(row: list[tuple]) -> int:
+    """Tokens of a row `[(token, weight, ...), ...]` before its padding; a token can be an embedding."""
+    count = len(row)
+    while count and isinstance(row[count - 1][0], int) and row[count - 1][0] == PAD_TOKEN:
+        count -= 1
+    return count
+
+
+def truncate(
+    tokens: Mapping[str, Any], field: str, decode: Callable[[list[int]], str] | None = None
+) -> tuple[Tokens, PromptReport]:
+    """Cut Klein's tokens to 512 from the right; `decode` turns the ids cut into text for the report.
+
+    Raises ValueError when the tokens are another model's.
+    """
+    name = next((key for key in _TOKENIZERS if key in tokens), None)
+    if name is None:
+        raise ValueError(
+            f"clip is not a text encoder of FLUX.2 [klein] (it makes {', '.join(map(str, tokens)) or 'no'} "
+            "tokens): connect the CLIP of the Klein Loader, or Load CLIP with type flux2 and "
+            "qwen_3_4b.safetensors."
+        )
+    rows = tokens[name]
+    count = max((count_tokens(row) for row in rows), default=0)
+    if count <= TOKEN_LIMIT:
+        return dict(tokens), PromptReport(field, count)
+    lost = [entry[0] for row in rows for entry in row[TOKEN_LIMIT:count] if isinstance(entry[0], int)]
+    words = decode(lost).partition(END_OF_PROMPT)[0] if decode else ""
+    return {**tokens, name: [row[:TOKEN_LIMIT] for row in rows]}, PromptReport(field, count, words.strip())
+
+
+def check_encoder_width(width: int) -> None:
+    """ValueError when this is the width of another model's text encoder."""
+    if width in _FOREIGN_WIDTHS:
+        raise ValueError(
+            f"clip makes conditioning {width} wide ({describe_width(width)}), but FLUX.2 [klein] reads 7680 "
+            "(4B) or 12288 (9B): connect the CLIP of the Klein Loader, or Load CLIP with type flux2."
+        )
