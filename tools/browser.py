@@ -1,4 +1,4 @@
-"""An installed Chromium, driven by Playwright, on the page of a running ComfyUI. For tests and makers of templates."""
+"""An installed Chromium, driven by Playwright, on the page of a running ComfyUI: for tests and makers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PLACES = (
 )
 _MISSING = (
     "No Chromium was found. Install one (Debian and Ubuntu: apt install chromium; macOS: brew install --cask "
-    "chromium; Windows: Edge or Chrome), or let Playwright bring its own: python -m playwright install chromium"
+    "chromium; Windows: Edge or Chrome), or fetch Playwright's own: python -m playwright install chromium"
 )
 # Without them a headless Chromium calls home at every start, which a closed network refuses many times over.
 _ARGUMENTS = (

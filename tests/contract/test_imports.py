@@ -25,6 +25,8 @@ TOUCHES_COMFYUI = {
     "loras/engine.py",
     "model/nodes.py",
     "model/engine.py",
+    "model/folders.py",
+    "model/text_engine.py",
     "references/nodes.py",
     "references/engine.py",
     "remote/nodes.py",
@@ -38,8 +40,8 @@ _IMPORT_PURE = """
 import importlib, json, sys, types
 
 class NoComfyUI:
-    OUTLAWED = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "node_helpers", "nodes",
-                "latent_preview", "server", "execution"}
+    OUTLAWED = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "node_helpers",
+                "nodes", "latent_preview", "server", "execution"}
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in self.OUTLAWED:
             raise ImportError(f"a pure module imports {name}")

@@ -1,12 +1,43 @@
-"""The pack inside the real ComfyUI: what it registers and how the server behaves with it."""
+"""The pack inside the real ComfyUI: what it registers, and how its workflows run over HTTP and websocket."""
 
 from __future__ import annotations
 
-import pytest
+import copy
+import io
+import urllib.parse
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools.launch.client import StepProgress, WorkflowError, WorkflowInterrupted, load_prompt
 from tools.launch.server import Server
+from tools.launch.workflows import API_FOLDER, ORDER
 
 pytestmark = pytest.mark.server
+
+TEXT_TO_IMAGE = "Klein - Text to Image"
+
+
+def load(name: str) -> dict:
+    return load_prompt(API_FOLDER / f"{name}.json")
+
+
+def sampler_of(prompt: dict) -> dict:
+    return next(node for node in prompt.values() if node["class_type"] == "KleinodSampler")["inputs"]
+
+
+def pixels(server: Server, image: dict) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(server.client.fetch_image(image))).convert("RGB"))
+
+
+def run_for_pixels(server: Server, prompt: dict) -> list[np.ndarray]:
+    return [pixels(server, image) for image in server.client.run(prompt).images()]
+
+
+def forget_everything(server: Server) -> None:
+    """Empty ComfyUI's result cache and unload the models, so that the next run does the work again."""
+    server.client.post_json("/free", {"unload_models": True, "free_memory": True})
 
 
 def test_every_node_is_registered(comfy_server: Server) -> None:
@@ -15,3 +46,124 @@ def test_every_node_is_registered(comfy_server: Server) -> None:
     known = comfy_server.client.get_json("/object_info")
     assert {node.__name__ for node in NODES} <= set(known)
     assert all(known[node.__name__]["python_module"] == "custom_nodes.kleinod" for node in NODES)
+
+
+def test_the_log_has_no_complaint_about_the_pack(comfy_server: Server) -> None:
+    lines = comfy_server.read_log().splitlines()
+    assert not [line for line in lines if "IMPORT FAILED" in line]
+    assert not [
+        line for line in lines if "kleinod" in line.lower() and ("ERROR" in line or "WARNING" in line)
+    ]
+
+
+def test_templates_are_listed_with_thumbnails(comfy_server: Server) -> None:
+    assert set(comfy_server.client.get_json("/workflow_templates")["kleinod"]) == set(ORDER)
+    for name in ORDER:
+        path = "/api/workflow_templates/kleinod/" + urllib.parse.quote(name)
+        assert "nodes" in comfy_server.client.get_json(path + ".json")
+        picture = Image.open(io.BytesIO(comfy_server.client.get(path + ".jpg")))
+        assert picture.format == "JPEG"
+
+
+def test_translations_are_served(comfy_server: Server) -> None:
+    assert isinstance(comfy_server.client.get_json("/i18n"), dict)
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_shipped_workflow_runs(comfy_server: Server, name: str) -> None:
+    prompt = load(name)
+    steps: list[StepProgress] = []
+    result = comfy_server.client.run(prompt, steps.append)
+    assert result.images(), "no picture was saved"
+    for image in result.images():
+        picture = pixels(comfy_server, image)
+        assert picture.shape[:2] == (sampler_of(prompt)["height"], sampler_of(prompt)["width"])
+        assert picture.std() > 10, "an empty picture"
+    assert any(step.total > 1 for step in steps), "no step was shown while it ran"
+
+
+def test_progress_counts_every_step_and_previews_come(comfy_server: Server) -> None:
+    forget_everything(comfy_server)
+    prompt = load(TEXT_TO_IMAGE)
+    sampler_of(prompt).update(steps=12, results=1)
+    number = next(number for number, node in prompt.items() if node["class_type"] == "KleinodSampler")
+    steps: list[StepProgress] = []
+    result = comfy_server.client.run(prompt, steps.append)
+    values = [step.value for step in steps if step.node_id == number]
+    assert values == sorted(values)
+    assert max(values) == next(step.total for step in steps if step.node_id == number)
+    assert result.previews > 0
+
+
+def test_two_runs_give_the_same_bits(comfy_server: Server) -> None:
+    first = run_for_pixels(comfy_server, load(TEXT_TO_IMAGE))
+    forget_everything(comfy_server)
+    prompt = load(TEXT_TO_IMAGE)
+    result = comfy_server.client.run(prompt)
+    assert result.cached == [], "the second run must do the work again"
+    second = [pixels(comfy_server, image) for image in result.images()]
+    assert len(first) == len(second) == sampler_of(prompt)["results"]
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not np.array_equal(first[0], first[1]), "results of one run have seeds of their own"
+
+
+def test_interrupt_stops_within_a_step_and_leaves_a_working_server(comfy_server: Server) -> None:
+    expected = run_for_pixels(comfy_server, load(TEXT_TO_IMAGE))
+    prompt = load(TEXT_TO_IMAGE)
+    sampler_of(prompt).update(steps=50, results=20, seed=99)
+    after: list[StepProgress] = []
+
+    def interrupt_once(step: StepProgress) -> None:
+        if step.total > 1 and step.value >= 3:
+            if not after:
+                comfy_server.client.interrupt()
+            after.append(step)
+
+    with pytest.raises(WorkflowInterrupted):
+        comfy_server.client.run(prompt, interrupt_once)
+    assert 1 <= len(after) <= 5, "the run went on after it was interrupted"
+    forget_everything(comfy_server)
+    again = run_for_pixels(comfy_server, load(TEXT_TO_IMAGE))
+    assert all(np.array_equal(a, b) for a, b in zip(expected, again, strict=True))
+
+
+def test_a_broken_model_file_gives_one_sentence(comfy_server: Server) -> None:
+    """An LFS pointer instead of weights: refused by the loader, before any sampling, in words."""
+    folder = comfy_server.base / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "flux-2-klein-base-4b.safetensors"
+    file.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7751105712\n", encoding="utf-8"
+    )
+    try:
+        prompt = load(TEXT_TO_IMAGE)
+        loader = next(node for node in prompt.values() if node["class_type"] == "KleinodLoader")
+        loader["inputs"]["diffusion_model"] = file.name
+        with pytest.raises(WorkflowError) as failure:
+            comfy_server.client.run(prompt)
+    finally:
+        file.unlink()
+    assert failure.value.node_type == "KleinodLoader"
+    assert failure.value.exception_type == "ValueError"
+    assert file.name in str(failure.value)
+    assert "LFS" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "value"),
+    [
+        ("KleinodSampler", "width", 100),
+        ("KleinodSampler", "steps", 51),
+        ("KleinodSampler", "scheduler", "no such scheduler"),
+        ("KleinodLoader", "diffusion_model", "missing.safetensors"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_runs(
+    comfy_server: Server, node: str, name: str, value: object
+) -> None:
+    prompt = copy.deepcopy(load(TEXT_TO_IMAGE))
+    next(entry for entry in prompt.values() if entry["class_type"] == node)["inputs"][name] = value
+    with pytest.raises(WorkflowError) as refusal:
+        comfy_server.client.run(prompt)
+    assert refusal.value.node_type == node
+    assert name in str(refusal.value)

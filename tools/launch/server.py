@@ -18,7 +18,6 @@ from . import LaunchError
 from .client import ComfyClient
 from .environment import COMFYUI, ROOT, Environment
 
-PACK_NAME = "kleinod"
 _START_SECONDS = 300.0  # a first start on a slow disk compiles thousands of files
 _STOP_SECONDS = 15.0
 
@@ -28,9 +27,9 @@ class Server:
 
     `base`: ComfyUI's base directory (models, input, output, user); None makes a temporary one that goes with
     the server. `output`: where pictures go instead of `<base>/output`. `log`: a file for ComfyUI's words, or
-    None to let them through to the terminal. `pack`: the folder to put into custom_nodes, or None for a
-    ComfyUI without it. `device`: auto, cpu or gpu. `arguments`, `variables`: more for main.py and its
-    environment.
+    None to let them through to the terminal. `pack`: the folder to put into custom_nodes as `pack_name`, or
+    None for a ComfyUI without it. `device`: auto, cpu or gpu. `arguments`, `variables`: more for main.py and
+    its environment.
     """
 
     def __init__(
@@ -42,6 +41,7 @@ class Server:
         port: int | None = None,
         log: Path | None = None,
         pack: Path | None = ROOT,
+        pack_name: str = "kleinod",
         device: str = "auto",
         arguments: tuple[str, ...] = (),
         variables: dict[str, str] | None = None,
@@ -56,6 +56,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self._output = output
         self._pack = pack
+        self._pack_name = pack_name
         self._device = device
         self._arguments = arguments
         self._variables = variables or {}
@@ -68,7 +69,7 @@ class Server:
             raise LaunchError(
                 f"ComfyUI's base directory {self.base} lies inside the pack; choose one outside {ROOT}."
             )
-        place_pack(self._pack, self.base / "custom_nodes")
+        place_pack(self._pack, self.base / "custom_nodes" / self._pack_name)
         command = [str(self.environment.python), str(self.environment.comfyui / "main.py")]
         command += ["--base-directory", str(self.base), "--port", str(self.port), "--disable-auto-launch"]
         command += ["--disable-api-nodes", "--database-url", "sqlite:///:memory:"]
@@ -164,10 +165,9 @@ def find_free_port() -> int:
         return probe.getsockname()[1]
 
 
-def place_pack(pack: Path | None, custom_nodes: Path) -> None:
-    """Put the pack into a custom_nodes folder: a link, or a copy where links need a privilege (Windows)."""
-    custom_nodes.mkdir(parents=True, exist_ok=True)
-    place = custom_nodes / PACK_NAME
+def place_pack(pack: Path | None, place: Path) -> None:
+    """Put the pack into custom_nodes at `place`: a link, or a copy where links need a privilege (Windows)."""
+    place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_symlink():
         place.unlink()
     elif place.exists():

@@ -1,0 +1,173 @@
+"""The shipped workflows: complete, honest about their models, and the same in both of their forms."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from kleinod.nodes import NODES
+from PIL import Image
+
+from tools.launch.workflows import API_FOLDER, ORDER
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = ROOT / "workflows"
+UI_FILES = sorted(WORKFLOWS.glob("*.json"))
+PAGE_ONLY = {"MarkdownNote", "Note", "Reroute", "PrimitiveNode"}
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+
+each_file = pytest.mark.parametrize("file", UI_FILES, ids=lambda file: file.stem)
+
+
+@pytest.fixture(scope="module")
+def known_nodes() -> dict[str, type]:
+    """Every node of this ComfyUI by its type, with the pack's own."""
+    import nodes
+
+    if "SamplerCustomAdvanced" not in nodes.NODE_CLASS_MAPPINGS:
+        asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
+    return {**nodes.NODE_CLASS_MAPPINGS, **{node.__name__: node for node in NODES}}
+
+
+def load(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def inputs_of(node: type) -> dict[str, tuple]:
+    """Input id to (type, options), required before optional, as the page orders them."""
+    types = node.INPUT_TYPES()
+    return {**types.get("required", {}), **types.get("optional", {})}
+
+
+def is_widget(spec: tuple) -> bool:
+    kind, options = spec[0], spec[1] if len(spec) > 1 else {}
+    return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
+
+
+def widget_names(node: type) -> list[str]:
+    """Names of the values that the page saves for a node, in its order."""
+    names = []
+    for name, spec in inputs_of(node).items():
+        if is_widget(spec):
+            options = spec[1] if len(spec) > 1 else {}
+            names.append(name)
+            if options.get("control_after_generate") or (spec[0] == "INT" and name in ("seed", "noise_seed")):
+                names.append("control_after_generate")
+            if options.get("image_upload"):
+                names.append("upload")
+    return names
+
+
+def test_every_workflow_has_both_forms_and_is_run() -> None:
+    names = {file.stem for file in UI_FILES}
+    assert names == {file.stem for file in API_FOLDER.glob("*.json")}
+    assert names == set(ORDER)
+    assert all(name.startswith("Klein - ") for name in names)
+
+
+def test_nothing_else_is_listed_as_a_template() -> None:
+    """Every flat JSON becomes a template; API prompts therefore live one folder down."""
+    for file in UI_FILES:
+        assert {"nodes", "links", "version"} <= set(load(file)), f"{file.name} is not a saved workflow"
+
+
+@each_file
+def test_thumbnail(file: Path) -> None:
+    with Image.open(file.with_suffix(".jpg")) as picture:
+        assert picture.format == "JPEG"
+        assert 256 <= min(picture.size) and max(picture.size) <= 768
+    assert file.with_suffix(".jpg").stat().st_size < 100_000
+
+
+@each_file
+def test_only_known_nodes(file: Path, known_nodes: dict[str, type]) -> None:
+    kinds = {node["type"] for node in load(file)["nodes"]}
+    assert kinds - PAGE_ONLY <= set(known_nodes)
+    assert any(kind.startswith("Kleinod") for kind in kinds)
+
+
+@each_file
+def test_widget_values_fit_the_schema(file: Path, known_nodes: dict[str, type]) -> None:
+    for node in load(file)["nodes"]:
+        if node["type"] not in PAGE_ONLY:
+            names = widget_names(known_nodes[node["type"]])
+            assert len(node.get("widgets_values", [])) == len(names), f"{node['type']} has widgets {names}"
+
+
+@each_file
+def test_links_join_outputs_to_inputs(file: Path) -> None:
+    graph = load(file)
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for number, source, slot, target, place, kind in graph["links"]:
+        assert number in nodes[source]["outputs"][slot]["links"]
+        assert nodes[target]["inputs"][place]["link"] == number
+        assert kind == nodes[source]["outputs"][slot]["type"]
+
+
+@each_file
+def test_both_forms_say_the_same(file: Path, known_nodes: dict[str, type]) -> None:
+    """Values and wires of the saved graph are those of the API twin, node by node."""
+    graph, prompt = load(file), load(API_FOLDER / file.name)
+    sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    saved = {}
+    for node in graph["nodes"]:
+        if node["type"] in PAGE_ONLY:
+            continue
+        values = dict(zip(widget_names(known_nodes[node["type"]]), node["widgets_values"], strict=True))
+        values.pop("control_after_generate", None)
+        values.pop("upload", None)
+        for entry in node["inputs"]:
+            if entry.get("link") is not None:
+                values[entry["name"]] = sources[entry["link"]]
+        saved[str(node["id"])] = {"class_type": node["type"], "inputs": values}
+    twin = {
+        number: {"class_type": node["class_type"], "inputs": node["inputs"]}
+        for number, node in prompt.items()
+    }
+    assert saved == twin
+
+
+@each_file
+def test_nothing_overlaps(file: Path) -> None:
+    boxes = [
+        (
+            node["pos"][0],
+            node["pos"][1] - 30,
+            node["pos"][0] + node["size"][0],
+            node["pos"][1] + node["size"][1],
+        )
+        for node in load(file)["nodes"]
+    ]
+    for index, (left, top, right, bottom) in enumerate(boxes):
+        for other in boxes[index + 1 :]:
+            apart = right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+            assert apart, f"two nodes overlap at {left}, {top}"
+
+
+@each_file
+def test_loaders_offer_the_real_weights(file: Path) -> None:
+    for node in load(file)["nodes"]:
+        if node["type"] == "KleinodLoader":
+            models = node["properties"]["models"]
+            assert {model["directory"] for model in models} == {"diffusion_models", "text_encoders", "vae"}
+            for model in models:
+                assert set(model) == {"name", "url", "directory"}
+                assert model["url"].startswith("https://huggingface.co/")
+                assert model["url"].endswith("/" + model["name"])
+
+
+@each_file
+def test_starts_without_files(file: Path) -> None:
+    """Run works at once: the built-in model, and no picture that a new user does not have."""
+    prompt = load(API_FOLDER / file.name)
+    loaders = [node for node in prompt.values() if node["class_type"] == "KleinodLoader"]
+    assert all(node["inputs"]["diffusion_model"] == "klein-nano (built in)" for node in loaders)
+    assert not any(node["class_type"] == "LoadImage" for node in prompt.values())
+
+
+@each_file
+def test_a_note_explains(file: Path) -> None:
+    notes = [node["widgets_values"][0] for node in load(file)["nodes"] if node["type"] == "MarkdownNote"]
+    assert notes and all(len(note) > 200 for note in notes)

@@ -1,0 +1,140 @@
+"""How the shipped workflows look: places, groups and the note; `tools/templates.py` applies it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Place = tuple[int, int, int, int]
+"""x, y, width, height in canvas units; the title bar of a node lies 30 above y."""
+
+BLUE, GREEN, GREY = "#3f789e", "#4d7c59", "#444"
+
+MODELS = (
+    {
+        "name": "flux-2-klein-base-4b.safetensors",
+        "url": "https://huggingface.co/Comfy-Org/flux2-klein/resolve/main/split_files/diffusion_models/"
+        "flux-2-klein-base-4b.safetensors",
+        "directory": "diffusion_models",
+    },
+    {
+        "name": "qwen_3_4b.safetensors",
+        "url": "https://huggingface.co/Comfy-Org/flux2-klein/resolve/main/split_files/text_encoders/"
+        "qwen_3_4b.safetensors",
+        "directory": "text_encoders",
+    },
+    {
+        "name": "flux2-vae.safetensors",
+        "url": "https://huggingface.co/Comfy-Org/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors",
+        "directory": "vae",
+    },
+)
+
+
+@dataclass(frozen=True)
+class Note:
+    title: str
+    place: Place
+    text: str
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    place: Place
+    colour: str = BLUE
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`nodes`: the place of every node by its id in the API twin."""
+
+    nodes: dict[str, Place]
+    groups: tuple[Group, ...] = ()
+    notes: tuple[Note, ...] = ()
+    models: tuple[dict[str, str], ...] = MODELS
+    view: dict[str, object] = field(default_factory=lambda: {"scale": 0.8, "offset": [80, 120]})
+
+
+_LINKS = "\n".join(
+    f"- [{model['name']}]({model['url']}) in `models/{model['directory']}`" for model in MODELS
+)
+
+_REAL_WEIGHTS = f"""\
+## Use the real FLUX.2 [klein]
+
+This workflow starts with **klein-nano**, a tiny model that is built in. It knows 64 drawn things on 8
+colours and is here so that Run works at once, on any machine. For real pictures:
+
+1. Download these files (4B Base, Apache 2.0):
+{_LINKS}
+2. Press **R** to refresh the pickers, then choose `flux-2-klein-base-4b.safetensors` in **Klein Loader**.
+3. Set width and height to **1024** in **Klein Sampler**.
+"""
+
+LAYOUTS = {
+    "Klein - Text to Image": Layout(
+        nodes={
+            "1": (0, 60, 400, 190),
+            "2": (0, 330, 400, 300),
+            "3": (460, 60, 380, 420),
+            "4": (900, 60, 420, 460),
+        },
+        groups=(
+            Group("1  Model and prompt", (-20, -20, 440, 670)),
+            Group("2  Picture", (440, -20, 900, 670), GREEN),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 620),
+                """\
+# Text to image
+
+Press **Run**. Four pictures appear on the right, each from its own seed.
+
+**Try**: `a red apple on a yellow background`, `a panda on a pink background`, `a rocket next to a star on a
+purple background` (width 192), or guidance 1 instead of 4, which switches the guidance off.
+
+The **report** output of the sampler tells what really ran: connect it to *Preview as Text*.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
+    "Klein - Image to Image": Layout(
+        nodes={
+            "1": (0, 60, 400, 190),
+            "2": (0, 330, 400, 260),
+            "3": (460, 60, 380, 420),
+            "4": (0, 670, 400, 260),
+            "5": (460, 670, 380, 420),
+            "6": (900, 60, 360, 420),
+            "7": (900, 670, 360, 420),
+        },
+        groups=(
+            Group("1  A picture to start from", (-20, -20, 1300, 630)),
+            Group("2  The same picture, repainted", (-20, 630, 1300, 480), GREEN),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 700),
+                """\
+# Image to image
+
+The upper sampler paints a picture; the lower one takes it as **image** and repaints it with another prompt.
+
+**Your own picture**: add *Load Image* and connect it to **image** of *Repainted picture*; then delete the
+upper sampler. Width and height are taken from the picture.
+
+**strength** is a noise level: 0 returns the picture, 0.6 keeps the composition, 0.8 keeps colours and places,
+1 keeps nothing. **strength_mode** *schedule* counts as other programs do; with FLUX.2 even 0.3 is then 77%
+noise.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,103 @@
+"""Makes `workflows/NAME.json` from `workflows/api/NAME.json`: `python -m tools.templates [NAME ...]`.
+
+The API twin says what runs; `tools/layouts.py` says how it looks. ComfyUI's own page, in a real Chromium,
+builds the graph and saves it, so the file is what a user's own Save would have written.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tools.browser import Studio, open_studio
+from tools.launch.client import load_prompt
+from tools.launch.environment import ROOT, RUNTIME, prepare
+from tools.launch.server import Server
+from tools.layouts import LAYOUTS, Layout
+
+WORKFLOWS = ROOT / "workflows"
+
+_BUILD = """
+async ([prompt, name]) => {
+  await window.app.loadApiJson(prompt, name);
+  return window.app.graph.serialize();
+}
+"""
+_RELOAD = """
+async ([graph, name]) => {
+  await window.app.loadGraphData(graph, true, true, name);
+  return window.app.graph.serialize();
+}
+"""
+
+
+def make_template(studio: Studio, name: str) -> Path:
+    """Build one workflow in the page, lay it out, load and save it once more, and write it."""
+    prompt = load_prompt(WORKFLOWS / "api" / f"{name}.json")
+    graph = studio.page.evaluate(_BUILD, [prompt, name])
+    lay_out(graph, LAYOUTS[name])
+    graph = studio.page.evaluate(_RELOAD, [graph, name])
+    graph["id"] = ""  # a random one would make every run a change
+    graph["extra"] = {"frontendVersion": graph["extra"]["frontendVersion"], "ds": LAYOUTS[name].view}
+    file = WORKFLOWS / f"{name}.json"
+    file.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return file
+
+
+def lay_out(graph: dict, layout: Layout) -> None:
+    """Give the nodes their places, add notes and groups, and name the real weights on the loader."""
+    for node in graph["nodes"]:
+        x, y, width, height = layout.nodes[str(node["id"])]
+        node["pos"], node["size"] = [x, y], [width, height]
+        node["properties"]["Node name for S&R"] = node["type"]
+        if node["type"] == "KleinodLoader":
+            node["properties"]["models"] = [dict(model) for model in layout.models]
+    number = max(node["id"] for node in graph["nodes"])
+    for note in layout.notes:
+        number += 1
+        x, y, width, height = note.place
+        graph["nodes"].append(
+            {
+                "id": number,
+                "type": "MarkdownNote",
+                "title": note.title,
+                "pos": [x, y],
+                "size": [width, height],
+                "flags": {},
+                "order": 0,
+                "mode": 0,
+                "inputs": [],
+                "outputs": [],
+                "properties": {},
+                "widgets_values": [note.text],
+                "color": "#222",
+                "bgcolor": "#000",
+            }
+        )
+    graph["last_node_id"] = number
+    graph["groups"] = [
+        {
+            "id": index,
+            "title": group.title,
+            "bounding": list(group.place),
+            "color": group.colour,
+            "font_size": 22,
+            "flags": {},
+        }
+        for index, group in enumerate(layout.groups, start=1)
+    ]
+
+
+def main(names: list[str]) -> int:
+    with Server(prepare(tests=True), log=RUNTIME / "logs" / "templates.log", device="cpu") as server:
+        server.start()
+        with open_studio(server.client) as studio:
+            studio.open()
+            for name in names or LAYOUTS:
+                print(make_template(studio, name).relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
