@@ -73,6 +73,47 @@ class Studio:
         self.page.wait_for_function("window.app.extensionManager?.spinner === false", timeout=60_000)
         self.page.evaluate("() => window.app.graph.clear()")
 
+    def open_template(self, name: str, extension: str = "kleinod") -> None:
+        """Go the way a new user goes: Templates, the extension's own shelf, a click on the card."""
+        self.page.get_by_role("button", name="Templates").first.click()
+        self.page.get_by_text(extension, exact=True).last.click()
+        self.page.get_by_role("heading", name=name, exact=True).click()
+        self.page.wait_for_function("window.app.graph.nodes.length > 0")
+        self.page.wait_for_timeout(1000)  # the page checks for missing nodes and models after loading
+
+    def watch_runs(self) -> None:
+        """From now on keep what the server tells the page about runs."""
+        self.page.evaluate(
+            """() => {
+              window.kleinodRuns = [];
+              const keep = (event) => window.kleinodRuns.push([event.type, event.detail]);
+              for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
+                window.app.api.addEventListener(kind, keep);
+            }"""
+        )
+
+    def press_run(self, timeout: float = 240.0) -> None:
+        """Click Run and wait for the end; RuntimeError with the server's words if it was no success."""
+        self.watch_runs()
+        self.page.get_by_role("button", name="Run", exact=True).first.click()
+        self.page.wait_for_function("window.kleinodRuns.length > 0", timeout=timeout * 1000)
+        kind, detail = self.page.evaluate("window.kleinodRuns[0]")
+        if kind != "execution_success":
+            raise RuntimeError(f"{kind}: {detail}")
+
+    def visible_dialogs(self) -> list[str]:
+        """Texts of every dialog and error message that stands in a user's way."""
+        found = self.page.locator("[role=dialog]:visible, .p-dialog:visible, .p-toast-message-error:visible")
+        return [text.strip() for text in found.all_inner_texts()]
+
+    def build_prompt(self) -> dict:
+        """What the page would send for the graph it shows, without the titles."""
+        prompt = self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
+        return {
+            number: {"class_type": node["class_type"], "inputs": node["inputs"]}
+            for number, node in prompt.items()
+        }
+
     def complaints_about(self, *words: str) -> list[str]:
         return [text for text in self.complaints if any(word.lower() in text.lower() for word in words)]
 

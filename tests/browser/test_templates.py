@@ -1,0 +1,123 @@
+"""A new user's first minute in a real Chromium, in both renderers: open a template, Run, see a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools.browser import Studio, keep_screenshot, open_studio
+from tools.launch.client import load_prompt
+from tools.launch.server import Server
+from tools.launch.workflows import API_FOLDER, ORDER
+
+pytestmark = pytest.mark.browser
+
+RENDERERS = {"classic": False, "nodes2": True}
+
+# Pictures the page has loaded and draws: on the canvas in the classic renderer, as elements in Nodes 2.0.
+_SHOWN_CLASSIC = """
+() => window.app.graph.nodes
+  .filter((node) => node.type === "SaveImage")
+  .every((node) => node.imgs?.length > 0 && node.imgs.every((image) => image.naturalWidth > 0))
+"""
+_SHOWN_NODES2 = """
+() => {
+  const saved = window.app.graph.nodes.filter((node) => node.type === "SaveImage");
+  return saved.every((node) => {
+    const images = document.querySelectorAll(`[data-node-id="${node.id}"] img`);
+    return [...images].some((image) => image.naturalWidth > 0 && image.getBoundingClientRect().width > 40);
+  });
+}
+"""
+
+
+@pytest.fixture(scope="module", params=list(RENDERERS))
+def renderer(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def studio(comfy_server: Server, renderer: str) -> Iterator[Studio]:
+    with open_studio(comfy_server.client) as studio:
+        yield studio
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_template_opens_runs_and_shows_pictures(
+    studio: Studio, renderer: str, name: str, artifacts: Path
+) -> None:
+    shots = artifacts / "screenshots"
+    slug = f"{name.removeprefix('Klein - ').lower().replace(' ', '-')}-{renderer}"
+    studio.complaints.clear()
+    studio.open(vue_nodes=RENDERERS[renderer])
+
+    studio.open_template(name)
+    keep_screenshot(studio, shots, f"{slug}-1-opened")
+    assert studio.visible_dialogs() == []
+    twin = load_prompt(API_FOLDER / f"{name}.json")
+    expected = {
+        number: {"class_type": node["class_type"], "inputs": node["inputs"]} for number, node in twin.items()
+    }
+    assert studio.build_prompt() == expected
+
+    studio.press_run()
+    shown = _SHOWN_NODES2 if RENDERERS[renderer] else _SHOWN_CLASSIC
+    studio.page.wait_for_function(shown, timeout=30_000)
+    studio.page.wait_for_timeout(500)
+    keep_screenshot(studio, shots, f"{slug}-2-done")
+    assert studio.visible_dialogs() == []
+    assert studio.complaints_about("kleinod") == []
+
+
+def test_nodes_survive_saving_and_loading(studio: Studio, renderer: str) -> None:
+    """Save, clear, load: the same graph, the same prompt."""
+    studio.open(vue_nodes=RENDERERS[renderer])
+    studio.open_template(ORDER[0])
+    before = studio.build_prompt()
+    studio.page.evaluate(
+        """async () => {
+          const saved = JSON.parse(JSON.stringify(window.app.graph.serialize()));
+          window.app.graph.clear();
+          await window.app.loadGraphData(saved);
+        }"""
+    )
+    assert studio.build_prompt() == before
+    assert studio.visible_dialogs() == []
+
+
+def test_a_missing_model_is_said_on_the_page(studio: Studio, renderer: str, artifacts: Path) -> None:
+    """A name that is not there: the page shows whose input it is, and nothing runs."""
+    studio.open(vue_nodes=RENDERERS[renderer])
+    studio.open_template(ORDER[0])
+    studio.page.evaluate(
+        """() => {
+          const loader = window.app.graph.nodes.find((node) => node.type === "KleinodLoader");
+          loader.widgets.find((widget) => widget.name === "diffusion_model").value = "not there.safetensors";
+        }"""
+    )
+    studio.page.get_by_role("button", name="Run", exact=True).first.click()
+    studio.page.get_by_text("not there.safetensors").first.wait_for(timeout=15_000)
+    keep_screenshot(studio, artifacts / "screenshots", f"missing-model-{renderer}")
+
+
+def test_every_node_draws_without_an_error(studio: Studio, renderer: str, artifacts: Path) -> None:
+    from kleinod.nodes import NODES
+
+    studio.complaints.clear()
+    studio.open(vue_nodes=RENDERERS[renderer])
+    added = studio.page.evaluate(
+        """(types) => types.map((type, index) => {
+          const node = window.LiteGraph.createNode(type);
+          node.pos = [(index % 4) * 480, Math.floor(index / 4) * 640];
+          window.app.graph.add(node);
+          return node.title;
+        })""",
+        [node.__name__ for node in NODES],
+    )
+    assert added == [node.GET_SCHEMA().display_name for node in NODES]
+    studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    studio.page.wait_for_timeout(1500)
+    keep_screenshot(studio, artifacts / "screenshots", f"all-nodes-{renderer}")
+    assert studio.complaints_about("kleinod") == []

@@ -1,0 +1,71 @@
+"""Makes `workflows/NAME.jpg` by really running the workflow: `python -m tools.thumbnails [NAME ...]`.
+
+One picture fills the square. Two are shown as a before and an after, half of each. Four become a sheet.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from tools.launch.client import load_prompt
+from tools.launch.environment import ROOT, RUNTIME, prepare
+from tools.launch.server import Server
+from tools.launch.workflows import API_FOLDER, ORDER
+
+SIDE = 512
+SEAM = 4
+
+
+def compose(pictures: list[Image.Image]) -> Image.Image:
+    """A square of one, two (before and after) or four pictures, `SIDE` pixels wide."""
+    if len(pictures) == 1:
+        return _fill(pictures[0], SIDE)
+    if len(pictures) == 2:
+        before, after = (_fill(picture, SIDE) for picture in pictures)
+        before.paste(after.crop((SIDE // 2, 0, SIDE, SIDE)), (SIDE // 2, 0))
+        seam = (SIDE // 2 - SEAM // 2, 0, SIDE // 2 + SEAM // 2 - 1, SIDE)
+        ImageDraw.Draw(before).rectangle(seam, fill="white")
+        return before
+    if len(pictures) != 4:
+        raise ValueError(
+            f"A thumbnail is made of one, two or four pictures; the workflow saved {len(pictures)}."
+        )
+    sheet = Image.new("RGB", (SIDE, SIDE), "white")
+    cell = (SIDE - SEAM) // 2
+    for index, picture in enumerate(pictures):
+        sheet.paste(_fill(picture, cell), (index % 2 * (cell + SEAM), index // 2 * (cell + SEAM)))
+    return sheet
+
+
+def make_thumbnail(server: Server, name: str) -> Path:
+    result = server.client.run(load_prompt(API_FOLDER / f"{name}.json"))
+    files = [
+        io.BytesIO(server.client.fetch_image(image)) for image in result.images() if image["type"] == "output"
+    ]
+    path = ROOT / "workflows" / f"{name}.jpg"
+    compose([Image.open(file).convert("RGB") for file in files]).save(path, quality=88, optimize=True)
+    return path
+
+
+def _fill(picture: Image.Image, side: int) -> Image.Image:
+    """Cut the middle square and scale it."""
+    short = min(picture.size)
+    left, top = (picture.width - short) // 2, (picture.height - short) // 2
+    square = picture.crop((left, top, left + short, top + short))
+    return square.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def main(names: list[str]) -> int:
+    with Server(prepare(), log=RUNTIME / "logs" / "thumbnails.log", device="cpu") as server:
+        server.start()
+        for name in names or ORDER:
+            print(make_thumbnail(server, name).relative_to(ROOT))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
