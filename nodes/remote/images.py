@@ -1,0 +1,110 @@
+"""Pictures to bytes and back, with every limit checked before a decoder sees the bytes.
+
+Arrays are `[H, W, 3]` float32 in 0..1 (numpy), one per picture: sizes may differ, and nothing is cropped to agree.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .errors import Unsafe
+
+MOST_PIXELS = 24_000_000
+LONGEST_SIDE = 8192
+_MAGIC = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"))
+
+
+def sniff(data: bytes) -> str | None:
+    """PNG, JPEG or WEBP by the first bytes; None for anything else."""
+    for magic, name in _MAGIC:
+        if data.startswith(magic):
+            return name
+    return "WEBP" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def decode(data: bytes) -> np.ndarray:
+    """RGB float32 `[H, W, 3]` of one PNG, JPEG or WEBP; Unsafe for anything else, too large, or damaged.
+
+    The first frame only, turned upright by its EXIF orientation; alpha is dropped, as ComfyUI's Load Image does.
+    """
+    kind = sniff(data)
+    if kind is None:
+        raise Unsafe("The service sent something that is no PNG, JPEG or WEBP picture.")
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+            width, height = picture.size
+            # Pillow's own limit is a setting of the whole process: not ours to change, so the check is ours too.
+            if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE:
+                raise Unsafe(f"The service sent a picture of {width}x{height}, more than Kleinod opens (24 megapixels).")
+            picture.load()
+            return _to_array(ImageOps.exif_transpose(picture))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Unsafe(f"The service sent a damaged picture ({type(error).__name__}).") from None
+
+
+def _to_array(picture: Image.Image) -> np.ndarray:
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture).astype(np.float32) / 65535
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+
+
+def split_frames(images: Any) -> list[np.ndarray]:
+    """Every frame of one or several IMAGE tensors `[B, H, W, C]` as `[H, W, 3]` float arrays."""
+    batches = images if isinstance(images, (list, tuple)) else [images]
+    frames = []
+    for batch in batches:
+        array = np.asarray(batch.detach().cpu().float().numpy() if hasattr(batch, "detach") else batch)
+        if array.ndim == 3:
+            array = array[None]
+        if array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
+            raise ValueError(f"A reference image has the shape {array.shape}; expected an IMAGE [B, H, W, 3].")
+        if not np.isfinite(array).all():
+            raise ValueError("A reference image holds values that are not numbers (NaN); check the node before it.")
+        frames += [np.repeat(f, 3, axis=2) if f.shape[-1] == 1 else f[..., :3] for f in array]
+    return frames
+
+
+def encode_png(frame: np.ndarray, *, most_pixels: int | None = None, longest_side: int | None = None) -> bytes:
+    """PNG bytes of `[H, W, 3]` in 0..1, made smaller (same aspect) only if it passes a limit."""
+    picture = Image.fromarray((np.clip(frame, 0, 1) * 255 + 0.5).astype(np.uint8))
+    scale = min(
+        1.0,
+        math.sqrt(most_pixels / (picture.width * picture.height)) if most_pixels else 1.0,
+        longest_side / max(picture.size) if longest_side else 1.0,
+    )
+    if scale < 1:
+        size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, "PNG", compress_level=4)
+    return out.getvalue()
+
+
+def to_data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes of base64 or a data URI; Unsafe when too long or not base64."""
+    text = text.partition(",")[2] if text.startswith("data:") else text
+    if len(text) > (64 << 20) * 4 // 3 + 4:
+        raise Unsafe("The service sent more than the 64 MB allowed for one picture.")
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise Unsafe("The service sent a picture that is not base64.") from None
+
+
+def make_placeholder(width: int, height: int) -> np.ndarray:
+    """A grey picture with a diagonal cross: the place of a result that moderation kept back."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    rows, columns = rows / max(height - 1, 1), columns / max(width - 1, 1)
+    cross = np.minimum(np.abs(rows - columns), np.abs(1 - rows - columns)) < 0.01
+    return np.repeat(np.where(cross, 0.25, 0.5).astype(np.float32)[..., None], 3, axis=2)

@@ -1,0 +1,158 @@
+"""Where API keys live: environment, then a file only this user can read, then the system's keyring if there is one.
+
+A key is never an input of a node, so it cannot reach a workflow, a picture, the history or an error report. Nodes
+carry the name of a profile at most; the key itself is looked up on the server when a request is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .environment import name_key_variable, read_key
+from .errors import NoKey
+from .hosts import SERVICES
+
+_KEY = re.compile(r"[\x21-\x7e]{8,256}")
+_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,39}")
+
+
+@dataclass(frozen=True, repr=False)
+class Secret:
+    """A key that does not print itself."""
+
+    value: str
+    source: str
+
+    def __repr__(self) -> str:
+        return f"Secret({self.source}, {self.hint})"
+
+    __str__ = __repr__
+
+    @property
+    def hint(self) -> str:
+        return "..." + self.value[-4:] if len(self.value) >= 16 else "..."
+
+
+def read_keyring(service: str, profile: str) -> str | None:
+    """The key from the operating system's keyring; None without the package, a back end or an entry."""
+    try:
+        import keyring
+
+        return keyring.get_password("kleinod", f"{service}:{profile}")
+    except Exception:  # noqa: BLE001 - back ends fail in every way there is, and the keyring is optional
+        return None
+
+
+class KeyStore:
+    """Keys by service and profile. `folder` is ComfyUI's protected user folder of this pack."""
+
+    def __init__(self, folder: Path, keyring: Callable[[str, str], str | None] = read_keyring) -> None:
+        self.folder = folder
+        self.file = folder / "keys.json"
+        self._keyring = keyring
+
+    def find(self, service: str, profile: str = "default") -> Secret:
+        """The key of a profile. NoKey, with what to do, if there is none."""
+        title = SERVICES[service].title
+        for source, read in (
+            ("environment", lambda: read_key(service, profile)),
+            ("file", lambda: self._read().get(service, {}).get(profile)),
+            ("keyring", lambda: self._keyring(service, profile)),
+        ):
+            value = read()
+            if value:
+                return Secret(self._check(value), source)
+        raise NoKey(
+            f"There is no {title} API key for the profile '{profile}'. Open Settings > Kleinod > API keys and save one, "
+            f"or set the environment variable {name_key_variable(service, profile)}. Nothing was sent."
+        )
+
+    def describe(self) -> dict[str, dict[str, dict[str, object]]]:
+        """{service: {profile: {"set", "source", "hint"}}}; no key is in it."""
+        stored = self._read()
+        table: dict[str, dict[str, dict[str, object]]] = {}
+        for service in SERVICES:
+            table[service] = {}
+            for profile in sorted({"default", *stored.get(service, {})}):
+                try:
+                    secret = self.find(service, profile)
+                    table[service][profile] = {"set": True, "source": secret.source, "hint": secret.hint}
+                except (NoKey, ValueError):
+                    table[service][profile] = {"set": False, "source": "", "hint": ""}
+        return table
+
+    def save(self, service: str, profile: str, key: str) -> None:
+        """Store a key in the file, readable by this user alone."""
+        stored = self._read()
+        stored.setdefault(check_service(service), {})[check_profile(profile)] = self._check(key)
+        self._write(stored)
+
+    def clear(self, service: str, profile: str) -> None:
+        stored = self._read()
+        stored.get(check_service(service), {}).pop(check_profile(profile), None)
+        self._write(stored)
+
+    @staticmethod
+    def _check(key: str) -> str:
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            raise ValueError("An API key is 8 to 256 visible characters without spaces. Copy it again, whole.")
+        return key
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        try:
+            handle = os.open(self.file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        except FileNotFoundError:
+            return {}
+        with os.fdopen(handle, encoding="utf-8") as file:
+            if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise ValueError(
+                    "Other users of this computer can read Kleinod's key file, so it was not used. Run "
+                    "'chmod 600' on keys.json in ComfyUI's user/__kleinod folder, and consider changing the keys."
+                )
+            try:
+                return json.load(file)
+            except ValueError:
+                raise ValueError(
+                    "Kleinod's key file is damaged. Delete keys.json in ComfyUI's user/__kleinod folder and save "
+                    "the keys again."
+                ) from None
+
+    def _write(self, stored: dict[str, dict[str, str]]) -> None:
+        make_private_folder(self.folder)
+        # mkstemp opens with O_EXCL and mode 0600; the rename makes the change whole or not at all.
+        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".keys-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(stored, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self.file)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def make_private_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if os.name == "posix":
+        os.chmod(folder, 0o700)
+    return folder
+
+
+def check_service(service: object) -> str:
+    if service not in SERVICES:
+        raise ValueError(f"There is no service {service!r}; there are {', '.join(SERVICES)}.")
+    return str(service)
+
+
+def check_profile(profile: object) -> str:
+    if not isinstance(profile, str) or not _PROFILE.fullmatch(profile):
+        raise ValueError("A profile's name is 1 to 40 letters, digits, spaces, dots, dashes or underscores.")
+    return profile

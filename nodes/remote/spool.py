@@ -1,0 +1,66 @@
+"""Result files waiting beside the ledger, so that a failure after the download costs nothing.
+
+The folder is held under a size limit: results already handed over go first, oldest first.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .keys import make_private_folder
+
+DEFAULT_BYTES = 2 << 30
+_ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+
+
+class Spool:
+    """Files named `<job id>/<position><ending>` under `folder`."""
+
+    def __init__(self, folder: Path, limit: int = DEFAULT_BYTES) -> None:
+        self.folder = make_private_folder(folder)
+        self.limit = limit
+
+    def keep(self, job_id: str, position: int, data: bytes, kind: str) -> str:
+        """Write a result whole or not at all; returns its name."""
+        place = make_private_folder(self.folder / job_id)
+        name = f"{job_id}/{position}{_ENDINGS[kind]}"
+        handle, temporary = tempfile.mkstemp(dir=place, prefix=".new-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.folder / name)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return name
+
+    def read(self, name: str) -> bytes | None:
+        """The bytes of a result, or None if it was cleared away."""
+        try:
+            data = (self.folder / name).read_bytes()
+            os.utime(self.folder / name)
+            return data
+        except OSError:
+            return None
+
+    def trim(self, is_delivered: Callable[[str], bool]) -> int:
+        """Delete until the limit holds: delivered jobs first, the least recently used first. Bytes freed."""
+        files = [(file, file.stat()) for file in self.folder.glob("*/*") if file.is_file()]
+        total = sum(facts.st_size for _, facts in files)
+        freed = 0
+        for file, facts in sorted(files, key=lambda f: (not is_delivered(f[0].parent.name), f[1].st_mtime)):
+            if total - freed <= self.limit:
+                break
+            file.unlink(missing_ok=True)
+            freed += facts.st_size
+        for folder in self.folder.iterdir():
+            # A young empty folder may be about to receive its first file.
+            if folder.is_dir() and not any(folder.iterdir()) and time.time() - folder.stat().st_mtime > 3600:
+                folder.rmdir()
+        return freed
