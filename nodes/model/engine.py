@@ -104,7 +104,7 @@ def load_set(request: LoaderRequest) -> KleinSet:
     vae = _load_vae(vae_name)
     _step(progress)
     lines = describe(facts)
-    lines[3:3] = [_describe_encoder(encoder, facts), f"VAE: {vae_name}"]
+    lines[3:3] = [_describe_encoder(encoder, facts, request.text_encoder_device), f"VAE: {vae_name}"]
     logger.info("Loaded %s with %s and %s.", facts.title, encoder.name, vae_name)
     return KleinSet(model, clip, vae, "\n".join(lines))
 
@@ -221,10 +221,13 @@ def _load_clip(encoder: _Encoder, device: str, facts: KleinFacts) -> Any:
         return load_text_encoder(path_of("text_encoders", encoder.name), encoder.sizes, device)
 
 
-def _describe_encoder(encoder: _Encoder, facts: KleinFacts) -> str:
+def _describe_encoder(encoder: _Encoder, facts: KleinFacts, device: str) -> str:
     name = encoder_name(facts.context_width // 3)
     stored = f" of {encoder.sizes['layers_stored']}" if encoder.sizes else ""
-    return f"Text encoder: {encoder.name} ({name}, {ENCODER_LAYERS}{stored} layers run; no other is read)"
+    line = f"Text encoder: {encoder.name} ({name}, {ENCODER_LAYERS}{stored} layers run; no other is read)"
+    if encoder.sizes is None and device != "default":
+        line += f"; ComfyUI-GGUF decides where it runs, so text_encoder_device {device} has no effect"
+    return line
 
 
 def _load_vae(name: str) -> Any:

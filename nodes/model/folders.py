@@ -23,11 +23,15 @@ def list_text_encoders() -> list[str]:
 
 def list_vaes() -> list[str]:
     """Files of the vae folder, and taef2 when both its halves lie in vae_approx."""
-    approximate = folder_paths.get_filename_list("vae_approx")
-    halves = [
-        any(name.startswith(f"{TAEF2}_{half}.") for name in approximate) for half in ("encoder", "decoder")
+    return [*folder_paths.get_filename_list("vae"), *([TAEF2] if _taef2_halves() else [])]
+
+
+def _taef2_halves() -> list[str]:
+    names = folder_paths.get_filename_list("vae_approx")
+    found = [
+        [name for name in names if name.startswith(f"{TAEF2}_{half}.")] for half in ("encoder", "decoder")
     ]
-    return [*folder_paths.get_filename_list("vae"), *([TAEF2] if all(halves) else [])]
+    return [name for half in found for name in half] if all(found) else []
 
 
 def _gguf_files(key: str, folder: str) -> list[str]:
@@ -48,7 +52,9 @@ def fingerprint(request: LoaderRequest) -> str:
     encoders = list_text_encoders() if request.text_encoder == AUTOMATIC else [request.text_encoder]
     vaes = list_vaes() if request.vae == AUTOMATIC else [request.vae]
     picked = [("diffusion_models", request.diffusion_model)]
-    picked += [("text_encoders", name) for name in encoders] + [("vae", name) for name in vaes]
+    picked += [("text_encoders", name) for name in encoders]
+    for name in vaes:
+        picked += [("vae_approx", half) for half in _taef2_halves()] if name == TAEF2 else [("vae", name)]
     return "|".join([repr(request), *(_stamp(folder, name) for folder, name in picked)])
 
 

@@ -13,7 +13,8 @@ import comfy.sample
 import pytest
 import torch
 from kleinod.nodes.model import engine
-from kleinod.nodes.model.choices import AUTOMATIC, NANO
+from kleinod.nodes.model.choices import AUTOMATIC, NANO, LoaderRequest
+from kleinod.nodes.model.folders import fingerprint
 from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
 from safetensors.torch import load_file, save_file
 
@@ -322,6 +323,26 @@ def test_taef2_serves_as_vae_for_any_side(tiny_models: Path, model_folders: Path
     latent = comfy_nodes.VAEEncode().encode(vae, picture)[0]
     assert latent["samples"].shape == (1, 128, 4, 6)
     assert comfy_nodes.VAEDecodeTiled().decode(vae, latent, 64)[0].shape == (1, 64, 96, 3)
+    before = fingerprint(LoaderRequest(DIT, vae="taef2"))
+    os.utime(model_folders / "vae_approx" / "taef2_encoder.safetensors", ns=(1, 1))
+    assert fingerprint(LoaderRequest(DIT, vae="taef2")) != before
+
+
+def test_nano_ignores_the_other_pickers(model_folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the built-in weights, so that this test holds whatever they are."""
+    import sys
+    from types import SimpleNamespace
+
+    from tests.model.tiny_klein import load_tiny_model, tiny_clip, tiny_vae
+
+    parts = load_tiny_model(), tiny_clip(), tiny_vae()
+    monkeypatch.setitem(sys.modules, "kleinod.nodes.model.nano", SimpleNamespace(load_nano=lambda: parts))
+    model, clip, vae, info = load(NANO, text_encoder="gone", vae="gone", weight_dtype="fp8_e5m2")
+    assert (model, clip, vae) == parts
+    facts = engine.facts_of(model.clone())
+    assert (facts.family, facts.recommended_steps, facts.recommended_guidance) == ("nano", 28, 4.0)
+    assert facts.parameters == 1_877_760 and facts.native_size == (128, 128)
+    assert "other pickers are not used" in info
 
 
 def test_pickers_without_any_file(model_folders: Path) -> None:
