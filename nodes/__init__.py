@@ -3,15 +3,24 @@
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .model.nodes import KleinodLoader, KleinodPrompt
+from .remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
+from .remote.session import register_routes
 
 NODES: list[type[io.ComfyNode]] = [
     KleinodLoader,
     KleinodPrompt,
+    KleinodRunware,
+    KleinodRunwareOptions,
+    KleinodBFL,
+    KleinodRecoverJob,
 ]
 
 
 class KleinodExtension(ComfyExtension):
     """What ComfyUI asks the pack for when it starts."""
+
+    async def on_load(self) -> None:
+        register_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

@@ -1,7 +1,7 @@
 """BFL's klein endpoints: from the node's settings to the request, and from answers to a `Report`.
 
-Follows BFL's document of /v1/flux-2-klein-4b. That model is the distilled klein, so there are no steps, no guidance
-and no negative prompt here; and there is no batch: each picture is one paid call.
+Follows BFL's document of /v1/flux-2-klein-4b. That model is the distilled klein, so there are no steps, no
+guidance and no negative prompt here; and there is no batch: each picture is one paid call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ MOST_IMAGES = 4
 MOST_SEED = 2**32 - 1
 MOST_PIXELS = 4 * 2**20
 # USD for the first output megapixel, and for each further one and each input image.
-_PRICES = {"flux-2-klein-4b": (0.014, 0.001), "flux-2-klein-9b": (0.015, 0.002), "flux-2-klein-9b-preview": (0.015, 0.002)}
+_PRICES = {
+    "flux-2-klein-4b": (0.014, 0.001),
+    "flux-2-klein-9b": (0.015, 0.002),
+    "flux-2-klein-9b-preview": (0.015, 0.002),
+}
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,13 @@ class BflRequest:
         for name in ("width", "height"):
             value = getattr(self, name)
             if value and (value < 64 or value % 16):
-                raise ValueError(f"{name} must be 0 (BFL decides) or a multiple of 16 from 64 on; got {value}.")
+                raise ValueError(
+                    f"{name} must be 0 (BFL decides) or a multiple of 16 from 64 on; got {value}."
+                )
         if self.width * self.height > MOST_PIXELS:
-            raise ValueError(f"width x height is {self.width}x{self.height}, more than the 4 megapixels BFL makes.")
+            raise ValueError(
+                f"width x height is {self.width}x{self.height}, more than the 4 megapixels BFL makes."
+            )
         if not 0 <= self.seed <= MOST_SEED:
             raise ValueError(f"seed must be from 0 to {MOST_SEED}; got {self.seed}.")
         if not 0 <= self.safety_tolerance <= 5:
@@ -56,14 +64,19 @@ class BflRequest:
             raise ValueError(f"webhook_url must start with https://, or be empty; got '{self.webhook_url}'.")
         if len(self.images) > MOST_IMAGES:
             raise ValueError(
-                f"There are {len(self.images)} input images, and BFL takes at most {MOST_IMAGES}. Connect fewer; each "
+                f"There are {len(self.images)} input images, and BFL takes at most {MOST_IMAGES}. Connect "
+                f"fewer; each "
                 "frame of a batch counts as one."
             )
 
     def to_body(self) -> dict[str, Any]:
         """The JSON body; only what is set."""
-        body: dict[str, Any] = {"prompt": self.prompt, "seed": self.seed, "output_format": self.output_format,
-                                "safety_tolerance": self.safety_tolerance}
+        body: dict[str, Any] = {
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "output_format": self.output_format,
+            "safety_tolerance": self.safety_tolerance,
+        }
         for name in ("width", "height"):
             if getattr(self, name):
                 body[name] = getattr(self, name)
@@ -79,7 +92,9 @@ class BflRequest:
 
 
 def read_submit(body: Any) -> tuple[str, str, float | None] | None:
-    """(id, polling address or "", cost in USD or None) of an accepted submit; None if it is no such answer."""
+    """(id, polling address or "", cost in USD or None) of an accepted submit; None if it is no such
+    answer.
+    """
     if not isinstance(body, Mapping) or not isinstance(body.get("id"), str) or not body["id"]:
         return None
     cost = body.get("cost")
@@ -99,14 +114,23 @@ def read_report(body: Any) -> Report:
     if "moderated" in status:
         which = "your prompt or image" if status.startswith("request") else "the finished picture"
         reasons = _read_reasons(body.get("details"))
-        return Report(failures=(Failure(MODERATION, f"BFL's moderation stopped {which}{reasons}"),), known=True, final=True)
+        return Report(
+            failures=(Failure(MODERATION, f"BFL's moderation stopped {which}{reasons}"),),
+            known=True,
+            final=True,
+        )
     if status in ("error", "failed"):
-        return Report(failures=(Failure(FAILURE, f"BFL reports an error{_read_reasons(body.get('details'))}"),),
-                      known=True, final=True)
+        return Report(
+            failures=(Failure(FAILURE, f"BFL reports an error{_read_reasons(body.get('details'))}"),),
+            known=True,
+            final=True,
+        )
     result = body.get("result")
     if status == "ready" and isinstance(result, Mapping) and result.get("sample"):
         seed = result.get("seed")
-        found = Result(str(body.get("id", "")), seed if isinstance(seed, int) else None, str(result["sample"]))
+        found = Result(
+            str(body.get("id", "")), seed if isinstance(seed, int) else None, str(result["sample"])
+        )
         return Report((found,), (), True, False, True, 1.0)
     return Report(known=bool(status), working=True, progress=progress, words=str(body.get("status", "")))
 
@@ -117,7 +141,9 @@ def read_error(body: Any, text: str) -> str:
         detail = body.get("detail", body.get("message", body.get("error", body.get("details"))))
         if isinstance(detail, list):
             return "; ".join(
-                f"{'.'.join(map(str, d.get('loc', ())[1:]))}: {d.get('msg', '')}" for d in detail if isinstance(d, Mapping)
+                f"{'.'.join(map(str, d.get('loc', ())[1:]))}: {d.get('msg', '')}"
+                for d in detail
+                if isinstance(d, Mapping)
             )
         if detail:
             return str(detail)

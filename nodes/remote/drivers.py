@@ -1,8 +1,9 @@
 """The conversations with both services: submit without ever paying twice, then poll.
 
-What a lost answer means decides everything here. Runware takes a job's id from us, so a repeated request is recognised as a conflict and costs nothing: after an
-unclear answer ask for the result, then send the same id again. BFL gives the id itself and knows no repetition: after
-an unclear answer nothing is ever sent again without the user asking for it.
+What a lost answer means decides everything here. Runware takes a job's id from us, so a repeated request is
+recognised as a conflict and costs nothing: after an unclear answer ask for the result, then send the same id
+again. BFL gives the id itself and knows no repetition: after an unclear answer nothing is ever sent again
+without the user asking for it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class Submission:
 class Driver(Protocol):
     """One service's conversation about one job."""
 
-    def submit(self, job: Job, body: dict[str, Any], resumed: bool, patience: Patience,
-               is_wanted: Callable[[], bool]) -> Submission: ...
+    def submit(
+        self, job: Job, body: dict[str, Any], resumed: bool, patience: Patience, is_wanted: Callable[[], bool]
+    ) -> Submission: ...
 
     def poll(self, job: Job, count: int, patience: Patience) -> Report: ...
 
@@ -46,25 +48,37 @@ class Driver(Protocol):
 def _refuse(kind: str, title: str, page: str, profile: str, words: str) -> Refused:
     """The sentence for a request that was turned down before it was accepted."""
     texts = {
-        "balance": f"{title} says the balance is empty. Nothing was billed for this job. Top up at {page} and queue "
+        "balance": f"{title} says the balance is empty. Nothing was billed for this job. Top up at {page} "
+        f"and queue "
         "again: the job resumes.",
-        "key": f"{title} did not accept the API key of the profile '{profile}'. Nothing was billed. Check it with the "
+        "key": f"{title} did not accept the API key of the profile '{profile}'. Nothing was billed. Check "
+        f"it with the "
         "Test button in Settings > Kleinod > API keys.",
-        "permission": f"{title} says the API key of the profile '{profile}' may not do this: {words}. Nothing was billed.",
-        "busy": f"{title} is too busy and turned the job down several times ({words}). Nothing was billed. Queue again "
+        "permission": f"{title} says the API key of the profile '{profile}' may not do this: {words}. "
+        f"Nothing was billed.",
+        "busy": f"{title} is too busy and turned the job down several times ({words}). Nothing was billed. "
+        f"Queue again "
         "in a while.",
         "gone": f"{title} does not know this model or address: {words}. Nothing was billed.",
-        "redirect": f"{title} answered with a redirect, which Kleinod never follows with a key. Nothing was billed. "
+        "redirect": f"{title} answered with a redirect, which Kleinod never follows with a key. Nothing was "
+        f"billed. "
         "Check the network: something stands between ComfyUI and the service.",
     }
-    return Refused(texts.get(kind, f"{title} turned the request down: {words}. Nothing was billed. Change that and queue again."))
+    return Refused(
+        texts.get(
+            kind,
+            f"{title} turned the request down: {words}. Nothing was billed. Change that and queue again.",
+        )
+    )
 
 
 def _locked_out(title: str, job: Job) -> RemoteError:
     """Asking about a job is not allowed: the job itself may well be under way."""
     return RemoteError(
-        f"{title} no longer accepts the API key of the profile '{job.profile}', so the job {job.id} cannot be fetched. "
-        "It stays in the ledger: correct the key in Settings > Kleinod > API keys and queue again; it is not paid twice."
+        f"{title} no longer accepts the API key of the profile '{job.profile}', so the job {job.id} cannot "
+        f"be fetched. "
+        "It stays in the ledger: correct the key in Settings > Kleinod > API keys and queue again; it is "
+        "not paid twice."
     )
 
 
@@ -75,8 +89,9 @@ class RunwareDriver:
         self.transport, self.gate = transport, gate
         self._url = transport.service.base + "/v1"
 
-    def submit(self, job: Job, body: dict[str, Any], resumed: bool, patience: Patience,
-               is_wanted: Callable[[], bool]) -> Submission:
+    def submit(
+        self, job: Job, body: dict[str, Any], resumed: bool, patience: Patience, is_wanted: Callable[[], bool]
+    ) -> Submission:
         """Send until accepted. Refused when that cannot be; StillRunning when no answer tells."""
         task = body | {"taskUUID": job.id}
         pictures = body.get("outputType", "URL") != "URL"
@@ -89,9 +104,11 @@ class RunwareDriver:
             retry_after = None
             try:
                 answer = self.transport.submit(
-                    self._url, [task], sync=body.get("deliveryMethod") != "async",
+                    self._url,
+                    [task],
+                    sync=body.get("deliveryMethod") != "async",
                     limit=ANSWER_BYTES_WITH_PICTURES if pictures else ANSWER_BYTES,
-                )  # fmt: skip
+                )
             except NotSent as error:
                 refusal = ("offline", str(error))
             except (Unclear, Unsafe):
@@ -103,7 +120,9 @@ class RunwareDriver:
                 if kind == "conflict":
                     return Submission(job.id)
                 if kind == "moderated":
-                    return Submission(job.id, report=Report(failures=(Failure(MODERATION, words),), known=True, final=True))
+                    return Submission(
+                        job.id, report=Report(failures=(Failure(MODERATION, words),), known=True, final=True)
+                    )
                 if kind not in ("busy", "unclear"):
                     raise _refuse(kind, "Runware", self.transport.service.key_page, job.profile, words)
                 if answer.status == 429:
@@ -118,10 +137,12 @@ class RunwareDriver:
     def _give_up(self, unclear: bool, refusal: tuple[str, str] | None, job: Job) -> None:
         if refusal and refusal[0] == "offline" and not unclear:
             raise Refused(
-                "Runware could not be reached: no connection. Nothing was sent or billed. Check the network and queue again."
+                "Runware could not be reached: no connection. Nothing was sent or billed. Check the network "
+                "and queue again."
             )
         raise StillRunning(
-            f"Runware gives no clear answer (job {job.id}). Queue again later: the job keeps its number, so it "
+            f"Runware gives no clear answer (job {job.id}). Queue again later: the job keeps its number, so "
+            f"it "
             "is billed once at most."
         )
 
@@ -140,20 +161,32 @@ class RunwareDriver:
             return kind, words + self._hint(errors)
         if 300 <= answer.status < 400:
             return "redirect", ""
-        if answer.status in (401, 402, 403, 404) or 400 <= answer.status < 500 and answer.status not in (408, 409, 429):
+        if (
+            answer.status in (401, 402, 403, 404)
+            or 400 <= answer.status < 500
+            and answer.status not in (408, 409, 429)
+        ):
             return runware.classify(answer.status, ""), f"HTTP {answer.status}"
         return "unclear" if answer.status != 429 else "busy", f"HTTP {answer.status}"
 
     @staticmethod
     def _hint(errors: list[dict[str, Any]]) -> str:
         named = " ".join(str(error.get("parameter")) for error in errors)
-        return " - set true_cfg_scale to 0 to leave it out" if "trueCFGScale" in named or "settings" in named else ""
+        return (
+            " - set true_cfg_scale to 0 to leave it out"
+            if "trueCFGScale" in named or "settings" in named
+            else ""
+        )
 
     def _ask(self, job: Job, patience: Patience) -> Report:
         try:
-            answer = self.transport.ask("POST", self._url, patience,
-                                         body=[{"taskType": "getResponse", "taskUUID": job.id}],
-                                         limit=ANSWER_BYTES_WITH_PICTURES)
+            answer = self.transport.ask(
+                "POST",
+                self._url,
+                patience,
+                body=[{"taskType": "getResponse", "taskUUID": job.id}],
+                limit=ANSWER_BYTES_WITH_PICTURES,
+            )
         except (NotSent, Unclear):
             return Report()
         if answer.status in (401, 402, 403):
@@ -167,9 +200,13 @@ class RunwareDriver:
         report = self._ask(job, patience)
         if not report.known and count % 8 == 7:
             try:
-                answer = self.transport.ask("POST", self._url, patience,
-                                             body=[{"taskType": "getTaskDetails", "taskUUID": job.id}],
-                                             limit=ANSWER_BYTES_WITH_PICTURES)
+                answer = self.transport.ask(
+                    "POST",
+                    self._url,
+                    patience,
+                    body=[{"taskType": "getTaskDetails", "taskUUID": job.id}],
+                    limit=ANSWER_BYTES_WITH_PICTURES,
+                )
                 if answer.status == 200:
                     return runware.read_details(answer.body, job.id)
             except (NotSent, Unclear):
@@ -178,8 +215,13 @@ class RunwareDriver:
 
     def dry_run(self, body: dict[str, Any], job_id: str, patience: Patience) -> float | None:
         """The price of a request in USD, without running or billing it; None where Runware does not say."""
-        answer = self.transport.ask("POST", self._url, patience, body=[body | {"taskUUID": job_id}],
-                                     headers={"X-Runware-Dry-Run": "1"})
+        answer = self.transport.ask(
+            "POST",
+            self._url,
+            patience,
+            body=[body | {"taskUUID": job_id}],
+            headers={"X-Runware-Dry-Run": "1"},
+        )
         return runware.read_cost(answer.body.get("data")) if isinstance(answer.body, dict) else None
 
     def balance(self, patience: Patience, task_uuid: str) -> float | None:
@@ -189,7 +231,9 @@ class RunwareDriver:
         if answer.status in (401, 403) or runware.read_errors(answer.body, task_uuid):
             raise _refuse("key", "Runware", self.transport.service.key_page, "tested", "")
         data = answer.body.get("data") if isinstance(answer.body, dict) else None
-        found = data[0].get("balance") if isinstance(data, list) and data and isinstance(data[0], dict) else None
+        found = (
+            data[0].get("balance") if isinstance(data, list) and data and isinstance(data[0], dict) else None
+        )
         return float(found) if isinstance(found, (int, float)) else None
 
 
@@ -199,8 +243,9 @@ class BflDriver:
     def __init__(self, transport: Transport, gate: Gate) -> None:
         self.transport, self.gate = transport, gate
 
-    def submit(self, job: Job, body: dict[str, Any], resumed: bool, patience: Patience,
-               is_wanted: Callable[[], bool]) -> Submission:
+    def submit(
+        self, job: Job, body: dict[str, Any], resumed: bool, patience: Patience, is_wanted: Callable[[], bool]
+    ) -> Submission:
         """Send once. Only a request that certainly did not arrive, or a 429, is sent again."""
         if resumed:
             raise self._unknown(job)
@@ -214,8 +259,10 @@ class BflDriver:
             try:
                 answer = self.transport.submit(f"{service.base}/v1/{job.endpoint}", body)
             except NotSent:
-                refusal = Refused("BFL could not be reached: no connection. Nothing was sent or billed. Check the "
-                                  "network and queue again.")
+                refusal = Refused(
+                    "BFL could not be reached: no connection. Nothing was sent or billed. Check the "
+                    "network and queue again."
+                )
             except (Unclear, Unsafe):
                 raise self._unknown(job) from None
             else:
@@ -247,8 +294,10 @@ class BflDriver:
     @staticmethod
     def _unknown(job: Job) -> MaybeBilled:
         return MaybeBilled(
-            "BFL gave no clear answer to this request and may have billed it; BFL cannot recognise a repeated request, "
-            "so Kleinod does not send it again by itself. Look at the usage page of your BFL account; to send it again, "
+            "BFL gave no clear answer to this request and may have billed it; BFL cannot recognise a "
+            "repeated request, "
+            "so Kleinod does not send it again by itself. Look at the usage page of your BFL account; to "
+            "send it again, "
             f"set 'take' to {job.take + 1}."
         )
 
@@ -260,7 +309,9 @@ class BflDriver:
         try:
             service.check_key_url(url)
         except Unsafe:
-            logger.warning("BFL named a polling address that is not its own; asking %s instead.", service.base)
+            logger.warning(
+                "BFL named a polling address that is not its own; asking %s instead.", service.base
+            )
             url = fallback
         try:
             answer = self.transport.ask("GET", url, patience)
@@ -292,7 +343,7 @@ DRIVERS: dict[str, type[RunwareDriver] | type[BflDriver]] = {"runware": RunwareD
 
 def explain_lost(title: str, job: Job) -> JobFailed:
     return JobFailed(
-        f"{title} no longer knows the job {job.vendor_id or job.id}, so its result is gone. To make the picture again, "
+        f"{title} no longer knows the job {job.vendor_id or job.id}, so its result is gone. To make the "
+        f"picture again, "
         f"set 'take' to {job.take + 1}; that is a new, billed job."
     )
-

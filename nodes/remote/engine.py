@@ -1,8 +1,9 @@
 """Runs paid jobs in threads of their own, one flight for each distinct request.
 
-A flight outlives the node that started it: when the user interrupts, a neighbour node fails or the event loop of the
-prompt closes, an accepted job is still fetched, because it is paid for either way. The next node that asks for the
-same request boards the flight, or finds its result in the spool. After a crash the ledger says what to ask for.
+A flight outlives the node that started it: when the user interrupts, a neighbour node fails or the event loop
+of the prompt closes, an accepted job is still fetched, because it is paid for either way. The next node that
+asks for the same request boards the flight, or finds its result in the spool. After a crash the ledger says
+what to ask for.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 from . import images
 from .drivers import DRIVERS, BflDriver, RunwareDriver, explain_lost
 from .errors import Abandoned, JobFailed, MaybeBilled, Refused, RemoteError, StillRunning, Unsafe
+from .flight import Flight, Order, Outcome, Picture, Ticket, describe_unsent
 from .hosts import Service, find_service
 from .keys import KeyStore
 from .ledger import ACCEPTED, FAILED, MODERATED, REFUSED, SAVED, SUBMITTING, UNKNOWN, Claim, Item, Job, Ledger
@@ -36,141 +38,17 @@ _QUIET_POLLS = 3
 _LOST_POLLS = 12
 
 
-@dataclass(frozen=True)
-class Order:
-    """A claim and how to handle it. price_check: off | show | only."""
-
-    claim: Claim
-    region: str = "global"
-    deadline_seconds: float = 600.0
-    price_check: str = "off"
-    concurrency: int = 4
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One result: `pixels` `[H, W, 3]` float32, or None where moderation or a failure kept it back."""
-
-    pixels: np.ndarray | None
-    seed: int | None
-    nsfw: bool = False
-    cost_usd: float | None = None
-    item_id: str = ""
-    kind: str = "picture"
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a node gets: pictures in order, what they cost, and how the job went."""
-
-    job: Job
-    pictures: tuple[Picture, ...]
-    cost_usd: float | None
-    paid_now: bool
-    seconds: float
-    price_usd: float | None = None
-
-
-@dataclass
-class Status:
-    """What to show while waiting."""
-
-    words: str = "Preparing"
-    progress: float = 0.0
-
-
-class Flight:
-    """One request under way, with everyone who waits for it."""
-
-    def __init__(self) -> None:
-        self.status = Status()
-        self.done = threading.Event()
-        # Pixels already decoded, and how often a result turned out unusable, by item id.
-        self.pixels: dict[str, np.ndarray] = {}
-        self.bad: dict[str, int] = {}
-        self.outcome: Outcome | None = None
-        self.error: Exception | None = None
-        self._riders = 0
-        self._callbacks: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
-
-    def board(self) -> None:
-        with self._lock:
-            self._riders += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._riders -= 1
-
-    def is_wanted(self) -> bool:
-        return self._riders > 0
-
-    def on_done(self, callback: Callable[[], None]) -> None:
-        with self._lock:
-            if not self.done.is_set():
-                self._callbacks.append(callback)
-                return
-        callback()
-
-    def finish(self, outcome: Outcome | None, error: Exception | None) -> None:
-        with self._lock:
-            self.outcome, self.error = outcome, error
-            self.done.set()
-            callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
-
-
-@dataclass
-class Ticket:
-    """One node's place on a flight. `leave` gives it up: an unsent request is then not sent."""
-
-    engine: Engine
-    flight: Flight | None = None
-    left: bool = False
-    done: threading.Event = field(default_factory=threading.Event)
-    error: Exception | None = None
-    outcome: Outcome | None = None
-    _callbacks: list[Callable[[], None]] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def status(self) -> Status:
-        return self.flight.status if self.flight else Status()
-
-    def leave(self) -> None:
-        with self._lock:
-            already, self.left = self.left, True
-        if not already and self.flight:
-            self.flight.leave()
-
-    def result(self) -> Outcome:
-        if self.error is not None:
-            raise self.error
-        return self.outcome
-
-    def on_done(self, callback: Callable[[], None]) -> None:
-        with self._lock:
-            if not self.done.is_set():
-                self._callbacks.append(callback)
-                return
-        callback()
-
-    def settle(self, outcome: Outcome | None, error: Exception | None) -> None:
-        with self._lock:
-            self.outcome, self.error = outcome, error
-            self.done.set()
-            callbacks = list(self._callbacks)
-        for callback in callbacks:
-            callback()
-
-
 class Engine:
     """Everything a remote node needs. `folder` is the pack's protected user folder."""
 
-    def __init__(self, folder: Path, *, pace: Pace | None = None, keys: KeyStore | None = None,
-                 spool_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        pace: Pace | None = None,
+        keys: KeyStore | None = None,
+        spool_bytes: int | None = None,
+    ) -> None:
         self.pace = pace or Pace()
         self.keys = keys or KeyStore(folder)
         self.ledger = Ledger(folder)
@@ -182,15 +60,21 @@ class Engine:
 
     def launch(self, prepare: Callable[[], Order]) -> Ticket:
         """Start at once in a thread; `prepare` (encoding images, checking fields) runs there too."""
-        ticket = Ticket(self)
-        threading.Thread(target=self._board, args=(ticket, prepare), name="kleinod-remote", daemon=True).start()
+        ticket = Ticket()
+        threading.Thread(
+            target=self._board, args=(ticket, prepare), name="kleinod-remote", daemon=True
+        ).start()
         return ticket
 
     def recover(self, job_id: str, deadline_seconds: float = 600.0) -> Ticket:
         """Fetch a job from the ledger by its id, without ever sending it again."""
-        ticket = Ticket(self)
-        threading.Thread(target=self._board_recovery, args=(ticket, job_id, deadline_seconds), name="kleinod-remote",
-                         daemon=True).start()
+        ticket = Ticket()
+        threading.Thread(
+            target=self._board_recovery,
+            args=(ticket, job_id, deadline_seconds),
+            name="kleinod-remote",
+            daemon=True,
+        ).start()
         return ticket
 
     def driver(self, service: Service, profile: str, concurrency: int = 4) -> RunwareDriver | BflDriver:
@@ -215,7 +99,9 @@ class Engine:
     def _board_recovery(self, ticket: Ticket, job_id: str, deadline: float) -> None:
         try:
             job = self.ledger.read(job_id)
-            self._ride(ticket, (job.request_hash, job.take), lambda flight: self._fetch_old(job, deadline, flight))
+            self._ride(
+                ticket, (job.request_hash, job.take), lambda flight: self._fetch_old(job, deadline, flight)
+            )
         except Exception as error:  # noqa: BLE001 - the node raises it
             ticket.settle(None, error)
 
@@ -250,7 +136,14 @@ class Engine:
         driver = self.driver(service, claim.profile, order.concurrency)
         price = self._ask_price(order, driver, patience, flight)
         if order.price_check == "only":
-            return Outcome(_unsent_job(claim), (), None, False, time.monotonic() - started, price or claim.estimate_usd)
+            return Outcome(
+                describe_unsent(claim),
+                (),
+                None,
+                False,
+                time.monotonic() - started,
+                price or claim.estimate_usd,
+            )
         if not flight.is_wanted():
             raise Abandoned("Interrupted before the request was sent. Nothing was billed.")
         if price is not None:
@@ -290,7 +183,9 @@ class Engine:
         flight.status.words = f"Price: ${price:.4f}"
         return price
 
-    def _submit(self, job: Job, fresh: bool, claim: Claim, driver: Any, patience: Patience, flight: Flight) -> Job:
+    def _submit(
+        self, job: Job, fresh: bool, claim: Claim, driver: Any, patience: Patience, flight: Flight
+    ) -> Job:
         if job.state == UNKNOWN:
             raise MaybeBilled(job.message)
         if job.state != SUBMITTING:
@@ -307,9 +202,12 @@ class Engine:
         except StillRunning as error:
             raise _pending(job, str(error)) from None
         job = self.ledger.update(
-            job.id, state=ACCEPTED, vendor_id=submission.vendor_id, polling_url=submission.polling_url,
+            job.id,
+            state=ACCEPTED,
+            vendor_id=submission.vendor_id,
+            polling_url=submission.polling_url,
             cost_usd=submission.cost_usd,
-        )  # fmt: skip
+        )
         logger.info("%s accepted job %s.", claim.service, job.vendor_id)
         if submission.report is not None:
             return self._absorb(job, submission.report, driver, patience, flight)[0]
@@ -338,7 +236,9 @@ class Engine:
             raise _pending(job, f"{find_service(job.service).title} has not finished in time") from None
         return job
 
-    def _absorb(self, job: Job, report: Report, driver: Any, patience: Patience, flight: Flight) -> tuple[Job, int]:
+    def _absorb(
+        self, job: Job, report: Report, driver: Any, patience: Patience, flight: Flight
+    ) -> tuple[Job, int]:
         """Fetch and keep what is new in a report; settle the job when nothing is missing."""
         have = {item.item_id for item in self.ledger.items(job.id) if item.kind == "picture"}
         for result in report.results:
@@ -352,10 +252,18 @@ class Engine:
             job = self._settle(job, report)
         return job, settled
 
-    def _keep(self, job: Job, result: Result, position: int, driver: Any, patience: Patience, flight: Flight) -> bool:
-        """Download, check and spool one picture. False if its address has expired: the next poll brings another."""
+    def _keep(
+        self, job: Job, result: Result, position: int, driver: Any, patience: Patience, flight: Flight
+    ) -> bool:
+        """Download, check and spool one picture. False if its address has expired: the next poll brings
+        another.
+        """
         try:
-            data = images.from_base64(result.data) if result.data else driver.transport.download(result.url, patience)
+            data = (
+                images.from_base64(result.data)
+                if result.data
+                else driver.transport.download(result.url, patience)
+            )
             pixels = images.decode(data)
         except LookupError:
             return False
@@ -364,32 +272,52 @@ class Engine:
             flight.bad[result.item_id] = flight.bad.get(result.item_id, 0) + 1
             if flight.bad[result.item_id] < 3:
                 return False
-            raise Unsafe(f"{error} The job {job.id} stays in the ledger: queue again, or use Klein Recover Job.") from None
+            raise Unsafe(
+                f"{error} The job {job.id} stays in the ledger: queue again, or use Klein Recover Job."
+            ) from None
         name = self.spool.keep(job.id, position, data, images.sniff(data))
         flight.pixels[result.item_id] = pixels
-        self.ledger.add_item(Item(job.id, result.item_id, position, "picture", result.seed, result.cost_usd,
-                                  result.nsfw, name, pixels.shape[1], pixels.shape[0]))
+        self.ledger.add_item(
+            Item(
+                job.id,
+                result.item_id,
+                position,
+                "picture",
+                result.seed,
+                result.cost_usd,
+                result.nsfw,
+                name,
+                pixels.shape[1],
+                pixels.shape[0],
+            )
+        )
         return True
 
     def _settle(self, job: Job, report: Report) -> Job:
         """Write down failures, the cost and the final state."""
         kept = [item for item in self.ledger.items(job.id) if item.kind == "picture"]
         for index, failure in enumerate(report.failures):
-            self.ledger.add_item(Item(job.id, f"failure-{index}", len(kept) + index, failure.kind, message=failure.message))
+            self.ledger.add_item(
+                Item(job.id, f"failure-{index}", len(kept) + index, failure.kind, message=failure.message)
+            )
         costs = [item.cost_usd for item in kept if item.cost_usd]
         kinds = {failure.kind for failure in report.failures}
         state = SAVED if kept else MODERATED if kinds == {MODERATION} else FAILED
         message = "; ".join(dict.fromkeys(failure.message for failure in report.failures))
-        return self.ledger.update(job.id, state=state, message=message, cost_usd=sum(costs) if costs else job.cost_usd)
+        return self.ledger.update(
+            job.id, state=state, message=message, cost_usd=sum(costs) if costs else job.cost_usd
+        )
 
     # --- landing --------------------------------------------------------------------------------------------
 
-    def _land(self, job: Job, started: float, paid_now: bool, price: float | None,
-              decoded: dict[str, np.ndarray]) -> Outcome:
+    def _land(
+        self, job: Job, started: float, paid_now: bool, price: float | None, decoded: dict[str, np.ndarray]
+    ) -> Outcome:
         title = find_service(job.service).title
         if job.state == FAILED:
             raise JobFailed(
-                f"{title} accepted the job and then failed: {job.message}. Whether a failed job is billed is between "
+                f"{title} accepted the job and then failed: {job.message}. Whether a failed job is billed "
+                f"is between "
                 f"you and {title}. Queue again to try anew."
             )
         pictures = []
@@ -400,7 +328,9 @@ class Engine:
                 if data is None:
                     raise explain_lost(title, job)
                 pixels = images.decode(data)
-            pictures.append(Picture(pixels, item.seed, item.nsfw, item.cost_usd, item.item_id, item.kind, item.message))
+            pictures.append(
+                Picture(pixels, item.seed, item.nsfw, item.cost_usd, item.item_id, item.kind, item.message)
+            )
         self.ledger.update(job.id, delivered=1)
         self.spool.trim(lambda job_id: job_id != job.id and self._is_delivered(job_id))
         return Outcome(job, tuple(pictures), job.cost_usd, paid_now, time.monotonic() - started, price)
@@ -435,7 +365,9 @@ class Engine:
             service = replace(service, address=job.base)
         driver = self.driver(service, job.profile)
         if job.state == SUBMITTING and job.service == "bfl":
-            raise JobFailed("BFL's answer to this job never arrived, so its number is unknown and it cannot be fetched.")
+            raise JobFailed(
+                "BFL's answer to this job never arrived, so its number is unknown and it cannot be fetched."
+            )
         if job.state in (SUBMITTING, UNKNOWN, FAILED):
             job = self.ledger.update(job.id, state=ACCEPTED, vendor_id=job.vendor_id or job.id)
         job = self._follow(job, driver, Patience(deadline), flight)
@@ -444,22 +376,17 @@ class Engine:
 
 def _pending(job: Job, words: str) -> StillRunning:
     return StillRunning(
-        f"{words} (job {job.id}). Nothing is lost: queue again and the job is picked up without paying again, or fetch "
-        "it later with Klein Recover Job."
+        f"{words} (job {job.id}). Nothing is lost: queue again and the job is picked up without paying again, "
+        "or fetch it later with Klein Recover Job."
     )
 
 
 def _wrap(problem: Exception) -> RemoteError:
     # Not the exception itself: its text may hold a signed address.
     where = traceback.extract_tb(problem.__traceback__)[-1]
-    logger.error("A remote job stopped on %s in %s line %s.", type(problem).__name__, where.name, where.lineno)
+    name = type(problem).__name__
+    logger.error("A remote job stopped on %s in %s line %s.", name, where.name, where.lineno)
     return RemoteError(
-        f"Kleinod stopped on an unexpected {type(problem).__name__}. If the job was sent, it is in the ledger: queue "
-        "again, or use Klein Recover Job."
+        f"Kleinod stopped on an unexpected {name}. If the job was sent, it is in the ledger: queue again, or "
+        "use Klein Recover Job."
     )
-
-
-def _unsent_job(claim: Claim) -> Job:
-    return Job("", claim.service, claim.request_hash, claim.take, 0, claim.profile, claim.base, claim.endpoint,
-               claim.node_id, claim.prompt_id, "priced", "", "", claim.wanted, claim.estimate_usd, None, "{}", "",
-               time.time(), time.time(), 0)

@@ -1,7 +1,8 @@
 """Which address may see a key, and from which one a picture may come.
 
-A key is bound to the hosts of its own service, over https and the standard port. The one exception is an address of
-this machine given by environment variable (an emulator), which then replaces the service altogether.
+A key is bound to the hosts of its own service, over https and the standard port. The one exception is an
+address of this machine given by environment variable (an emulator), which then replaces the service
+altogether.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Service:
         safe = parts.scheme == "https" and "@" not in parts.netloc and (parts.port or 443) == 443
         if not (safe and hosts.fullmatch(host)):
             raise Unsafe(
-                f"{self.title} answered with an address that is not its own: Kleinod {doing} {origin} and refused."
+                f"{self.title} answered with an address that is not its own: Kleinod {doing} {origin} and "
+                f"refused."
             )
         return url
 
@@ -72,7 +74,9 @@ BFL = Service(
     "BFL",
     BFL_REGIONS["global"],
     re.compile(r"api(\.[a-z]{2}\d?)?\.bfl\.ai|api(\.[a-z]{2}\d?)?\.bfl\.ml"),
-    re.compile(r"([a-z0-9-]+\.)?delivery[a-z0-9-]*(\.[a-z0-9-]+)?\.bfl\.ai|bfldelivery[a-z0-9]*\.blob\.core\.windows\.net"),
+    re.compile(
+        r"([a-z0-9-]+\.)?delivery[a-z0-9-]*(\.[a-z0-9-]+)?\.bfl\.ai|bfldelivery[a-z0-9]*\.blob\.core\.windows\.net"
+    ),
     "https://dashboard.bfl.ai",
 )
 SERVICES = {"runware": RUNWARE, "bfl": BFL}
@@ -123,4 +127,6 @@ def check_public(host: str) -> None:
         return  # the connection itself will fail, and say so
     for *_, place in found:
         if not ipaddress.ip_address(place[0].partition("%")[0]).is_global:
-            raise Unsafe(f"{host} leads to a private network address ({place[0]}); the picture was not fetched.")
+            raise Unsafe(
+                f"{host} leads to a private network address ({place[0]}); the picture was not fetched."
+            )

@@ -1,6 +1,7 @@
 """Pictures to bytes and back, with every limit checked before a decoder sees the bytes.
 
-Arrays are `[H, W, 3]` float32 in 0..1 (numpy), one per picture: sizes may differ, and nothing is cropped to agree.
+Arrays are `[H, W, 3]` float32 in 0..1 (numpy), one per picture: sizes may differ, and nothing is cropped to
+agree.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ def sniff(data: bytes) -> str | None:
 def decode(data: bytes) -> np.ndarray:
     """RGB float32 `[H, W, 3]` of one PNG, JPEG or WEBP; Unsafe for anything else, too large, or damaged.
 
-    The first frame only, turned upright by its EXIF orientation; alpha is dropped, as ComfyUI's Load Image does.
+    The first frame only, turned upright by its EXIF orientation; alpha is dropped, as ComfyUI's Load Image
+    does.
     """
     kind = sniff(data)
     if kind is None:
@@ -39,9 +41,13 @@ def decode(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             width, height = picture.size
-            # Pillow's own limit is a setting of the whole process: not ours to change, so the check is ours too.
+            # Pillow's own limit is a setting of the whole process: not ours to change, so the check is ours
+            # too.
             if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE:
-                raise Unsafe(f"The service sent a picture of {width}x{height}, more than Kleinod opens (24 megapixels).")
+                raise Unsafe(
+                    f"The service sent a picture of {width}x{height}, more than Kleinod opens (24 "
+                    f"megapixels)."
+                )
             picture.load()
             return _to_array(ImageOps.exif_transpose(picture))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -64,14 +70,20 @@ def split_frames(images: Any) -> list[np.ndarray]:
         if array.ndim == 3:
             array = array[None]
         if array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
-            raise ValueError(f"A reference image has the shape {array.shape}; expected an IMAGE [B, H, W, 3].")
+            raise ValueError(
+                f"A reference image has the shape {array.shape}; expected an IMAGE [B, H, W, 3]."
+            )
         if not np.isfinite(array).all():
-            raise ValueError("A reference image holds values that are not numbers (NaN); check the node before it.")
+            raise ValueError(
+                "A reference image holds values that are not numbers (NaN); check the node before it."
+            )
         frames += [np.repeat(f, 3, axis=2) if f.shape[-1] == 1 else f[..., :3] for f in array]
     return frames
 
 
-def encode_png(frame: np.ndarray, *, most_pixels: int | None = None, longest_side: int | None = None) -> bytes:
+def encode_png(
+    frame: np.ndarray, *, most_pixels: int | None = None, longest_side: int | None = None
+) -> bytes:
     """PNG bytes of `[H, W, 3]` in 0..1, made smaller (same aspect) only if it passes a limit."""
     picture = Image.fromarray((np.clip(frame, 0, 1) * 255 + 0.5).astype(np.uint8))
     scale = min(

@@ -1,7 +1,8 @@
-"""Where API keys live: environment, then a file only this user can read, then the system's keyring if there is one.
+"""Where API keys live: environment, then a file only this user can read, then the system's keyring if there
+is one.
 
-A key is never an input of a node, so it cannot reach a workflow, a picture, the history or an error report. Nodes
-carry the name of a profile at most; the key itself is looked up on the server when a request is sent.
+A key is never an input of a node, so it cannot reach a workflow, a picture, the history or an error report.
+Nodes carry the name of a profile at most; the key itself is looked up on the server when a request is sent.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class KeyStore:
             if value:
                 return Secret(self._check(value), source)
         raise NoKey(
-            f"There is no {title} API key for the profile '{profile}'. Open Settings > Kleinod > API keys and save one, "
+            f"There is no {title} API key for the profile '{profile}'. Open Settings > Kleinod > API keys "
+            f"and save one, "
             f"or set the environment variable {name_key_variable(service, profile)}. Nothing was sent."
         )
 
@@ -102,7 +104,9 @@ class KeyStore:
     @staticmethod
     def _check(key: str) -> str:
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise ValueError("An API key is 8 to 256 visible characters without spaces. Copy it again, whole.")
+            raise ValueError(
+                "An API key is 8 to 256 visible characters without spaces. Copy it again, whole."
+            )
         return key
 
     def _read(self) -> dict[str, dict[str, str]]:
@@ -114,13 +118,15 @@ class KeyStore:
             if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
                 raise ValueError(
                     "Other users of this computer can read Kleinod's key file, so it was not used. Run "
-                    "'chmod 600' on keys.json in ComfyUI's user/__kleinod folder, and consider changing the keys."
+                    "'chmod 600' on keys.json in ComfyUI's user/__kleinod folder, and consider changing the "
+                    "keys."
                 )
             try:
                 return json.load(file)
             except ValueError:
                 raise ValueError(
-                    "Kleinod's key file is damaged. Delete keys.json in ComfyUI's user/__kleinod folder and save "
+                    "Kleinod's key file is damaged. Delete keys.json in ComfyUI's user/__kleinod folder and "
+                    "save "
                     "the keys again."
                 ) from None
 

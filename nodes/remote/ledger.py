@@ -1,8 +1,8 @@
 """The account book of paid jobs: SQLite, synced to disk before money can move.
 
-A job's row is committed before its request is posted, so whatever dies afterwards, the next run finds the row and
-asks for the result instead of paying again. Results are kept as files beside it (`spool.py`). Prompts and images are
-not stored: a job is known by the hash of its request.
+A job's row is committed before its request is posted, so whatever dies afterwards, the next run finds the row
+and asks for the result instead of paying again. Results are kept as files beside it (`spool.py`). Prompts and
+images are not stored: a job is known by the hash of its request.
 
 States:  submitting -> accepted -> saved | failed | moderated
          submitting -> refused (not accepted, not billed: may be sent again under the same id)
@@ -27,7 +27,8 @@ from .keys import make_private_folder
 SUBMITTING, ACCEPTED, SAVED = "submitting", "accepted", "saved"
 REFUSED, UNKNOWN, FAILED, MODERATED = "refused", "unknown", "failed", "moderated"
 OPEN = (SUBMITTING, ACCEPTED, UNKNOWN)
-# A refused request cost nothing; everything else counts with its cost, or its estimate until the cost is known.
+# A refused request cost nothing; everything else counts with its cost, or its estimate until the cost is
+# known.
 _SPENT = "coalesce(cost_usd, estimate_usd)"
 
 _TABLES = """
@@ -42,8 +43,8 @@ create table if not exists jobs (
 );
 create table if not exists items (
     job_id text not null, item_id text not null, position integer not null, kind text not null, seed integer,
-    cost_usd real, nsfw integer not null default 0, file text not null default '', width integer, height integer,
-    message text not null default '', primary key (job_id, item_id)
+    cost_usd real, nsfw integer not null default 0, file text not null default '', width integer, height
+    integer, message text not null default '', primary key (job_id, item_id)
 );
 create index if not exists jobs_by_time on jobs (created);
 create index if not exists jobs_by_prompt on jobs (prompt_id);
@@ -70,8 +71,13 @@ class Claim:
 
     @property
     def request_hash(self) -> str:
-        whole = {"service": self.service, "base": self.base, "endpoint": self.endpoint, "profile": self.profile,
-                 "body": self.body}
+        whole = {
+            "service": self.service,
+            "base": self.base,
+            "endpoint": self.endpoint,
+            "profile": self.profile,
+            "body": self.body,
+        }
         return hashlib.sha256(json.dumps(whole, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -120,7 +126,9 @@ class Item:
 
 
 def make_task_uuid(request_hash: str, take: int, attempt: int) -> str:
-    """The id of a job: a UUID in v4's shape that follows from the request, so a lost answer cannot change it."""
+    """The id of a job: a UUID in v4's shape that follows from the request, so a lost answer cannot change
+    it.
+    """
     digest = bytearray(hashlib.sha256(f"{request_hash}|{take}|{attempt}".encode()).digest()[:16])
     digest[6] = digest[6] & 0x0F | 0x40
     digest[8] = digest[8] & 0x3F | 0x80
@@ -134,8 +142,9 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         make_private_folder(folder)
         self._lock = threading.RLock()
-        self._base = sqlite3.connect(folder / "ledger.sqlite", check_same_thread=False, isolation_level=None,
-                                     timeout=30)
+        self._base = sqlite3.connect(
+            folder / "ledger.sqlite", check_same_thread=False, isolation_level=None, timeout=30
+        )
         self._base.row_factory = sqlite3.Row
         self._base.execute("pragma journal_mode = wal")
         self._base.execute("pragma synchronous = full")
@@ -157,7 +166,9 @@ class Ledger:
                 if found is not None and found.state not in (REFUSED, FAILED):
                     return found, False
                 self._check_limits(claim)
-                job_id = found.id if found is not None and found.state == REFUSED else self._insert(claim, found)
+                job_id = (
+                    found.id if found is not None and found.state == REFUSED else self._insert(claim, found)
+                )
                 self._base.execute(
                     "update jobs set state = ?, updated = ?, prompt_id = ?, node_id = ?, message = '', "
                     "estimate_usd = ? where id = ?",
@@ -172,16 +183,30 @@ class Ledger:
         """Change fields of a job; returns the row as it is now."""
         names = ", ".join(f"{name} = ?" for name in values)
         with self._lock:
-            self._base.execute(f"update jobs set {names}, updated = ? where id = ?",
-                               (*values.values(), time.time(), job_id))
+            self._base.execute(
+                f"update jobs set {names}, updated = ? where id = ?", (*values.values(), time.time(), job_id)
+            )
             return self.read(job_id)
 
     def add_item(self, item: Item) -> None:
         """Write down one result; a second time for the same item replaces the first."""
-        values = (item.job_id, item.item_id, item.position, item.kind, item.seed, item.cost_usd, item.nsfw, item.file,
-                  item.width, item.height, item.message)
+        values = (
+            item.job_id,
+            item.item_id,
+            item.position,
+            item.kind,
+            item.seed,
+            item.cost_usd,
+            item.nsfw,
+            item.file,
+            item.width,
+            item.height,
+            item.message,
+        )
         with self._lock:
-            self._base.execute(f"insert or replace into items values ({', '.join('?' * len(values))})", values)
+            self._base.execute(
+                f"insert or replace into items values ({', '.join('?' * len(values))})", values
+            )
 
     def forget_items(self, job_id: str) -> None:
         """Drop what was written about a job's results, to fetch them again."""
@@ -191,7 +216,9 @@ class Ledger:
     def read(self, job_id: str) -> Job:
         row = self._one("select * from jobs where id = ?", job_id)
         if row is None:
-            raise ValueError(f"The ledger has no job '{job_id}'. Pick one from the list of Klein Recover Job.")
+            raise ValueError(
+                f"The ledger has no job '{job_id}'. Pick one from the list of Klein Recover Job."
+            )
         return Job(**row)
 
     def items(self, job_id: str) -> list[Item]:
@@ -214,7 +241,9 @@ class Ledger:
         return self._sum(f"select sum({_SPENT}) from jobs where created >= ? and state != ?", moment, REFUSED)
 
     def spent_in_run(self, prompt_id: str) -> float:
-        return self._sum(f"select sum({_SPENT}) from jobs where prompt_id = ? and state != ?", prompt_id, REFUSED)
+        return self._sum(
+            f"select sum({_SPENT}) from jobs where prompt_id = ? and state != ?", prompt_id, REFUSED
+        )
 
     def _check_limits(self, claim: Claim) -> None:
         for limit, spent, name in (
@@ -223,8 +252,10 @@ class Ledger:
         ):
             if limit > 0 and spent() + claim.estimate_usd > limit + 1e-9:
                 raise SpendLimit(
-                    f"Sending this job (about ${claim.estimate_usd:.4f}) would pass your limit of ${limit:.2f} for "
-                    f"{name}; ${spent():.4f} is spent. Nothing was sent. Raise the limit in Settings > Kleinod."
+                    f"Sending this job (about ${claim.estimate_usd:.4f}) would pass your limit of "
+                    f"${limit:.2f} for "
+                    f"{name}; ${spent():.4f} is spent. Nothing was sent. Raise the limit in Settings > "
+                    f"Kleinod."
                 )
 
     def _insert(self, claim: Claim, previous: Job | None) -> str:
@@ -232,17 +263,37 @@ class Ledger:
         job_id = make_task_uuid(claim.request_hash, claim.take, attempt)
         now = time.time()
         self._base.execute(
-            "insert into jobs (id, service, request_hash, take, attempt, profile, base, endpoint, node_id, prompt_id, "
-            "state, wanted, estimate_usd, summary, created, updated) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            (job_id, claim.service, claim.request_hash, claim.take, attempt, claim.profile, claim.base, claim.endpoint,
-             claim.node_id, claim.prompt_id, SUBMITTING, claim.wanted, claim.estimate_usd,
-             json.dumps(claim.summary or {}), now, now),
+            "insert into jobs (id, service, request_hash, take, attempt, profile, base, endpoint, node_id, "
+            "prompt_id, "
+            "state, wanted, estimate_usd, summary, created, updated) values "
+            "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            (
+                job_id,
+                claim.service,
+                claim.request_hash,
+                claim.take,
+                attempt,
+                claim.profile,
+                claim.base,
+                claim.endpoint,
+                claim.node_id,
+                claim.prompt_id,
+                SUBMITTING,
+                claim.wanted,
+                claim.estimate_usd,
+                json.dumps(claim.summary or {}),
+                now,
+                now,
+            ),
         )
         return job_id
 
     def _latest(self, request_hash: str, take: int) -> Job | None:
-        row = self._one("select * from jobs where request_hash = ? and take = ? order by attempt desc limit 1",
-                        request_hash, take)
+        row = self._one(
+            "select * from jobs where request_hash = ? and take = ? order by attempt desc limit 1",
+            request_hash,
+            take,
+        )
         return None if row is None else Job(**row)
 
     def _one(self, query: str, *values: Any) -> dict[str, Any] | None:

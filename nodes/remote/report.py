@@ -31,7 +31,8 @@ class Failure:
 class Report:
     """The state of a job as of one poll.
 
-    known: the service has heard of the job. working: it says more is to come. final: it says nothing is to come.
+    known: the service has heard of the job. working: it says more is to come. final: it says nothing is to
+    come.
     progress: 0..1 or None.
     """
 

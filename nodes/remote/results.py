@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .engine import Outcome, Picture
 from .errors import Moderated
+from .flight import Outcome, Picture
 from .images import make_placeholder
 from .report import MODERATION
 
@@ -34,11 +34,14 @@ def deliver(outcome: Outcome, policy: str, size: tuple[int, int] = (0, 0)) -> De
     "placeholder": a grey picture of `size` (width, height) stands for each one kept back or flagged.
     "skip": those are left out.
     """
-    shown = [entry for entry in (_choose(picture, policy, outcome, size) for picture in outcome.pictures) if entry]
+    shown = [
+        entry for entry in (_choose(picture, policy, outcome, size) for picture in outcome.pictures) if entry
+    ]
     if policy == "error" and not shown and any(p.kind == MODERATION for p in outcome.pictures):
         reasons = "; ".join(dict.fromkeys(p.message for p in outcome.pictures if p.message))
         raise Moderated(
-            f"{reasons}. Change the prompt or the images, or set 'moderation' to placeholder or skip to let the graph "
+            f"{reasons}. Change the prompt or the images, or set 'moderation' to placeholder or skip to let "
+            f"the graph "
             "go on. Whether a moderated job is billed is up to the service."
         )
     pixels = [entry[0] for entry in shown]
@@ -59,7 +62,9 @@ def stack(pixels: list[np.ndarray]) -> tuple[np.ndarray, ...]:
 
 
 def describe(outcome: Outcome, size: tuple[int, int]) -> dict[str, Any]:
-    """The account of a job as plain values: ids, true sizes, cost, flags, time. No prompt, no key, no address."""
+    """The account of a job as plain values: ids, true sizes, cost, flags, time. No prompt, no key, no
+    address.
+    """
     job = outcome.job
     arrived = [p for p in outcome.pictures if p.pixels is not None]
     return {
@@ -76,18 +81,28 @@ def describe(outcome: Outcome, size: tuple[int, int]) -> dict[str, Any]:
         "estimate_usd": job.estimate_usd,
         "paid_now": outcome.paid_now,
         "nsfw": [p.nsfw for p in arrived],
-        "not_delivered": [{"kind": p.kind, "reason": p.message} for p in outcome.pictures if p.pixels is None],
+        "not_delivered": [
+            {"kind": p.kind, "reason": p.message} for p in outcome.pictures if p.pixels is None
+        ],
         "seconds": round(outcome.seconds, 3),
     }
 
 
-def _choose(picture: Picture, policy: str, outcome: Outcome, size: tuple[int, int]) -> tuple[np.ndarray, int] | None:
+def _choose(
+    picture: Picture, policy: str, outcome: Outcome, size: tuple[int, int]
+) -> tuple[np.ndarray, int] | None:
     withheld = picture.kind == MODERATION
     if (withheld or picture.nsfw) and policy != "error":
         if policy == "skip":
             return None
         arrived = next((p.pixels for p in outcome.pictures if p.pixels is not None), None)
-        width, height = size if all(size) else (arrived.shape[1], arrived.shape[0]) if arrived is not None else (1024, 1024)
+        width, height = (
+            size
+            if all(size)
+            else (arrived.shape[1], arrived.shape[0])
+            if arrived is not None
+            else (1024, 1024)
+        )
         return make_placeholder(width, height), picture.seed or 0
     return None if picture.pixels is None else (picture.pixels, picture.seed or 0)
 

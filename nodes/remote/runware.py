@@ -1,7 +1,7 @@
 """Runware's `imageInference`: from the node's settings to the request, and from answers to a `Report`.
 
-Follows Runware's document of runware:400@5 (FLUX.2 [klein] 4B Base): names, ranges and defaults are its own. Only
-what is set is sent, because an unknown or superfluous field is an error on the server.
+Follows Runware's document of runware:400@5 (FLUX.2 [klein] 4B Base): names, ranges and defaults are its own.
+Only what is set is sent, because an unknown or superfluous field is an error on the server.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ OUTPUT_TYPES = ("URL", "base64Data", "dataURI")
 OUTPUT_FORMATS = ("PNG", "JPG", "WEBP")
 DELIVERIES = ("async", "sync")
 SAFETY_MODES = ("none", "fast")
+PRICE_CHECKS = ("off", "show before the run", "only show the price")
 MOST_REFERENCES = 4
 MOST_SEED = 2**32 - 1
 _AIR = re.compile(r"[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+")
@@ -29,7 +30,10 @@ _AIR = re.compile(r"[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True)
 class RunwareOptions:
-    """The rarely used part of a Runware request, and how the job is handled. Empty means: not sent."""
+    """The rarely used part of a Runware request, and how the job is handled. Empty means: not sent.
+
+    price_check: one of PRICE_CHECKS.
+    """
 
     output_type: str = "URL"
     webhook_url: str = ""
@@ -39,11 +43,14 @@ class RunwareOptions:
 
     def __post_init__(self) -> None:
         _check_choice("output_type", self.output_type, OUTPUT_TYPES)
+        _check_choice("price_check", self.price_check, PRICE_CHECKS)
         for name in ("webhook_url", "upload_endpoint"):
             value = getattr(self, name)
             parts = urlsplit(value)
             if value and not (parts.scheme == "https" and parts.hostname and not parts.password):
-                raise ValueError(f"{name} must be an address that starts with https://, or empty; got '{value}'.")
+                raise ValueError(
+                    f"{name} must be an address that starts with https://, or empty; got '{value}'."
+                )
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,9 @@ class RunwareRequest:
             _check_range(name, getattr(self, name), 128, 2048)
             if getattr(self, name) % 16:
                 value = getattr(self, name)
-                raise ValueError(f"{name} must be a multiple of 16; {value} is not, {round(value / 16) * 16} is.")
+                raise ValueError(
+                    f"{name} must be a multiple of 16; {value} is not, {round(value / 16) * 16} is."
+                )
         _check_range("steps", self.steps, 1, 50)
         _check_range("cfg_scale", self.cfg_scale, 1, 20)
         _check_range("seed", self.seed, 0, MOST_SEED)
@@ -93,7 +102,9 @@ class RunwareRequest:
         if self.ttl:
             _check_range("ttl", self.ttl, 60, None)
             if self.options.output_type != "URL":
-                raise ValueError("ttl only applies when output_type is URL: set ttl to 0, or output_type to URL.")
+                raise ValueError(
+                    "ttl only applies when output_type is URL: set ttl to 0, or output_type to URL."
+                )
         _check_choice("scheduler", self.scheduler, SCHEDULERS)
         _check_choice("acceleration_level", self.acceleration_level, LEVELS)
         _check_choice("output_format", self.output_format, OUTPUT_FORMATS)
@@ -103,7 +114,8 @@ class RunwareRequest:
             raise ValueError(f"model must be a Runware model id such as {MODEL}; got '{self.model}'.")
         if len(self.references) > MOST_REFERENCES:
             raise ValueError(
-                f"references holds {len(self.references)} images, and Runware takes at most {MOST_REFERENCES} for "
+                f"references holds {len(self.references)} images, and Runware takes at most "
+                f"{MOST_REFERENCES} for "
                 "this model. Connect fewer; each frame of a batch counts as one."
             )
         self._check_loras()
@@ -113,11 +125,14 @@ class RunwareRequest:
         for row in self.loras:
             if not row.get("model"):
                 raise ValueError(
-                    "loras holds a LoRA without an AIR id: Runware cannot see files of this computer. Write the id "
+                    "loras holds a LoRA without an AIR id: Runware cannot see files of this computer. Write "
+                    "the id "
                     "of the LoRA at Runware into its row of Klein LoRA Stack, or switch the row off."
                 )
             _check_range(f"The weight of LoRA '{row['model']}'", row.get("weight", 1.0), -4, 4)
-            _check_choice(f"The stage of LoRA '{row['model']}'", row.get("transformer", "both"), ("high", "low", "both"))
+            _check_choice(
+                f"The stage of LoRA '{row['model']}'", row.get("transformer", "both"), ("high", "low", "both")
+            )
 
     def _check_accelerator(self) -> None:
         options = (self.accelerator or {}).get("acceleratorOptions", {})
@@ -130,16 +145,24 @@ class RunwareRequest:
         if start is not None and start >= (end if end is not None else self.steps):
             raise ValueError(
                 f"acceleration starts its cache at step {start} (cacheStartStep), which must come before "
-                f"{'cacheEndStep' if end is not None else 'the last step'} ({end if end is not None else self.steps})."
+                f"{'cacheEndStep' if end is not None else 'the last step'} "
+                f"({end if end is not None else self.steps})."
             )
 
     def to_task(self) -> dict[str, Any]:
         """The task as Runware spells it, without `taskUUID`."""
         task: dict[str, Any] = {
-            "taskType": "imageInference", "model": self.model, "positivePrompt": self.positive_prompt,
-            "width": self.width, "height": self.height, "steps": self.steps, "CFGScale": self.cfg_scale,
-            "seed": self.seed, "outputFormat": self.output_format, "deliveryMethod": self.delivery_method,
-        }  # fmt: skip
+            "taskType": "imageInference",
+            "model": self.model,
+            "positivePrompt": self.positive_prompt,
+            "width": self.width,
+            "height": self.height,
+            "steps": self.steps,
+            "CFGScale": self.cfg_scale,
+            "seed": self.seed,
+            "outputFormat": self.output_format,
+            "deliveryMethod": self.delivery_method,
+        }
         optional = {
             "negativePrompt": self.negative_prompt,
             "numberResults": self.number_results if self.number_results > 1 else None,
@@ -157,8 +180,11 @@ class RunwareRequest:
             "uploadEndpoint": self.options.upload_endpoint,
         }
         task |= {name: value for name, value in optional.items() if value}
-        # A connected Acceleration decides for itself; without one the level is always said, never left to a guess.
-        return task | (dict(self.accelerator) if self.accelerator else {"acceleration": self.acceleration_level})
+        # A connected Acceleration decides for itself; without one the level is always said, never left to a
+        # guess.
+        return task | (
+            dict(self.accelerator) if self.accelerator else {"acceleration": self.acceleration_level}
+        )
 
     def _safety(self) -> dict[str, Any]:
         safety: dict[str, Any] = {"checkContent": True} if self.check_content else {}
@@ -182,14 +208,18 @@ def read_ultralytics(value: Any) -> dict[str, Any] | None:
 
 
 def classify(status: int, code: str) -> str:
-    """conflict | balance | key | permission | moderated | busy | gone | invalid, by HTTP status and family of the code.
+    """conflict | balance | key | permission | moderated | busy | gone | invalid, by HTTP status and family of
+    the code.
 
     Runware says its codes are being standardised, so nothing relies on an exact list.
     """
     low = code.lower()
     if "conflict" in low and "uuid" in low:
         return "conflict"
-    if any(word in low for word in ("content", "nsfw", "moderat", "unsafe", "sensitive", "promptblocked", "imageblocked")):
+    if any(
+        word in low
+        for word in ("content", "nsfw", "moderat", "unsafe", "sensitive", "promptblocked", "imageblocked")
+    ):
         return "moderated"
     if status == 402 or any(word in low for word in ("credit", "balance", "quota", "payment")):
         return "balance"
@@ -197,9 +227,24 @@ def classify(status: int, code: str) -> str:
         return "key"
     if status == 403 or any(word in low for word in ("forbidden", "permission", "suspended", "disabled")):
         return "permission"
-    if status == 429 or status >= 500 or any(
-        word in low for word in ("ratelimit", "timeout", "unavailable", "server", "internal", "provider", "inference",
-                                 "processingfailed", "taskfailed", "unknownerror")
+    if (
+        status == 429
+        or status >= 500
+        or any(
+            word in low
+            for word in (
+                "ratelimit",
+                "timeout",
+                "unavailable",
+                "server",
+                "internal",
+                "provider",
+                "inference",
+                "processingfailed",
+                "taskfailed",
+                "unknownerror",
+            )
+        )
     ):
         return "busy"
     return "gone" if status == 404 or "notfound" in low else "invalid"
@@ -216,7 +261,9 @@ def describe_error(error: Mapping[str, Any]) -> str:
     """Runware's own words about one error, with the field it names."""
     parameter = error.get("parameter")
     named = ", ".join(parameter) if isinstance(parameter, list) else parameter
-    message = str(error.get("message") or error.get("responseContent") or error.get("code") or "no reason given")
+    message = str(
+        error.get("message") or error.get("responseContent") or error.get("code") or "no reason given"
+    )
     return f"{message} (field: {named})" if named else message
 
 
@@ -287,7 +334,9 @@ def read_cost(body: Any) -> float | None:
 
 def _check_text(name: str, text: str, required: bool) -> None:
     if required and not text.strip():
-        raise ValueError(f"{name} is empty, and Runware needs at least one character. Write what the picture shows.")
+        raise ValueError(
+            f"{name} is empty, and Runware needs at least one character. Write what the picture shows."
+        )
     if len(text) > 10000:
         raise ValueError(f"{name} has {len(text)} characters, and Runware takes at most 10000. Shorten it.")
 

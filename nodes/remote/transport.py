@@ -1,8 +1,8 @@
 """HTTP as money needs it: every failure says whether the request can have reached the service.
 
-`requests` in plain threads: each ComfyUI prompt has an event loop of its own, so nothing here may be bound to one.
-Redirects are never followed (`requests` would carry x-key along), certificates are always verified, proxies and
-REQUESTS_CA_BUNDLE from the environment are honoured, ~/.netrc never overrides the key.
+`requests` in plain threads: each ComfyUI prompt has an event loop of its own, so nothing here may be bound to
+one. Redirects are never followed (`requests` would carry x-key along), certificates are always verified,
+proxies and REQUESTS_CA_BUNDLE from the environment are honoured, ~/.netrc never overrides the key.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Transport:
         self.service = service
         self.pace = pace
         self._secret = secret
-        name, value = ("x-key", secret.value) if service.name == "bfl" else ("Authorization", f"Bearer {secret.value}")
+        name, value = (
+            ("x-key", secret.value) if service.name == "bfl" else ("Authorization", f"Bearer {secret.value}")
+        )
         self._auth = _Key({name: value})
         self._nobody = _Key({})
         self._session = _open_session()
@@ -80,24 +82,50 @@ class Transport:
     def close(self) -> None:
         self._session.close()
 
-    def submit(self, url: str, body: Any, *, sync: bool = False, headers: dict[str, str] | None = None,
-               limit: int = ANSWER_BYTES) -> Answer:
+    def submit(
+        self,
+        url: str,
+        body: Any,
+        *,
+        sync: bool = False,
+        headers: dict[str, str] | None = None,
+        limit: int = ANSWER_BYTES,
+    ) -> Answer:
         """POST once. NotSent or Unclear tell what is known when no answer comes.
 
-        A connection of its own: one kept alive may be half dead, and dying on it would be Unclear, not NotSent.
+        A connection of its own: one kept alive may be half dead, and dying on it would be Unclear, not
+        NotSent.
         """
         with _open_session() as session:
             read = self.pace.read_sync if sync else self.pace.read
             return self._send(session, "POST", url, self._auth, read, limit, json=body, headers=headers)
 
-    def ask(self, method: str, url: str, patience: Patience, *, body: Any = None, headers: dict[str, str] | None = None,
-            limit: int = ANSWER_BYTES) -> Answer:
-        """A request that may be repeated freely (polls, balance): tried again on 429, 5xx and lost connections."""
+    def ask(
+        self,
+        method: str,
+        url: str,
+        patience: Patience,
+        *,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        limit: int = ANSWER_BYTES,
+    ) -> Answer:
+        """A request that may be repeated freely (polls, balance): tried again on 429, 5xx and lost
+        connections.
+        """
         for attempt in range(self.pace.tries):
             last = attempt == self.pace.tries - 1
             try:
-                answer = self._send(self._session, method, url, self._auth, self.pace.read / 2, limit, json=body,
-                                    headers=headers)
+                answer = self._send(
+                    self._session,
+                    method,
+                    url,
+                    self._auth,
+                    self.pace.read / 2,
+                    limit,
+                    json=body,
+                    headers=headers,
+                )
                 if answer.status != 429 and answer.status < 500 or last:
                     return answer
                 wait = self.pace.retry(attempt, answer.retry_after)
@@ -124,7 +152,9 @@ class Transport:
                 if status in (403, 404, 410):
                     raise LookupError(f"HTTP {status}")
                 if status < 500 and status != 429:
-                    raise Unsafe(f"{self.service.title}'s picture server answered HTTP {status} instead of a picture.")
+                    raise Unsafe(
+                        f"{self.service.title}'s picture server answered HTTP {status} instead of a picture."
+                    )
             except (NotSent, Unclear):
                 pass
             if attempt < 2:
@@ -137,26 +167,49 @@ class Transport:
                 return b"", response.status_code
             return self._read(response, PICTURE_BYTES, self.pace.download), 200
 
-    def _send(self, session: requests.Session, method: str, url: str, auth: _Key, read: float, limit: int,
-              **more: Any) -> Answer:
+    def _send(
+        self,
+        session: requests.Session,
+        method: str,
+        url: str,
+        auth: _Key,
+        read: float,
+        limit: int,
+        **more: Any,
+    ) -> Answer:
         self.service.check_key_url(url)
         started = time.monotonic()
         with self._open(session, method, url, auth, read, **more) as response:
             raw = self._read(response, limit, read)
-        logger.debug("%s %s %d in %.0f ms", self.service.name, method, response.status_code,
-                     (time.monotonic() - started) * 1000)
+        logger.debug(
+            "%s %s %d in %.0f ms",
+            self.service.name,
+            method,
+            response.status_code,
+            (time.monotonic() - started) * 1000,
+        )
         text = raw.decode("utf-8", "replace")
         try:
             body = json.loads(text)
         except ValueError:
             body = None
-        return Answer(response.status_code, body, self.clean(text[:2000]), response.headers.get("Retry-After"))
+        return Answer(
+            response.status_code, body, self.clean(text[:2000]), response.headers.get("Retry-After")
+        )
 
-    def _open(self, session: requests.Session, method: str, url: str, auth: _Key, read: float,
-              **more: Any) -> requests.Response:
+    def _open(
+        self, session: requests.Session, method: str, url: str, auth: _Key, read: float, **more: Any
+    ) -> requests.Response:
         try:
-            return session.request(method, url, auth=auth, timeout=(self.pace.connect, read), stream=True,
-                                   allow_redirects=False, **more)
+            return session.request(
+                method,
+                url,
+                auth=auth,
+                timeout=(self.pace.connect, read),
+                stream=True,
+                allow_redirects=False,
+                **more,
+            )
         except requests.exceptions.RequestException as error:
             raise _classify(error) from None
 
@@ -165,14 +218,19 @@ class Transport:
         ends = time.monotonic() + seconds
         stated = response.headers.get("Content-Length", "")
         if stated.isdigit() and int(stated) > limit:
-            raise Unsafe(f"{self.service.title} announced {int(stated) >> 20} MB, more than the {limit >> 20} MB allowed.")
+            raise Unsafe(
+                f"{self.service.title} announced {int(stated) >> 20} MB, more than the {limit >> 20} MB "
+                f"allowed."
+            )
         parts: list[bytes] = []
         size = 0
         try:
             for part in _pieces(response.raw):
                 size += len(part)
                 if size > limit:
-                    raise Unsafe(f"{self.service.title} sent more than the {limit >> 20} MB allowed; it was cut off.")
+                    raise Unsafe(
+                        f"{self.service.title} sent more than the {limit >> 20} MB allowed; it was cut off."
+                    )
                 if time.monotonic() > ends:
                     raise Unclear("too slow")
                 parts.append(part)
@@ -194,7 +252,9 @@ def _open_session() -> requests.Session:
     session = requests.Session()
     session.mount("https://", HTTPAdapter(pool_maxsize=32, max_retries=0))
     session.mount("http://", HTTPAdapter(pool_maxsize=32, max_retries=0))
-    session.headers.update({"User-Agent": _AGENT, "Accept": "application/json, image/*", "Accept-Encoding": "identity"})
+    session.headers.update(
+        {"User-Agent": _AGENT, "Accept": "application/json, image/*", "Accept-Encoding": "identity"}
+    )
     session.cookies.set_policy(_NoCookies())
     return session
 
@@ -210,8 +270,10 @@ def _goes_through_proxy(url: str) -> bool:
 
 def _classify(error: requests.exceptions.RequestException) -> Exception:
     """NotSent where the request cannot have left this machine, Unclear otherwise."""
-    if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError,
-                          requests.exceptions.InvalidURL)):
+    if isinstance(
+        error,
+        (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.InvalidURL),
+    ):
         return NotSent(_name(error))
     # Any other SSLError may come while reading, when the request is long gone.
     if "CERTIFICATE_VERIFY_FAILED" in str(error):

@@ -29,7 +29,9 @@ TOUCHES_COMFYUI = {
     "model/text_engine.py",
     "references/nodes.py",
     "references/engine.py",
+    "remote/inputs.py",
     "remote/nodes.py",
+    "remote/session.py",
     "sampling/nodes.py",
     "sampling/engine.py",
 }

@@ -11,10 +11,32 @@ from typing import Any
 from .book import Book, Job
 from .faults import Faults
 
-ENDPOINTS = ("flux-2-klein-4b", "flux-2-klein-9b", "flux-2-klein-9b-preview", "flux-2-pro", "flux-pro-1.1", "flux-dev")
+ENDPOINTS = (
+    "flux-2-klein-4b",
+    "flux-2-klein-9b",
+    "flux-2-klein-9b-preview",
+    "flux-2-pro",
+    "flux-pro-1.1",
+    "flux-dev",
+)
 IMAGES = ("input_image", "input_image_2", "input_image_3", "input_image_4")
-FIELDS = {"prompt", "seed", "width", "height", "safety_tolerance", "output_format", "webhook_url",
-          "webhook_secret", "prompt_upsampling", "steps", "guidance", "image_prompt", "aspect_ratio", "raw", *IMAGES}
+FIELDS = {
+    "prompt",
+    "seed",
+    "width",
+    "height",
+    "safety_tolerance",
+    "output_format",
+    "webhook_url",
+    "webhook_secret",
+    "prompt_upsampling",
+    "steps",
+    "guidance",
+    "image_prompt",
+    "aspect_ratio",
+    "raw",
+    *IMAGES,
+}
 
 
 def _invalid(field: str, message: str) -> tuple[int, Any]:
@@ -22,7 +44,9 @@ def _invalid(field: str, message: str) -> tuple[int, Any]:
 
 
 def credits(request: dict) -> float:
-    """Price in credits (1 = USD 0.01): first output megapixel 1.4, each further one 0.1, each input one 0.1."""
+    """Price in credits (1 = USD 0.01): first output megapixel 1.4, each further one 0.1, each input one
+    0.1.
+    """
     width, height = request.get("width") or 1024, request.get("height") or 1024
     megapixels = width * height / 1e6
     inputs = sum(1 for name in IMAGES if request.get(name))
@@ -58,9 +82,12 @@ class Bfl:
             job.items[0].ready_at = float("inf")
         host = "https://api.evil.example" if self.faults.take("foreign_polling_url") else self.address
         answer = {
-            "id": job.id, "polling_url": f"{host}/v1/get_result?id={job.id}", "cost": cost,
-            "input_mp": 0.0, "output_mp": round((request.get("width") or 1024) * (request.get("height") or 1024) / 1e6, 2),
-        }  # fmt: skip
+            "id": job.id,
+            "polling_url": f"{host}/v1/get_result?id={job.id}",
+            "cost": cost,
+            "input_mp": 0.0,
+            "output_mp": round((request.get("width") or 1024) * (request.get("height") or 1024) / 1e6, 2),
+        }
         if self.faults.take("no_polling_url"):
             answer.pop("polling_url")
         return 200, answer
@@ -102,7 +129,10 @@ class Bfl:
             status = "Reasoning" if self.faults.take("unknown_status") else "Pending"
             return 200, base | {"status": status, "progress": round(job.progress(now), 3)}
         if job.outcome == "request_moderated":
-            return 200, base | {"status": "Request Moderated", "details": {"Moderation Reasons": ["Violence"]}}
+            return 200, base | {
+                "status": "Request Moderated",
+                "details": {"Moderation Reasons": ["Violence"]},
+            }
         if job.outcome == "content_moderated":
             return 200, base | {"status": "Content Moderated", "details": {"Moderation Reasons": ["Nudity"]}}
         if job.outcome == "failed_status":
@@ -116,7 +146,11 @@ class Bfl:
         ending = "png" if job.request.get("output_format") == "png" else "jpeg"
         host = "https://delivery.evil.example" if self.faults.take("foreign_sample") else self.address
         job.fresh += 1
+        signed = f"se=2030-01-01T00%3A00%3A00Z&sig=a%2Bb%2F{job.fresh}%3D"
         return {
-            "sample": f"{host}/picture/{item.id}.{ending}?se=2030-01-01T00%3A00%3A00Z&sig=a%2Bb%2F{job.fresh}%3D",
-            "prompt": job.request["prompt"], "seed": item.seed, "start_time": job.started, "duration": 1.0,
-        }  # fmt: skip
+            "sample": f"{host}/picture/{item.id}.{ending}?{signed}",
+            "prompt": job.request["prompt"],
+            "seed": item.seed,
+            "start_time": job.started,
+            "duration": 1.0,
+        }

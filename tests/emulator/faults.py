@@ -1,6 +1,7 @@
 """Faults a test may order, each taken off the list when it strikes.
 
-submit    accept_then_503 accept_then_html accept_then_drop drop_before_accept refuse_503 refuse_html refuse_429
+submit    accept_then_503 accept_then_html accept_then_drop drop_before_accept refuse_503 refuse_html
+refuse_429
           refuse_500_error refuse_401 refuse_402 refuse_403 redirect accept_slow_drip accept_then_reset
           error_in_200 foreign_polling_url no_polling_url accept_huge_answer
 job       item_error item_nsfw status_error safety_error request_moderated content_moderated failed_status
@@ -18,7 +19,12 @@ import re
 import threading
 from collections import Counter
 
-KNOWN = frozenset(re.findall(r"[a-z0-9_]+", __doc__.partition("submit ")[2])) - {"job", "poll", "download", "picture"}
+KNOWN = frozenset(re.findall(r"[a-z0-9_]+", __doc__.partition("submit ")[2])) - {
+    "job",
+    "poll",
+    "download",
+    "picture",
+}
 
 
 class Faults:

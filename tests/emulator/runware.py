@@ -14,11 +14,35 @@ from .faults import Faults
 
 UUID4 = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 TOP = {
-    "taskType", "taskUUID", "outputType", "outputFormat", "outputQuality", "webhookURL", "deliveryMethod",
-    "uploadEndpoint", "safety", "ttl", "includeCost", "numberResults", "acceleration", "acceleratorOptions",
-    "inputs", "model", "positivePrompt", "negativePrompt", "width", "height", "seed", "steps", "scheduler",
-    "CFGScale", "lora", "advancedFeatures", "settings", "routing",
-}  # fmt: skip
+    "taskType",
+    "taskUUID",
+    "outputType",
+    "outputFormat",
+    "outputQuality",
+    "webhookURL",
+    "deliveryMethod",
+    "uploadEndpoint",
+    "safety",
+    "ttl",
+    "includeCost",
+    "numberResults",
+    "acceleration",
+    "acceleratorOptions",
+    "inputs",
+    "model",
+    "positivePrompt",
+    "negativePrompt",
+    "width",
+    "height",
+    "seed",
+    "steps",
+    "scheduler",
+    "CFGScale",
+    "lora",
+    "advancedFeatures",
+    "settings",
+    "routing",
+}
 CHOICES = {
     "outputType": ("URL", "base64Data", "dataURI"),
     "outputFormat": ("JPG", "PNG", "WEBP"),
@@ -26,21 +50,39 @@ CHOICES = {
     "acceleration": ("none", "low", "medium", "high"),
 }
 RANGES = {
-    "outputQuality": (20, 99, int), "ttl": (60, None, int), "numberResults": (1, 20, int),
-    "width": (128, 2048, int), "height": (128, 2048, int), "seed": (0, 9223372036854776000, int),
-    "steps": (1, 50, int), "CFGScale": (1, 20, float),
-}  # fmt: skip
+    "outputQuality": (20, 99, int),
+    "ttl": (60, None, int),
+    "numberResults": (1, 20, int),
+    "width": (128, 2048, int),
+    "height": (128, 2048, int),
+    "seed": (0, 9223372036854776000, int),
+    "steps": (1, 50, int),
+    "CFGScale": (1, 20, float),
+}
 ACCELERATOR = {
-    "cacheEndStep": (1, None, int), "cacheEndStepPercentage": (1, 100, int),
-    "cacheMaxConsecutiveSteps": (1, 5, int), "cacheStartStep": (0, None, int),
-    "cacheStartStepPercentage": (0, 99, int), "fbCacheThreshold": (0, 1, float),
-    "teaCacheDistance": (0, 1, float), "dbCacheThreshold": (0, 1, float), "dbCacheSkipInterval": (1, None, int),
-    "fbCache": bool, "teaCache": bool, "dbCache": bool,
-}  # fmt: skip
+    "cacheEndStep": (1, None, int),
+    "cacheEndStepPercentage": (1, 100, int),
+    "cacheMaxConsecutiveSteps": (1, 5, int),
+    "cacheStartStep": (0, None, int),
+    "cacheStartStepPercentage": (0, 99, int),
+    "fbCacheThreshold": (0, 1, float),
+    "teaCacheDistance": (0, 1, float),
+    "dbCacheThreshold": (0, 1, float),
+    "dbCacheSkipInterval": (1, None, int),
+    "fbCache": bool,
+    "teaCache": bool,
+    "dbCache": bool,
+}
 ULTRALYTICS = {
-    "CFGScale": (0, 50, float), "confidence": (0, 1, float), "maskBlur": (0, 100, int), "maskPadding": (0, 20, int),
-    "steps": (1, 100, int), "strength": (0, 1, float), "negativePrompt": str, "positivePrompt": str,
-}  # fmt: skip
+    "CFGScale": (0, 50, float),
+    "confidence": (0, 1, float),
+    "maskBlur": (0, 100, int),
+    "maskPadding": (0, 20, int),
+    "steps": (1, 100, int),
+    "strength": (0, 1, float),
+    "negativePrompt": str,
+    "positivePrompt": str,
+}
 
 
 class Refusal(Exception):
@@ -67,7 +109,9 @@ def _check_number(name: str, value: Any, rule: Any) -> None:
     if isinstance(rule, tuple):
         low, high, _ = rule
         if value < low or (high is not None and value > high):
-            raise Refusal(400, "invalid" + name[0].upper() + name[1:], f"'{name}' must be {low}..{high}.", name)
+            raise Refusal(
+                400, "invalid" + name[0].upper() + name[1:], f"'{name}' must be {low}..{high}.", name
+            )
 
 
 def check(task: dict) -> None:
@@ -84,10 +128,14 @@ def check(task: dict) -> None:
         raise Refusal(400, "invalidModel", "This emulator knows runware:400@5 and runware:400@4.", "model")
     for name in ("positivePrompt", "negativePrompt"):
         if name in task and not (isinstance(task[name], str) and 1 <= len(task[name]) <= 10000):
-            raise Refusal(400, "invalid" + name[0].upper() + name[1:], f"'{name}': 1 to 10000 characters.", name)
+            raise Refusal(
+                400, "invalid" + name[0].upper() + name[1:], f"'{name}': 1 to 10000 characters.", name
+            )
     for name, allowed in CHOICES.items():
         if name in task and task[name] not in allowed:
-            raise Refusal(400, "invalid" + name[0].upper() + name[1:], f"'{name}' must be in {allowed}.", name)
+            raise Refusal(
+                400, "invalid" + name[0].upper() + name[1:], f"'{name}' must be in {allowed}.", name
+            )
     for name, rule in RANGES.items():
         if name in task:
             _check_number(name, task[name], rule)
@@ -99,20 +147,31 @@ def check(task: dict) -> None:
     features = task.get("advancedFeatures", {})
     for name in features:
         if name != "ultralytics":
-            raise Refusal(400, "unsupportedParameter", f"Unsupported use of '{name}'.", "advancedFeatures." + name)
+            raise Refusal(
+                400, "unsupportedParameter", f"Unsupported use of '{name}'.", "advancedFeatures." + name
+            )
     _check_object(features.get("ultralytics", {}), ULTRALYTICS, "advancedFeatures.ultralytics")
     safety = task.get("safety", {})
     _check_object({k: v for k, v in safety.items() if k != "mode"}, {"checkContent": bool}, "safety")
     if safety.get("mode", "none") not in ("none", "fast"):
         raise Refusal(400, "invalidSafetyMode", "'safety.mode' must be none or fast.", "safety.mode")
     for index, lora in enumerate(task.get("lora", ())):
-        _check_object({k: v for k, v in lora.items() if k != "transformer"}, {"model": str, "weight": (-4, 4, float)},
-                      f"lora[{index}]")
+        _check_object(
+            {k: v for k, v in lora.items() if k != "transformer"},
+            {"model": str, "weight": (-4, 4, float)},
+            f"lora[{index}]",
+        )
         if "model" not in lora or lora.get("transformer", "both") not in ("high", "low", "both"):
-            raise Refusal(400, "invalidLora", "A LoRA needs a model and transformer high, low or both.", "lora")
+            raise Refusal(
+                400, "invalidLora", "A LoRA needs a model and transformer high, low or both.", "lora"
+            )
     references = task.get("inputs", {}).get("referenceImages", [])
-    if set(task.get("inputs", {})) - {"referenceImages"} or not all(isinstance(r, str) and r for r in references):
-        raise Refusal(400, "invalidInputs", "'inputs' holds referenceImages only, an array of strings.", "inputs")
+    if set(task.get("inputs", {})) - {"referenceImages"} or not all(
+        isinstance(r, str) and r for r in references
+    ):
+        raise Refusal(
+            400, "invalidInputs", "'inputs' holds referenceImages only, an array of strings.", "inputs"
+        )
     if len(references) > 4:
         raise Refusal(400, "invalidReferenceImages", "At most 4 reference images.", "inputs.referenceImages")
     for reference in references:
@@ -123,7 +182,9 @@ def check(task: dict) -> None:
 def _check_object(value: dict, rules: dict, where: str) -> None:
     for name, entry in value.items():
         if name not in rules:
-            raise Refusal(400, "unsupportedParameter", f"Unsupported use of '{where}.{name}'.", f"{where}.{name}")
+            raise Refusal(
+                400, "unsupportedParameter", f"Unsupported use of '{where}.{name}'.", f"{where}.{name}"
+            )
         _check_number(f"{where}.{name}", entry, rules[name])
 
 
@@ -131,12 +192,18 @@ def _check_window(task: dict) -> None:
     options = task.get("acceleratorOptions", {})
     steps = task.get("steps", 28)
     if sum(bool(options.get(name)) for name in ("fbCache", "teaCache", "dbCache")) > 1:
-        raise Refusal(400, "conflictAcceleratorOptions", "One cache at a time.", ["fbCache", "teaCache", "dbCache"])
+        raise Refusal(
+            400, "conflictAcceleratorOptions", "One cache at a time.", ["fbCache", "teaCache", "dbCache"]
+        )
     end = options.get("cacheEndStep")
     if end is not None and end > steps:
-        raise Refusal(400, "invalidCacheEndStep", "'cacheEndStep' must be <= steps.", ["cacheEndStep", "steps"])
+        raise Refusal(
+            400, "invalidCacheEndStep", "'cacheEndStep' must be <= steps.", ["cacheEndStep", "steps"]
+        )
     if options.get("cacheStartStep", 0) >= (end if end is not None else steps):
-        raise Refusal(400, "invalidCacheStartStep", "'cacheStartStep' must be less than the end.", "cacheStartStep")
+        raise Refusal(
+            400, "invalidCacheStartStep", "'cacheStartStep' must be less than the end.", "cacheStartStep"
+        )
 
 
 class Runware:
@@ -166,20 +233,35 @@ class Runware:
     @staticmethod
     def error(task: dict, code: str, message: str, parameter: Any = None) -> dict:
         return {
-            "code": code, "message": message, "parameter": parameter, "taskType": task.get("taskType"),
-            "taskUUID": task.get("taskUUID"), "documentation": "https://emulator.invalid/docs",
-        }  # fmt: skip
+            "code": code,
+            "message": message,
+            "parameter": parameter,
+            "taskType": task.get("taskType"),
+            "taskUUID": task.get("taskUUID"),
+            "documentation": "https://emulator.invalid/docs",
+        }
 
     def _one(self, task: dict, errors: list[dict], dry_run: bool) -> list[dict]:
         kind = task.get("taskType")
         identity = {"taskType": kind, "taskUUID": task.get("taskUUID")}
         if kind == "authentication":
-            return [{"taskType": kind, "connectionSessionUUID": task.get("connectionSessionUUID") or str(uuid.uuid4())}]
+            return [
+                {
+                    "taskType": kind,
+                    "connectionSessionUUID": task.get("connectionSessionUUID") or str(uuid.uuid4()),
+                }
+            ]
         if kind == "ping":
             return [{"taskType": "ping", "pong": True}]
         if kind == "accountManagement":
-            return [identity | {"operation": "getDetails", "balance": round(self.book.balance_usd, 4),
-                                "organizationName": "EMULATOR (not Runware)"}]
+            return [
+                identity
+                | {
+                    "operation": "getDetails",
+                    "balance": round(self.book.balance_usd, 4),
+                    "organizationName": "EMULATOR (not Runware)",
+                }
+            ]
         if kind == "getResponse":
             return self._poll(task, errors)
         if kind == "getTaskDetails":
@@ -210,7 +292,9 @@ class Runware:
             job = self.book.accept("runware", task["taskUUID"], task, cost, seeds)
         except KeyError:
             self.book.conflicts += 1
-            raise Refusal(400, "conflictTaskUUID", "A task with this taskUUID already exists.", "taskUUID") from None
+            raise Refusal(
+                400, "conflictTaskUUID", "A task with this taskUUID already exists.", "taskUUID"
+            ) from None
         self._mark(job)
         if task.get("deliveryMethod", "sync") == "async":
             return [identity]
@@ -248,8 +332,14 @@ class Runware:
                 "safety_error": ("contentPolicyViolation", "The content was flagged by the safety check."),
             }[job.outcome]
             if status and job.outcome == "status_error":
-                return [{"taskType": "imageInference", "taskUUID": job.id, "status": "error",
-                         "error": {"code": code, "message": text}}]
+                return [
+                    {
+                        "taskType": "imageInference",
+                        "taskUUID": job.id,
+                        "status": "error",
+                        "error": {"code": code, "message": text},
+                    }
+                ]
             errors.append(self.error(job.request, code, text) | {"status": "error"})
             return []
         data = []
@@ -259,8 +349,14 @@ class Runware:
             else:
                 data.append(self._result(job, item) | ({"status": "success"} if status else {}))
         if status and len(done) < len(job.items):
-            data.append({"taskType": "imageInference", "taskUUID": job.id, "status": "processing",
-                         "progress": int(100 * job.progress(now))})
+            data.append(
+                {
+                    "taskType": "imageInference",
+                    "taskUUID": job.id,
+                    "status": "processing",
+                    "progress": int(100 * job.progress(now)),
+                }
+            )
         if data and self.faults.take("duplicate_items"):
             data += data
         return data
@@ -294,4 +390,6 @@ class Runware:
             answer = {"data": self._finished(job, failures, status=False)}
             if failures:
                 answer["errors"] = failures
-        return [{"taskType": "getTaskDetails", "taskUUID": job.id, "request": job.request, "response": answer}]
+        return [
+            {"taskType": "getTaskDetails", "taskUUID": job.id, "request": job.request, "response": answer}
+        ]

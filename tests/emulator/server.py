@@ -31,8 +31,15 @@ class Emulator:
     keys: the API keys it accepts; None accepts any key of 8 characters or more.
     """
 
-    def __init__(self, seconds_per_job: float = 0.05, seconds_between_items: float = 0.0, *,
-                 painter: Painter = pictures.draw_pattern, keys: set[str] | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        seconds_per_job: float = 0.05,
+        seconds_between_items: float = 0.0,
+        *,
+        painter: Painter = pictures.draw_pattern,
+        keys: set[str] | None = None,
+        port: int = 0,
+    ) -> None:
         self.book = Book(seconds_per_job, seconds_between_items)
         self.faults = Faults()
         self.keys = keys
@@ -51,7 +58,9 @@ class Emulator:
         self.bfl = Bfl(self.book, self.faults, self.url, self.render)
 
     def __enter__(self) -> Emulator:
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -65,11 +74,14 @@ class Emulator:
     def state(self) -> dict:
         """What a reader outside this process may ask for at /emulator/state."""
         return {
-            "emulator": "This is Kleinod's emulator, neither Runware nor BFL.", "accepted": self.book.accepted,
-            "billed_usd": round(self.book.billed_usd, 6), "images": self.book.images,
-            "submissions": self.book.submissions, "conflicts": self.book.conflicts,
+            "emulator": "This is Kleinod's emulator, neither Runware nor BFL.",
+            "accepted": self.book.accepted,
+            "billed_usd": round(self.book.billed_usd, 6),
+            "images": self.book.images,
+            "submissions": self.book.submissions,
+            "conflicts": self.book.conflicts,
             "jobs": {job.id: job.service for job in self.book.jobs.values()},
-        }  # fmt: skip
+        }
 
     def knows(self, key: str) -> bool:
         return len(key) >= 8 if self.keys is None else key in self.keys
@@ -84,7 +96,9 @@ class Emulator:
                 width, height = width + 16, height - 16
             form = task.get("outputFormat") or task.get("output_format") or "JPG"
             variant = next((v for v in ("rgba", "palette", "exif", "grey16") if self.faults.take(v)), "")
-            self._rendered[item.id] = pictures.encode(self.painter(prompt, width, height, item.seed), form, variant)
+            self._rendered[item.id] = pictures.encode(
+                self.painter(prompt, width, height, item.seed), form, variant
+            )
         return self._rendered[item.id]
 
 
@@ -195,22 +209,50 @@ class _Handler(BaseHTTPRequestHandler):
         """Answers a submit that is not accepted. True when it did."""
         take = self.emulator.faults.take
         if not key_ok or take("refuse_401"):
-            self._json(401, {"errors": [{"code": "invalidApiKey", "message": "Invalid API key."}], "detail": "Not authenticated"})
+            self._json(
+                401,
+                {
+                    "errors": [{"code": "invalidApiKey", "message": "Invalid API key."}],
+                    "detail": "Not authenticated",
+                },
+            )
         elif take("refuse_402"):
-            self._json(402, {"errors": [{"code": "insufficientCredits", "message": "Insufficient credits."}],
-                             "detail": "Insufficient credits"})
+            self._json(
+                402,
+                {
+                    "errors": [{"code": "insufficientCredits", "message": "Insufficient credits."}],
+                    "detail": "Insufficient credits",
+                },
+            )
         elif take("refuse_403"):
-            self._json(403, {"errors": [{"code": "forbidden", "message": "Key lacks the permission."}], "detail": "Forbidden"})
+            self._json(
+                403,
+                {
+                    "errors": [{"code": "forbidden", "message": "Key lacks the permission."}],
+                    "detail": "Forbidden",
+                },
+            )
         elif take("refuse_429"):
-            self._json(429, {"errors": [{"code": "rateLimitExceeded", "message": "Slow down."}]}, {"Retry-After": "1"})
+            self._json(
+                429,
+                {"errors": [{"code": "rateLimitExceeded", "message": "Slow down."}]},
+                {"Retry-After": "1"},
+            )
         elif take("refuse_503"):
             self._json(503, {"errors": [{"code": "serviceUnavailable", "message": "Busy."}]})
         elif take("refuse_500_error"):
-            self._json(500, {"errors": [{"code": "internalServerError", "message": "Oops."}], "detail": "Oops"})
+            self._json(
+                500, {"errors": [{"code": "internalServerError", "message": "Oops."}], "detail": "Oops"}
+            )
         elif take("refuse_html"):
             self._bytes(502, HTML, "text/html")
         elif take("redirect"):
-            self._bytes(302, b"", "text/plain", {"Location": f"{self.emulator.url.replace('127.0.0.1', 'localhost')}/trap"})
+            self._bytes(
+                302,
+                b"",
+                "text/plain",
+                {"Location": f"{self.emulator.url.replace('127.0.0.1', 'localhost')}/trap"},
+            )
         elif take("drop_before_accept"):
             self._drop()
         else:
@@ -221,7 +263,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Sends the answer of an accepted submit, or the fault that hides it."""
         take = self.emulator.faults.take
         if take("accept_then_503"):
-            self._json(503, {"errors": [{"code": "serviceUnavailable", "message": "Busy."}], "detail": "Busy"})
+            self._json(
+                503, {"errors": [{"code": "serviceUnavailable", "message": "Busy."}], "detail": "Busy"}
+            )
         elif take("accept_then_html"):
             self._bytes(502, HTML, "text/html")
         elif take("accept_then_drop"):
@@ -248,7 +292,12 @@ class _Handler(BaseHTTPRequestHandler):
         elif take("poll_null"):
             self._bytes(200, b"null", "application/json")
         elif take("poll_redirect"):
-            self._bytes(302, b"", "text/plain", {"Location": f"{self.emulator.url.replace('127.0.0.1', 'localhost')}/trap"})
+            self._bytes(
+                302,
+                b"",
+                "text/plain",
+                {"Location": f"{self.emulator.url.replace('127.0.0.1', 'localhost')}/trap"},
+            )
         else:
             return False
         return True
@@ -300,7 +349,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if task.get("taskType") == "authentication":
                     known = self.emulator.knows(task.get("apiKey", ""))
             if not known:
-                connection.send(json.dumps({"errors": [{"code": "invalidApiKey", "message": "Invalid API key."}]}))
+                connection.send(
+                    json.dumps({"errors": [{"code": "invalidApiKey", "message": "Invalid API key."}]})
+                )
                 continue
             threading.Thread(target=work, args=(tasks,), daemon=True).start()
 

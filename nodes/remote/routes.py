@@ -1,0 +1,148 @@
+"""The settings panel's own routes, under /kleinod. No answer ever holds a key.
+
+ComfyUI itself refuses cross-site requests only on loopback hosts, so changing anything here asks for more:
+JSON, a header of our own (a browser then asks permission first, which is never given), a browser on this
+machine, and a server that has not thrown its doors open with `--enable-cors-header "*"`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from pathlib import Path
+from time import localtime, strftime
+from typing import Any
+
+from aiohttp import web
+
+from .engine import Engine
+from .environment import allows_remote_settings
+from .errors import RemoteError
+from .hosts import find_service, is_loopback
+from .keys import check_profile, check_service
+from .ledger import Job, start_of_day
+from .limits import read_limits, write_limits
+from .pace import Patience
+
+GUARD_HEADER = "X-Kleinod"
+_MOST_BYTES = 4096
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Denied(Exception):
+    """A request that may not change anything; the text says why."""
+
+
+def add_routes(
+    table: web.RouteTableDef,
+    find_engine: Callable[[], Engine],
+    folder: Callable[[], Path],
+    is_open_to_all: Callable[[], bool],
+) -> None:
+    """Register everything on `table`. The engine is made on first use, in a thread."""
+
+    def guarded(work: Callable[[dict[str, Any]], Any]) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                body = await _read_guarded(request, is_open_to_all())
+                return web.json_response(await asyncio.to_thread(work, body))
+            except Denied as error:
+                return web.json_response({"error": str(error)}, status=403)
+            except (RemoteError, ValueError) as error:
+                return web.json_response({"error": str(error)}, status=400)
+
+        return handle
+
+    def read_only(work: Callable[[web.Request], Any]) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                return web.json_response(await asyncio.to_thread(work, request))
+            except (RemoteError, ValueError) as error:
+                return web.json_response({"error": str(error)}, status=400)
+
+        return handle
+
+    table.get("/kleinod/keys")(read_only(lambda request: find_engine().keys.describe()))
+    table.post("/kleinod/keys")(guarded(lambda body: save_key(find_engine(), body)))
+    table.delete("/kleinod/keys")(guarded(lambda body: clear_key(find_engine(), body)))
+    table.post("/kleinod/keys/test")(guarded(lambda body: test_key(find_engine(), body)))
+    table.get("/kleinod/limits")(read_only(lambda request: asdict(read_limits(folder()))))
+    table.post("/kleinod/limits")(guarded(lambda body: asdict(write_limits(folder(), body))))
+    table.get("/kleinod/jobs")(read_only(lambda request: list_jobs(find_engine())))
+    table.get("/kleinod/jobs/choices")(read_only(lambda request: list_choices(find_engine())))
+
+
+def save_key(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
+    engine.keys.save(body.get("service"), body.get("profile", "default"), body.get("key"))
+    return engine.keys.describe()
+
+
+def clear_key(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
+    engine.keys.clear(body.get("service"), body.get("profile", "default"))
+    return engine.keys.describe()
+
+
+def test_key(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
+    """Ask for the balance: free, and proof that the key works."""
+    service = find_service(check_service(body.get("service")))
+    driver = engine.driver(service, check_profile(body.get("profile", "default")))
+    try:
+        balance = driver.balance(Patience(20), str(uuid.uuid4()))
+    except RemoteError as error:
+        return {"ok": False, "message": str(error)}
+    except Exception as error:  # noqa: BLE001 - the panel shows one sentence, whatever the network did
+        return {"ok": False, "message": f"{service.title} could not be reached ({type(error).__name__})."}
+    where = f" (an emulator at {service.override})" if service.override else ""
+    money = "the key works" if balance is None else f"the key works; the balance is ${balance:.2f}"
+    return {"ok": True, "balance_usd": balance, "message": f"{service.title}{where}: {money}."}
+
+
+def list_jobs(engine: Engine) -> dict[str, Any]:
+    """The account book for the panel: recent jobs and what today cost. No prompts, no addresses."""
+    shown = ("id", "service", "state", "profile", "wanted", "estimate_usd", "cost_usd", "message", "created")
+    jobs = [{name: getattr(job, name) for name in shown} for job in engine.ledger.recent(100)]
+    return {"jobs": jobs, "spent_today_usd": engine.ledger.spent_since(start_of_day())}
+
+
+def list_choices(engine: Engine) -> list[str]:
+    """One line for each job that can be fetched; the id at its end is what counts."""
+    states = ("submitting", "accepted", "saved", "moderated", "unknown")
+    return [describe_choice(job) for job in engine.ledger.recent(100, states)]
+
+
+def describe_choice(job: Job) -> str:
+    facts = json.loads(job.summary)
+    size = f"{facts['width']}x{facts['height']} " if facts.get("width") else ""
+    state = {"submitting": "unfinished", "accepted": "unfinished"}.get(job.state, job.state)
+    return f"{strftime('%Y-%m-%d %H:%M', localtime(job.created))} {job.service} {size}{state} {job.id}"
+
+
+async def _read_guarded(request: web.Request, open_to_all: bool) -> dict[str, Any]:
+    """The JSON object of a request that is allowed to change something; Denied otherwise."""
+    if request.headers.get(GUARD_HEADER) != "1" or request.content_type != "application/json":
+        raise Denied("This request did not come from Kleinod's settings panel.")
+    if open_to_all:
+        raise Denied(
+            "ComfyUI runs with --enable-cors-header '*', so any web page could change keys. Start it without."
+        )
+    if not is_loopback(request.remote or "") and not allows_remote_settings():
+        raise Denied(
+            "Keys can only be changed on the computer ComfyUI runs on. To allow it from another one, start "
+            "ComfyUI "
+            "with the environment variable KLEINOD_ALLOW_REMOTE_SETTINGS=1."
+        )
+    if (request.content_length or 0) > _MOST_BYTES:
+        raise ValueError("The request is too large.")
+    data = await request.content.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ValueError("The request is too large.")
+    try:
+        body = json.loads(data)
+    except ValueError:
+        raise ValueError("The request is not JSON.") from None
+    if not isinstance(body, dict):
+        raise ValueError("The request is not a JSON object.")
+    return body
