@@ -74,19 +74,19 @@ colours and is here so that Run works at once, on any machine. For real pictures
 LAYOUTS = {
     "Klein - Text to Image": Layout(
         nodes={
-            "1": (0, 60, 400, 190),
-            "2": (0, 330, 400, 300),
-            "3": (460, 60, 380, 420),
-            "4": (900, 60, 420, 460),
+            "1": (0, 60, 400, 270),
+            "2": (0, 390, 400, 360),
+            "3": (460, 60, 380, 690),  # room for the live preview
+            "4": (900, 60, 520, 560),
         },
         groups=(
-            Group("1  Model and prompt", (-20, -20, 440, 670)),
-            Group("2  Picture", (440, -20, 900, 670), GREEN),
+            Group("1  Model and prompt", (-20, -20, 440, 790)),
+            Group("2  Picture", (440, -20, 1000, 790), GREEN),
         ),
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 620),
+                (-480, 10, 420, 520),
                 """\
 # Text to image
 
@@ -104,22 +104,22 @@ The **report** output of the sampler tells what really ran: connect it to *Previ
     ),
     "Klein - Image to Image": Layout(
         nodes={
-            "1": (0, 60, 400, 190),
-            "2": (0, 330, 400, 260),
-            "3": (460, 60, 380, 420),
-            "4": (0, 670, 400, 260),
-            "5": (460, 670, 380, 420),
-            "6": (900, 60, 360, 420),
-            "7": (900, 670, 360, 420),
+            "1": (0, 60, 400, 270),
+            "2": (0, 390, 400, 240),
+            "3": (460, 60, 380, 690),
+            "4": (0, 910, 400, 240),
+            "5": (460, 910, 380, 690),
+            "6": (900, 60, 480, 560),
+            "7": (900, 910, 480, 560),
         },
         groups=(
-            Group("1  A picture to start from", (-20, -20, 1300, 630)),
-            Group("2  The same picture, repainted", (-20, 630, 1300, 480), GREEN),
+            Group("1  A picture to start from", (-20, -20, 1420, 790)),
+            Group("2  The same picture, repainted", (-20, 830, 1420, 790), GREEN),
         ),
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 700),
+                (-480, 10, 420, 620),
                 """\
 # Image to image
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from pathlib import Path
 
 from tools.browser import Studio, open_studio
@@ -21,13 +22,13 @@ WORKFLOWS = ROOT / "workflows"
 _BUILD = """
 async ([prompt, name]) => {
   await window.app.loadApiJson(prompt, name);
-  return window.app.graph.serialize();
+  return JSON.stringify((await window.app.graphToPrompt()).workflow);
 }
 """
 _RELOAD = """
 async ([graph, name]) => {
   await window.app.loadGraphData(graph, true, true, name);
-  return window.app.graph.serialize();
+  return JSON.stringify((await window.app.graphToPrompt()).workflow);
 }
 """
 
@@ -35,10 +36,10 @@ async ([graph, name]) => {
 def make_template(studio: Studio, name: str) -> Path:
     """Build one workflow in the page, lay it out, load and save it once more, and write it."""
     prompt = load_prompt(WORKFLOWS / "api" / f"{name}.json")
-    graph = studio.page.evaluate(_BUILD, [prompt, name])
+    graph = json.loads(studio.page.evaluate(_BUILD, [prompt, name]))
     lay_out(graph, LAYOUTS[name])
-    graph = studio.page.evaluate(_RELOAD, [graph, name])
-    graph["id"] = ""  # a random one would make every run a change
+    graph = json.loads(studio.page.evaluate(_RELOAD, [graph, name]))
+    graph["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"kleinod:{name}"))  # the page's own is random
     graph["extra"] = {"frontendVersion": graph["extra"]["frontendVersion"], "ds": LAYOUTS[name].view}
     file = WORKFLOWS / f"{name}.json"
     file.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

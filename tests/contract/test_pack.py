@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -112,3 +113,9 @@ def test_metadata_for_the_registry() -> None:
         if line.startswith("## ") and line.split()[1].strip("[]") != "Unreleased"
     )
     assert newest == data["project"]["version"]
+
+
+def test_readme_lists_every_node() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \*\*(Klein [^*]+)\*\* \|", readme, re.M)
+    assert sorted(listed) == sorted(node.GET_SCHEMA().display_name for node in NODES)

@@ -9,17 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tools.archive import list_repository
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = {".py", ".js", ".md", ".json", ".toml", ".txt", ".yml", ".yaml", ""}
 
 
 def tracked_files() -> list[Path]:
-    """What a clone holds; in an archive without git, everything that is not generated."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode == 0:
-        return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
-    generated = {".runtime", "output", "__pycache__", ".artifacts", ".git"}
-    return [file for file in ROOT.rglob("*") if file.is_file() and not generated & set(file.parts)]
+    return [ROOT / name for name in list_repository(ROOT)]
 
 
 def test_ruff_finds_nothing() -> None:

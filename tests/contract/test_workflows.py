@@ -14,7 +14,7 @@ from tools.launch.workflows import API_FOLDER, ORDER
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
-UI_FILES = sorted(WORKFLOWS.glob("*.json"))
+UI_FILES = [WORKFLOWS / f"{name}.json" for name in ORDER]
 PAGE_ONLY = {"MarkdownNote", "Note", "Reroute", "PrimitiveNode"}
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
@@ -61,15 +61,14 @@ def widget_names(node: type) -> list[str]:
 
 
 def test_every_workflow_has_both_forms_and_is_run() -> None:
-    names = {file.stem for file in UI_FILES}
-    assert names == {file.stem for file in API_FOLDER.glob("*.json")}
-    assert names == set(ORDER)
-    assert all(name.startswith("Klein - ") for name in names)
+    assert {file.stem for file in WORKFLOWS.glob("*.json")} == set(ORDER)
+    assert {file.stem for file in API_FOLDER.glob("*.json")} == set(ORDER)
+    assert all(name.startswith("Klein - ") for name in ORDER)
 
 
 def test_nothing_else_is_listed_as_a_template() -> None:
     """Every flat JSON becomes a template; API prompts therefore live one folder down."""
-    for file in UI_FILES:
+    for file in WORKFLOWS.glob("*.json"):
         assert {"nodes", "links", "version"} <= set(load(file)), f"{file.name} is not a saved workflow"
 
 

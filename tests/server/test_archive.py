@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tools.archive import list_published
 from tools.launch.client import load_prompt
 from tools.launch.environment import Environment
 from tools.launch.server import Server
@@ -20,15 +19,7 @@ FOLDER = "Kleinod pack 1.0"
 
 @pytest.fixture(scope="module")
 def published() -> list[str]:
-    """Paths in the archive: what git tracks minus `.comfyignore`."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
-    ignored = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return [
-        name
-        for name in listed.stdout.split("\0")
-        if name and not any(name.startswith(rule) or fnmatch.fnmatch(name, rule) for rule in ignored)
-    ]
+    return list_published(ROOT)
 
 
 def test_the_archive_holds_the_pack_and_nothing_else(published: list[str]) -> None:

@@ -64,9 +64,7 @@ class ComfyClient:
         self.client_id = uuid.uuid4().hex
 
     def get(self, path: str, timeout: float = 60.0) -> bytes:
-        with urllib.request.urlopen(
-            self.url + urllib.parse.quote(path, safe="/?&=%"), timeout=timeout
-        ) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=timeout) as answer:
             return answer.read()
 
     def get_json(self, path: str, timeout: float = 60.0) -> dict:
@@ -112,7 +110,7 @@ class ComfyClient:
 
     def fetch_image(self, image: dict) -> bytes:
         """The file of one entry of `RunResult.images()`."""
-        return self.get("/view?" + urllib.parse.urlencode(image))
+        return self.get("/view?" + urllib.parse.urlencode(image, quote_via=urllib.parse.quote))
 
     def _follow(
         self,
