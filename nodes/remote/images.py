@@ -50,7 +50,9 @@ def decode(data: bytes) -> np.ndarray:
                 )
             picture.load()
             return _to_array(ImageOps.exif_transpose(picture))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise Unsafe("The service sent a picture far larger than Kleinod opens (24 megapixels).") from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise Unsafe(f"The service sent a damaged picture ({type(error).__name__}).") from None
 
 

@@ -193,7 +193,7 @@ class RunwareRequest:
     def estimate_usd(self) -> float:
         """About what the job will cost, fitted to the prices in Runware's examples (1024x1024: $0.0019)."""
         megapixels = max(0.25, self.width * self.height / 2**20)
-        one = 0.0019 * megapixels * self.steps / 28 * (1 + 1.25 * len(self.references))
+        one = 0.0019 * megapixels * self.steps / 28 * (1 + 1.5 * len(self.references))
         return math.ceil(one * 10000) / 10000 * self.number_results
 
 

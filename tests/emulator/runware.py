@@ -97,7 +97,7 @@ def price(task: dict) -> float:
     """USD for the whole task, after the four examples and the price line of the seed."""
     megapixels = task["width"] * task["height"] / 2**20
     references = len(task.get("inputs", {}).get("referenceImages", ()))
-    one = 0.0019 * max(megapixels, 0.25) * task.get("steps", 28) / 28 * (1 + 1.25 * references)
+    one = 0.0019 * max(megapixels, 0.25) * task.get("steps", 28) / 28 * (1 + 1.5 * references)
     return math.ceil(one * 10000) / 10000 * task.get("numberResults", 1)
 
 

@@ -1,4 +1,6 @@
-"""Interrupts, crashes, neighbours and repetitions: a job is paid for once, and its pictures are never lost."""
+"""Interrupts, crashes, neighbours and repetitions: a job is paid for once, and its pictures are never
+lost.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_the_ledger_row_is_on_disk_before_the_post(emulator, engine, fly, runwar
     assert seen == [(SUBMITTING,)]
 
 
-def test_the_same_request_comes_from_disk_and_take_pays_again(emulator, make_engine, fly, runware_order) -> None:
+def test_the_same_request_comes_from_disk_and_take_pays_again(
+    emulator, make_engine, fly, runware_order
+) -> None:
     first = fly(runware_order())
     second = fly(runware_order())
     third = fly(runware_order(), by=make_engine())
@@ -67,7 +71,9 @@ def test_equal_requests_at_once_share_one_flight(emulator, engine, runware_order
 
 
 @pytest.mark.parametrize("service", ["runware", "bfl"])
-def test_leaving_a_sent_job_still_brings_it_home(service, emulator, engine, fly, runware_order, bfl_order) -> None:
+def test_leaving_a_sent_job_still_brings_it_home(
+    service, emulator, engine, fly, runware_order, bfl_order
+) -> None:
     emulator.book.seconds_per_job = 0.2
     order = (runware_order if service == "runware" else bfl_order)()
     ticket = engine.launch(lambda: order)
@@ -106,8 +112,9 @@ def test_a_second_passenger_keeps_an_unsent_job_wanted(emulator, engine, runware
 
 
 @pytest.mark.parametrize("service", ["runware", "bfl"])
-def test_an_accepted_job_is_resumed_by_polling_alone(service, emulator, make_engine, fly, runware_order,
-                                                     bfl_order) -> None:
+def test_an_accepted_job_is_resumed_by_polling_alone(
+    service, emulator, make_engine, fly, runware_order, bfl_order
+) -> None:
     order = (runware_order if service == "runware" else bfl_order)(deadline=0.5)
     emulator.faults.order("never_finish")
     with pytest.raises(errors.StillRunning):
@@ -119,7 +126,9 @@ def test_an_accepted_job_is_resumed_by_polling_alone(service, emulator, make_eng
     assert posts(emulator) == before and emulator.accepted == 1
 
 
-def test_a_row_without_an_answer_is_asked_for_before_it_is_sent(emulator, make_engine, fly, runware_order) -> None:
+def test_a_row_without_an_answer_is_asked_for_before_it_is_sent(
+    emulator, make_engine, fly, runware_order
+) -> None:
     """The crash came after the POST: the job exists at Runware, and only a poll is needed."""
     order = runware_order()
     job, fresh = make_engine().ledger.claim(order.claim)
@@ -129,7 +138,9 @@ def test_a_row_without_an_answer_is_asked_for_before_it_is_sent(emulator, make_e
     assert emulator.accepted == 1 and posts(emulator) == 0
 
 
-def test_a_row_that_was_never_sent_is_sent_under_its_own_id(emulator, make_engine, fly, runware_order) -> None:
+def test_a_row_that_was_never_sent_is_sent_under_its_own_id(
+    emulator, make_engine, fly, runware_order
+) -> None:
     order = runware_order()
     job, _ = make_engine().ledger.claim(order.claim)
     outcome = fly(order, by=make_engine())
@@ -204,7 +215,9 @@ def test_a_429_halves_the_gate(emulator, engine, fly, runware_order) -> None:
 
 
 def test_spend_limits_stop_before_sending(emulator, engine, fly, runware_order) -> None:
-    """0.0019 each: two fit into a day of 0.004, the third does not; a run of its own limit is counted alone."""
+    """0.0019 each: two fit into a day of 0.004, the third does not; a run of its own limit is counted
+    alone.
+    """
     size = {"width": 1024, "height": 1024}
     fly(runware_order("one", limits=(0.0, 0.004), **size))
     fly(runware_order("two", limits=(0.0, 0.004), **size))
@@ -221,7 +234,9 @@ def test_spend_limits_stop_before_sending(emulator, engine, fly, runware_order) 
 
 def test_limits_hold_for_jobs_sent_at_the_same_moment(emulator, engine, runware_order) -> None:
     size = {"width": 1024, "height": 1024}
-    tickets = [engine.launch(lambda n=n: runware_order(f"{n}", limits=(0.0, 0.0058), **size)) for n in range(8)]
+    tickets = [
+        engine.launch(lambda n=n: runware_order(f"{n}", limits=(0.0, 0.0058), **size)) for n in range(8)
+    ]
     assert all(ticket.done.wait(20) for ticket in tickets)
     assert sum(isinstance(ticket.error, errors.SpendLimit) for ticket in tickets) == 5
     assert emulator.accepted == 3
@@ -273,7 +288,9 @@ class Child:
 
 
 def test_killed_at_random_moments_nothing_is_paid_twice_and_nothing_is_lost(emulator, tmp_path) -> None:
-    """Twenty runs of three jobs (two pictures each), each killed with SIGKILL at a random moment and then repeated."""
+    """Twenty runs of three jobs (two pictures each), each killed with SIGKILL at a random moment and then
+    repeated.
+    """
     draw = random.Random(5)
     emulator.book.seconds_per_job = 0.08
     emulator.book.seconds_between_items = 0.05

@@ -1,0 +1,298 @@
+"""Requests are what the documents say, nothing more; answers are understood in every shape they come in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kleinod_pure.remote import bfl, runware
+from kleinod_pure.remote.bfl import BflRequest
+from kleinod_pure.remote.ledger import make_task_uuid
+from kleinod_pure.remote.orders import Place, order_bfl, order_runware
+from kleinod_pure.remote.runware import RunwareOptions, RunwareRequest
+from kleinod_pure.wires import Acceleration
+from tests.emulator.runware import UUID4, Refusal, check
+
+TASK = "4d3a4156-5e5e-45db-b73c-a3200a7446ed"
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Speaks as Klein Face Settings does."""
+
+    def to_runware(self) -> dict:
+        return {
+            "ultralytics": {
+                "confidence": 0.9,
+                "maskBlur": 5,
+                "maskPadding": 5,
+                "steps": 20,
+                "strength": 0.3,
+                "CFGScale": 8,
+                "positivePrompt": "a face",
+            }
+        }
+
+
+@dataclass(frozen=True)
+class LoraRows:
+    rows: tuple = ({"model": "civitai:1@2", "weight": 0.8},)
+
+    def to_runware(self) -> list:
+        return list(self.rows)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    images: tuple
+
+
+def test_a_plain_request_is_minimal() -> None:
+    assert RunwareRequest("a fox", seed=7).to_task() == {
+        "taskType": "imageInference", "model": "runware:400@5", "positivePrompt": "a fox", "width": 1024,
+        "height": 1024, "steps": 28, "CFGScale": 3.5, "seed": 7, "outputFormat": "PNG", "deliveryMethod": "
+                                                                                        ""async",
+        "includeCost": True, "acceleration": "high",
+    }  # fmt: skip
+
+
+def test_a_full_request_carries_every_field_of_the_document() -> None:
+    order = order_runware(
+        Place(),
+        {
+            "positive_prompt": "a fox", "negative_prompt": "blur", "width": 640, "height": 512, "steps": 32,
+            "cfg_scale": 4.0, "seed": 5, "number_results": 2, "scheduler": "Euler", "true_cfg_scale": 4.0,
+            "output_format": "JPG", "output_quality": 90, "check_content": True, "safety_mode": "fast", "ttl": 60,
+            "delivery_method": "sync",
+        },
+        acceleration=Acceleration(fb_cache=True, cache_start_step=2, cache_end_step=30), loras=LoraRows(),
+        face_refinement=Faces(), references=Pictures((np.zeros((1, 32, 48, 3), np.float32),)),
+        options=RunwareOptions(webhook_url="https://a.example/x", upload_endpoint="https://b.example/y"),
+        pictures=np.ones((2, 16, 16, 3), np.float32), take=3,
+    )  # fmt: skip
+    task = order.claim.body
+    assert set(task) == {
+        "taskType", "model", "positivePrompt", "negativePrompt", "width", "height", "steps", "CFGScale", "
+                                                                                             ""seed",
+        "numberResults", "scheduler", "settings", "outputFormat", "outputQuality", "safety", "ttl", "includeCost",
+        "deliveryMethod", "acceleration", "acceleratorOptions", "lora", "inputs", "advancedFeatures", "webhookURL",
+        "uploadEndpoint",
+    }  # fmt: skip
+    assert len(task["inputs"]["referenceImages"]) == 3
+    assert task["advancedFeatures"]["ultralytics"]["maskBlur"] == 5
+    assert task["acceleratorOptions"]["fbCache"] is True
+    assert task["safety"] == {"checkContent": True, "mode": "fast"}
+    check(task | {"taskUUID": TASK})
+    assert order.claim.wanted == 2 and order.claim.take == 3
+    assert "a fox" not in json.dumps(order.claim.summary)
+
+
+@given(
+    st.integers(8, 128), st.integers(8, 128), st.integers(1, 50), st.floats(1, 20), st.integers(0, 2**32 - 1),
+    st.integers(1, 20), st.sampled_from(runware.SCHEDULERS), st.sampled_from(runware.OUTPUT_FORMATS),
+    st.sampled_from(runware.OUTPUT_TYPES), st.integers(20, 99), st.sampled_from([0, 60, 86400]),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_whatever_we_accept_the_document_accepts(
+    w, h, steps, cfg, seed, count, scheduler, form, kind, quality, ttl
+):
+    request = RunwareRequest(
+        "x", width=w * 16, height=h * 16, steps=steps, cfg_scale=cfg, seed=seed, number_results=count,
+        scheduler=scheduler, output_format=form, output_quality=quality, ttl=ttl if kind == "URL" else 0,
+        options=RunwareOptions(output_type=kind),
+    )  # fmt: skip
+    check(request.to_task() | {"taskUUID": TASK})
+
+
+@pytest.mark.parametrize(("fields", "named"), [
+    ({"width": 1000}, "width must be a multiple of 16; 1000 is not, 992 is"), ({"height": 64}, "height must "
+                                                                                               "be from 128"),
+    ({"steps": 51}, "steps"), ({"cfg_scale": 0.5}, "cfg_scale"), ({"seed": 2**32}, "seed"),
+    ({"number_results": 21}, "number_results"), ({"output_quality": 19}, "output_quality"), ({"ttl": 30}, "ttl"),
+    ({"true_cfg_scale": 0.5}, "true_cfg_scale"), ({"scheduler": "Foo"}, "scheduler"), ({"model": "klein"}, "model"),
+    ({"positive_prompt": " "}, "positive_prompt is empty"), ({"positive_prompt": "x" * 10001}, "10001 characters"),
+    ({"negative_prompt": "x" * 10001}, "negative_prompt"), ({"references": ["x"] * 5}, "holds 5 images"),
+    ({"loras": [{"model": "", "weight": 1}]}, "without an AIR id"), ({"loras": [{"model": "a:b@c", "weight": 5}]}, "weight of LoRA"),
+    ({"ttl": 90, "options": RunwareOptions(output_type="dataURI")}, "output_type"),
+    ({"steps": 10, "accelerator": Acceleration(fb_cache=True, cache_end_step=12).to_runware()}, "cacheEndStep"),
+    ({"steps": 10, "accelerator": Acceleration(fb_cache=True, cache_start_step=10).to_runware()}, "cacheStartStep"),
+])  # fmt: skip
+def test_what_the_document_refuses_is_refused_before_money_is_spent(fields, named) -> None:
+    with pytest.raises(ValueError, match=named):
+        RunwareRequest(**{"positive_prompt": "a fox"} | fields)
+
+
+@pytest.mark.parametrize("field", ["webhook_url", "upload_endpoint"])
+def test_addresses_must_be_https(field) -> None:
+    for bad in (
+        "http://a.example",
+        "file:///x",
+        "https://",
+        "javascript:alert(1)",
+        "https://user:pw@a.example",
+    ):
+        with pytest.raises(ValueError, match=field):
+            RunwareOptions(**{field: bad})
+
+
+def test_the_schedulers_are_those_of_the_document(repository: Path) -> None:
+    seed = repository.parent / "shared" / "seeds" / "runware-flux2-klein-4b-base.md"
+    assert len(runware.SCHEDULERS) == len(set(runware.SCHEDULERS)) == 75
+    if seed.is_file():
+        line = next(x for x in seed.read_text(encoding="utf-8").splitlines() if "`DPM++ 2M Karras`" in x)
+        named = {name.replace("Euler Discrete", "EulerDiscrete") for name in line.split("`")[1::2]}
+        assert set(runware.SCHEDULERS) == named
+
+
+def test_a_task_uuid_is_v4_shaped_and_follows_from_the_request() -> None:
+    assert UUID4.match(make_task_uuid("a" * 64, 0, 0))
+    ids = {
+        make_task_uuid(hash_, take, attempt) for hash_ in "ab" for take in range(3) for attempt in range(3)
+    }
+    assert len(ids) == 18
+    assert make_task_uuid("a", 0, 0) == make_task_uuid("a", 0, 0)
+
+
+def test_prices_of_the_examples_are_met_roughly() -> None:
+    """Four of the five prices in Runware's document; its 1024x768 costs as much as its 1024x1024."""
+    cases = (
+        (1024, 1024, 28, 0, 0.0019),
+        (1024, 640, 28, 0, 0.0013),
+        (1280, 720, 28, 3, 0.0090),
+        (1152, 768, 32, 3, 0.0109),
+    )
+    for width, height, steps, references, usd in cases:
+        request = RunwareRequest("x", width=width, height=height, steps=steps, references=["r"] * references)
+        assert request.estimate_usd() == pytest.approx(usd, rel=0.15)
+
+
+def test_answers_with_results_errors_and_repetitions() -> None:
+    item = {
+        "taskType": "imageInference",
+        "taskUUID": TASK,
+        "imageUUID": "a",
+        "imageURL": "u",
+        "seed": 1,
+        "cost": 0.0019,
+    }
+    body = {
+        "data": [item, item, {"taskUUID": "someone else's", "imageUUID": "b"}, {"taskUUID": TASK, "status": "processing",
+                                                                              "progress": 40}],
+        "errors": [{"code": "inferenceError", "message": "no", "taskUUID": TASK}, {"code": "x", "taskUUID": "
+                                                                                                ""other"}],
+    }  # fmt: skip
+    report = runware.read_report(body, TASK)
+    assert [r.item_id for r in report.results] == ["a"]
+    assert [f.message for f in report.failures] == ["no"]
+    assert report.known and report.working and report.progress == 0.4
+    assert not runware.read_report({"data": []}, TASK).known
+    for nonsense in (
+        None,
+        [],
+        "x",
+        {"data": None},
+        {"data": ["x"]},
+        {"errors": "x"},
+        {"data": [{"taskUUID": 5}]},
+    ):
+        assert runware.read_report(nonsense, TASK).results == ()
+
+
+@pytest.mark.parametrize(("status", "code", "kind"), [
+    (400, "conflictTaskUUID", "conflict"), (402, "", "balance"), (400, "insufficientCredits", "balance"),
+    (401, "", "key"), (400, "invalidApiKey", "key"), (403, "", "permission"), (429, "", "busy"), (503, "", "busy"),
+    (200, "noAvailableServer", "busy"), (200, "contentPolicyViolation", "moderated"), (400, "unsupportedParameter", "invalid"),
+    (400, "invalidWidth", "invalid"), (404, "", "gone"), (200, "providerContentPolicyViolation", "moderated"),
+    (400, "rateLimitExceeded", "busy"), (400, "invalidPositivePrompt", "invalid"),
+])  # fmt: skip
+def test_errors_are_sorted_by_family(status, code, kind) -> None:
+    assert runware.classify(status, code) == kind
+
+
+def test_costs_are_found_wherever_they_stand() -> None:
+    assert runware.read_cost([{"taskUUID": TASK, "cost": 0.002}, {"cost": 0.003}]) == pytest.approx(0.005)
+    assert runware.read_cost({"a": {"b": [{"totalCost": 1.5}]}}) == 1.5
+    assert runware.read_cost({"cost": 0}) is None and runware.read_cost(None) is None
+
+
+def test_bfl_sends_only_what_is_set() -> None:
+    assert BflRequest("a fox").to_body() == {
+        "prompt": "a fox",
+        "seed": 0,
+        "output_format": "png",
+        "safety_tolerance": 2,
+    }
+    frames = [np.full((1, 16 * n, 16, 3), 0.5, np.float32) for n in (1, 2, 3, 4)]
+    order = order_bfl(
+        Place(),
+        {"prompt": "x", "width": 512, "height": 256, "webhook_url": "https://a.example/x"},
+        references=Pictures(tuple(frames[:2])),
+        pictures=[None, frames[2], None, frames[3]],
+    )
+    assert set(order.claim.body) == {
+        "prompt",
+        "seed",
+        "output_format",
+        "safety_tolerance",
+        "width",
+        "height",
+        "input_image",
+        "input_image_2",
+        "input_image_3",
+        "input_image_4",
+        "webhook_url",
+    }
+
+
+@pytest.mark.parametrize(("fields", "named"), [
+    ({"width": 48}, "width"), ({"width": 100}, "multiple of 16"), ({"width": 4096, "height": 4096}, "4 megapixels"),
+    ({"safety_tolerance": 6}, "safety_tolerance"), ({"prompt": ""}, "prompt"), ({"images": ["x"] * 5}, "at most 4"),
+    ({"seed": -1}, "seed"), ({"webhook_url": "http://x"}, "webhook_url"), ({"endpoint": "flux-dev"}, "endpoint"),
+])  # fmt: skip
+def test_bfl_rules_are_checked_first(fields, named) -> None:
+    with pytest.raises(ValueError, match=named):
+        BflRequest(**{"prompt": "a fox"} | fields)
+
+
+@pytest.mark.parametrize(("body", "words"), [
+    ({"detail": "Not authenticated"}, "Not authenticated"), ({"message": "no", "retry_after": 3}, "no"),
+    ({"detail": [{"loc": ["body", "width"], "msg": "too small", "type": "x"}]}, "width: too small"), (None, "text"),
+])  # fmt: skip
+def test_bfl_errors_in_every_shape(body, words) -> None:
+    assert bfl.read_error(body, "text") == words
+
+
+@pytest.mark.parametrize("status", ["Reasoning", "Generating", "Pending", "Queued for lunch", "pending"])
+def test_an_unknown_status_means_still_working(status) -> None:
+    report = bfl.read_report({"id": "a", "status": status, "result": None, "progress": 0.3})
+    assert report.working and not report.final and report.known
+
+
+def test_bfl_ready_in_any_case_of_letters_and_only_with_a_picture() -> None:
+    assert bfl.read_report({"id": "a", "status": "READY", "result": {"sample": "u"}}).results[0].url == "u"
+    assert bfl.read_report({"id": "a", "status": "Ready", "result": {}}).working
+
+
+def test_the_emulator_refuses_what_the_document_refuses() -> None:
+    """The emulator is worth something only if it is strict."""
+    good = RunwareRequest("x").to_task() | {"taskUUID": TASK}
+    check(good)
+    for bad in (
+        {"width": 100},
+        {"steps": 0},
+        {"surprise": 1},
+        {"taskUUID": "x"},
+        {"lora": [{"weight": 1}]},
+        {"acceleratorOptions": {"fbCache": True, "teaCache": True}},
+        {"inputs": {"seedImage": "x"}},
+        {"seed": 1.5},
+        {"CFGScale": True},
+        {"negativePrompt": ""},
+    ):
+        with pytest.raises(Refusal):
+            check(good | bad)
