@@ -5,10 +5,12 @@ from comfy_api.v0_0_2 import ComfyExtension, io
 from .model.nodes import KleinodLoader, KleinodPrompt
 from .remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
 from .remote.session import register_routes
+from .sampling.nodes import KleinodSampler
 
 NODES: list[type[io.ComfyNode]] = [
     KleinodLoader,
     KleinodPrompt,
+    KleinodSampler,
     KleinodRunware,
     KleinodRunwareOptions,
     KleinodBFL,

@@ -1,0 +1,44 @@
+"""What Klein Sampler tells about settings that run but seldom give what was hoped for."""
+
+from __future__ import annotations
+
+from ..model.facts import KleinFacts
+from .request import CELL, SamplingRequest
+from .schedule import MU_AUTO
+
+LARGE_TOKENS = 4300
+"""Above this BFL's fit of mu changes its form: a little more than 1 MP."""
+NANO_SIDE = 256
+
+
+def list_warnings(request: SamplingRequest, facts: KleinFacts | None) -> list[str]:
+    """Settings that spoil the picture. `facts` are None for a model nobody knows."""
+    if facts is not None and facts.distilled and request.guided:
+        return [
+            f"This model is distilled to work without guidance; guidance {request.guidance:g} doubles the "
+            "time and burns the picture. Set it to 1."
+        ]
+    return []
+
+
+def list_notes(request: SamplingRequest, facts: KleinFacts | None, size: tuple[int, int]) -> list[str]:
+    """Settings worth knowing about, for pictures of `size` (width, height) pixels."""
+    notes = []
+    if not request.guided:
+        notes.append("Guidance 1: the negative prompt is not used, and each step costs half.")
+    if size[0] * size[1] > LARGE_TOKENS * CELL**2 and request.mu == MU_AUTO:
+        notes.append("Above 1 MP mu grows: if the picture turns blurred or patterned, try capped above 1 MP.")
+    if facts is None:
+        return notes
+    steps, guidance = facts.recommended_steps, facts.recommended_guidance
+    if not facts.distilled and not request.guided:
+        notes.append(f"A Base model follows the prompt loosely at guidance 1; it is made for {guidance:g}.")
+    if not facts.distilled and request.steps < 10:
+        notes.append(f"{request.steps} steps are few for a Base model; take 20 to {steps}.")
+    if facts.distilled and request.steps > 2 * steps:
+        notes.append(f"A distilled model is done after {steps} steps; more of them mostly cost time.")
+    if facts.family == "nano" and max(size) > NANO_SIDE:
+        notes.append(
+            f"klein-nano draws {facts.native_size[0]} to {NANO_SIDE} pixels; larger pictures fall apart."
+        )
+    return notes

@@ -1,0 +1,73 @@
+"""Do the things on the wires fit Klein? Each wrong one gets its own sentence before any time is spent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+LATENT_CHANNELS = 128
+
+
+def check_conditioning(name: str, conditioning: Any, expected_width: int | None) -> None:
+    """`conditioning` is ComfyUI's list of `[tensor [B, tokens, width], dict]`; None skips the width."""
+    if not conditioning:
+        raise ValueError(f"{name} is empty: connect Klein Prompt's {name} output, or a CLIP Text Encode.")
+    width = conditioning[0][0].shape[-1]
+    if expected_width is not None and width != expected_width:
+        raise ValueError(
+            f"{name} is {width} numbers wide, but this model reads {expected_width}: the text encoder does "
+            "not belong to it. Use Qwen3-4B for the 4B models and Qwen3-8B for the 9B ones, loaded with type "
+            "flux2 (or by Klein Loader)."
+        )
+
+
+def check_vae(vae: Any) -> None:
+    """A FLUX.2 VAE has 128 channels and flat pictures; anything else would fail after all the sampling."""
+    if vae is None:
+        raise ValueError("vae is empty: the loader found no VAE in its file. Load flux2-vae.safetensors.")
+    channels = getattr(vae, "latent_channels", LATENT_CHANNELS)
+    dimensions = getattr(vae, "latent_dim", 2)
+    if channels != LATENT_CHANNELS or dimensions != 2:
+        kind = f"{channels} latent channels" if dimensions == 2 else "video latents"
+        raise ValueError(
+            f"vae works with {kind}, but FLUX.2 [klein] needs the FLUX.2 VAE with {LATENT_CHANNELS}: "
+            "load flux2-vae.safetensors (the FLUX.1 VAE, ae.safetensors, does not fit)."
+        )
+
+
+def check_one_source(latent: Any, image: Any) -> None:
+    if latent is not None and image is not None:
+        raise ValueError(
+            "latent and image are both connected, but a run starts from one picture: unplug one."
+        )
+
+
+def check_image(image: Tensor) -> None:
+    """IMAGE `[B, H, W, 3 or 4]`."""
+    if image.ndim != 4 or image.shape[-1] not in (3, 4) or not len(image):
+        raise ValueError(
+            f"image has the shape {list(image.shape)}, but must be colour pictures [batch, height, width, 3]."
+        )
+
+
+def check_latent(samples: Any) -> None:
+    """LATENT samples `[B, 128, H/16, W/16]`."""
+    if getattr(samples, "is_nested", False) or samples.ndim != 4:
+        raise ValueError("latent holds video or several media; Klein Sampler works on still pictures.")
+    if samples.shape[1] != LATENT_CHANNELS:
+        raise ValueError(
+            f"latent has {samples.shape[1]} channels, but FLUX.2 [klein] works with {LATENT_CHANNELS}: "
+            "encode the picture with the FLUX.2 VAE, or start from Empty Flux 2 Latent."
+        )
+    if 0 in samples.shape:
+        raise ValueError(f"latent is empty: its shape is {list(samples.shape)}.")
+
+
+def check_encoded(samples: Tensor, width: int, height: int) -> None:
+    """What the VAE made of a `width` x `height` picture."""
+    if tuple(samples.shape[1:]) != (LATENT_CHANNELS, height // 16, width // 16):
+        raise ValueError(
+            f"vae turned a {width}x{height} picture into a latent of shape {list(samples.shape[1:])}, but "
+            f"FLUX.2 needs [{LATENT_CHANNELS}, {height // 16}, {width // 16}]: load flux2-vae.safetensors."
+        )

@@ -1,0 +1,310 @@
+"""Sampling and decoding inside ComfyUI: the core graph in one function.
+
+With the default scheduler this is Flux2Scheduler + CFGGuider + RandomNoise + SamplerCustomAdvanced +
+VAEDecode, bit for bit (image-to-image with strength mode `schedule`: VAEEncode and SplitSigmasDenoise as
+well).
+
+Results run one after another, each exactly the single run with its own seed: a batch would save little on a
+model that fills a GPU with one picture, would need memory for all of them, and could not be interrupted in
+between. All are sampled before any is decoded, so the model and the VAE change places in memory once.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..model.engine import facts_of
+from . import checks
+from .advice import list_notes, list_warnings
+from .picture import fit_picture
+from .report import Report
+from .request import CELL, SamplingRequest
+from .schedule import Schedule
+from .schedulers import Solver
+from .timing import Clock
+
+logger = logging.getLogger("kleinod.sampling")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """image: IMAGE `[results * batch, H, W, 3]`, result by result. latent: LATENT of the same order."""
+
+    image: Tensor
+    latent: dict[str, Any]
+    report: Report
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins from. `from_picture`: strength counts. `pixels`: the fitted image, where one came."""
+
+    latent: dict[str, Any]
+    from_picture: bool = False
+    pixels: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> Tensor:
+        return self.latent["samples"]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.samples.shape[3] * CELL, self.samples.shape[2] * CELL
+
+    @property
+    def tokens(self) -> int:
+        return self.samples.shape[2] * self.samples.shape[3]
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What steers every result; `make` gives each its own CFGGuider, so no state passes to the next."""
+
+    model: Any
+    positive: Any
+    negative: Any
+    guidance: float
+
+    def make(self) -> comfy.samplers.CFGGuider:
+        guider = comfy.samplers.CFGGuider(self.model)
+        guider.set_conds(self.positive, self.negative)
+        guider.set_cfg(self.guidance)
+        return guider
+
+
+def sample_pictures(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    vae: Any,
+    request: SamplingRequest,
+    *,
+    latent: dict[str, Any] | None = None,
+    image: Tensor | None = None,
+    sampler: Any = None,
+    sigmas: Tensor | None = None,
+) -> Pictures:
+    """Run a request on a MODEL and decode what comes out.
+
+    model: a ModelPatcher, wrapped or patched by the caller as it likes: every result is one
+    `CFGGuider.sample`, so an OUTER_SAMPLE wrapper sees each begin and end. sampler (SAMPLER) and sigmas
+    (SIGMAS [steps + 1]) replace what the request's scheduler, mu and strength would give.
+    Raises ValueError where an input does not fit FLUX.2 [klein], and where the first picture comes out as
+    not-a-number.
+    """
+    check_model(model)
+    checks.check_vae(vae)
+    checks.check_one_source(latent, image)
+    width = _context_width(model)
+    checks.check_conditioning("positive", positive, width)
+    checks.check_conditioning("negative", negative, width if request.guided else None)
+
+    start = prepare_start(model, vae, request, latent, image)
+    facts = facts_of(model)
+    report = Report(
+        request,
+        start.size,
+        batch=len(start.samples),
+        from_picture=start.from_picture,
+        notes=(*start.notes, *list_notes(request, facts, start.size)),
+        warnings=tuple(list_warnings(request, facts)),
+    )
+    if start.from_picture and request.strength == 0 and sigmas is None:
+        return _return_untouched(vae, start, report)
+
+    schedule = (
+        Schedule(sigmas, None) if sigmas is not None else request.schedule(start.tokens, start.from_picture)
+    )
+    solver = request.recipe.solver_for(schedule.steps) if sampler is None else None
+    clock = Clock()
+    guide = Guide(model, positive, negative, request.guidance)
+    results = sample_results(
+        guide, sampler or build_sampler(solver), schedule.sigmas, start.latent, request, clock
+    )
+    clock.sampled()
+    pixels = decode_each(vae, results)
+    report = replace(
+        report.with_warnings(*_spoilt_results(results, request)),
+        schedule=schedule,
+        solver=solver,
+        timing=clock.read(),
+    )
+    for warning in report.warnings:
+        logger.warning(warning)
+    return Pictures(pixels, _output_latent(start.latent, results), report)
+
+
+def show_status(hidden: Any, text: str) -> None:
+    """Write `text` under the running node; without a server (hidden is None) there is nothing to write on."""
+    if hidden is not None and hidden.unique_id is not None:
+        from server import PromptServer
+
+        PromptServer.instance.send_progress_text(text, hidden.unique_id)
+
+
+def check_model(model: Any) -> None:
+    """Raises ValueError unless the model works in FLUX.2's latent space."""
+    latent_format = model.get_model_object("latent_format")
+    if not isinstance(latent_format, comfy.latent_formats.Flux2):
+        kind = type(model.model).__name__
+        raise ValueError(
+            f"model is {kind} with {latent_format.latent_channels} latent channels, but Klein Sampler runs "
+            "FLUX.2 models: connect Klein Loader, or Load Diffusion Model with a flux-2-klein file."
+        )
+
+
+def prepare_start(
+    model: Any, vae: Any, request: SamplingRequest, latent: dict[str, Any] | None, image: Tensor | None
+) -> Start:
+    """An empty latent of the requested size, or the given latent or image, whose own size then counts."""
+    if image is not None:
+        return _start_from_image(vae, image)
+    if latent is not None:
+        return _start_from_latent(model, latent)
+    shape = [1, checks.LATENT_CHANNELS, request.height // CELL, request.width // CELL]
+    return Start({"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device())})
+
+
+def build_sampler(solver: Solver) -> Any:
+    """The SAMPLER of a solver, the same object that ComfyUI's sampler nodes make."""
+    if solver.options:
+        return comfy.samplers.ksampler(solver.sampler, dict(solver.options))
+    return comfy.samplers.sampler_object(solver.sampler)
+
+
+def sample_results(
+    guide: Guide,
+    sampler: Any,
+    sigmas: Tensor,
+    latent: dict[str, Any],
+    request: SamplingRequest,
+    clock: Clock,
+) -> list[Tensor]:
+    """One latent `[B, 128, h, w]` a seed. One progress bar and one preview serve them all.
+
+    Raises ValueError when the very first result is not-a-number: the others would be as well.
+    """
+    steps = len(sigmas) - 1
+    show = latent_preview.prepare_callback(guide.model, steps * request.results)
+    samples = latent["samples"]
+    results: list[Tensor] = []
+    for index, seed in enumerate(request.seeds):
+        done = index * steps
+
+        def on_step(step: int, x0: Tensor, x: Tensor, total: int, done: int = done) -> None:
+            clock.tick(step)
+            show(done + step, x0, x, steps * request.results)
+
+        result = guide.make().sample(
+            comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
+            samples,
+            sampler,
+            sigmas.clone(),  # UniPC writes into them
+            denoise_mask=latent.get("noise_mask"),
+            callback=on_step,
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )
+        results.append(result.to(comfy.model_management.intermediate_device()))
+        if index == 0 and not torch.isfinite(results[0]).all():
+            raise ValueError(
+                f"The picture of seed {seed} came out as not-a-number. Most often the weight type is the "
+                "cause: choose default or bf16 in the loader; else unplug LoRAs and acceleration one by one."
+            )
+    return results
+
+
+def decode_each(vae: Any, results: list[Tensor]) -> Tensor:
+    """IMAGE `[results * B, H, W, 3]`, decoded result by result: each is bit for bit what it would be alone.
+
+    Out of memory is left to `VAE.decode`, which then works in tiles.
+    """
+    pixels = None
+    for index, result in enumerate(results):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        decoded = vae.decode(result)
+        decoded = decoded.reshape(-1, *decoded.shape[-3:])
+        if len(results) == 1:
+            return decoded
+        if pixels is None:
+            pixels = decoded.new_empty(len(results) * len(decoded), *decoded.shape[1:])
+        pixels[index * len(decoded) : (index + 1) * len(decoded)] = decoded
+    return pixels
+
+
+def _start_from_image(vae: Any, image: Tensor) -> Start:
+    checks.check_image(image)
+    fit = fit_picture(image.shape[2], image.shape[1])
+    pixels = image
+    if fit.scaled != fit.given:
+        moved = comfy.utils.common_upscale(image.movedim(-1, 1), *fit.scaled, "lanczos", "disabled")
+        pixels = moved.movedim(1, -1)
+    left, top = fit.offset
+    width, height = fit.cropped
+    # Cut here and not by the VAE: taef2 believes it works on cells of 8 pixels and would fail on 264.
+    pixels = pixels[:, top : top + height, left : left + width]
+    samples = vae.encode(pixels)
+    checks.check_encoded(samples, width, height)
+    notes = [f"Size {width}x{height} is the image's; width and height are not used."]
+    if fit.describe():
+        notes.append(fit.describe())
+    return Start({"samples": samples}, True, pixels[..., :3], tuple(notes))
+
+
+def _start_from_latent(model: Any, latent: dict[str, Any]) -> Start:
+    out = dict(latent)
+    ratios = out.pop("downscale_ratio_spacial", None), out.pop("downscale_ratio_temporal", None)
+    samples = out["samples"]
+    if not getattr(samples, "is_nested", False):
+        # Empty latents of other models are converted as every core sampler does.
+        samples = comfy.sample.fix_empty_latent_channels(model, samples, *ratios)
+    checks.check_latent(samples)
+    out["samples"] = samples
+    filled = bool(torch.count_nonzero(samples))
+    notes = ["Size {}x{} is the latent's; width and height are not used.".format(*Start(out).size)]
+    if not filled:
+        notes.append("The latent is empty, so the picture is made from noise alone and strength is not used.")
+    if "noise_mask" in out:
+        notes.append("The latent's mask is kept: only what it marks changes, in cells of 16 pixels.")
+    return Start(out, filled, None, tuple(notes))
+
+
+def _return_untouched(vae: Any, start: Start, report: Report) -> Pictures:
+    count = report.request.results
+    once = start.pixels if start.pixels is not None else decode_each(vae, [start.samples])
+    note = "Strength 0: nothing was sampled, the picture is as it came."
+    latent = _output_latent(start.latent, [start.samples] * count)
+    report = replace(report, notes=(*report.notes, note))
+    return Pictures(once.repeat(count, 1, 1, 1) if count > 1 else once, latent, report)
+
+
+def _output_latent(given: dict[str, Any], results: list[Tensor]) -> dict[str, Any]:
+    out = {**given, "samples": results[0] if len(results) == 1 else torch.cat(results)}
+    if len(results) > 1:
+        out.pop("batch_index", None)  # the rows are no longer those of one batch's noise
+    return out
+
+
+def _spoilt_results(results: list[Tensor], request: SamplingRequest) -> list[str]:
+    spoilt = [
+        seed for seed, result in zip(request.seeds, results, strict=True) if not torch.isfinite(result).all()
+    ]
+    return [f"The result of seed {seed} came out as not-a-number; its picture is black." for seed in spoilt]
+
+
+def _context_width(model: Any) -> int | None:
+    """Width of the conditioning the model reads; None where its class does not say."""
+    params = getattr(model.model.diffusion_model, "params", None)
+    return getattr(params, "context_in_dim", None)

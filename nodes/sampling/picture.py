@@ -1,0 +1,54 @@
+"""The size a given picture is brought to before the VAE sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .request import CELL, SIZE_MAX, SIZE_MIN
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Scale to `scaled`, then cut the centre `cropped` out; (width, height) in pixels."""
+
+    given: tuple[int, int]
+    scaled: tuple[int, int]
+    cropped: tuple[int, int]
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Left and top edge of the cut."""
+        return tuple((whole - part) // 2 for whole, part in zip(self.scaled, self.cropped, strict=True))
+
+    def describe(self) -> str:
+        """One sentence about what was changed; empty when nothing was."""
+        if self.given == self.cropped:
+            return ""
+        name = "image of {}x{}".format(*self.given)
+        steps = []
+        if self.scaled != self.given:
+            steps.append("scaled to {}x{}".format(*self.scaled))
+        if self.cropped != self.scaled:
+            steps.append("cut at its edges to {}x{}, multiples of 16".format(*self.cropped))
+        return f"The {name} was {' and '.join(steps)}."
+
+
+def fit_picture(width: int, height: int) -> Fit:
+    """The smallest change that makes both sides multiples of 16 within 128 to 2048 pixels.
+
+    A picture inside the range keeps its scale and loses at most 15 pixels a side, from the centre, as
+    ComfyUI's VAE Encode does. Raises ValueError for a shape that cannot fit (over 16 times as long as wide).
+    """
+    short, long = min(width, height), max(width, height)
+    if short < 1 or long * SIZE_MIN > short * SIZE_MAX:
+        raise ValueError(
+            f"image is {width}x{height}: it is too narrow to fit between {SIZE_MIN} and {SIZE_MAX} pixels. "
+            "Crop it to at most 16 times as long as wide."
+        )
+    scale = 1.0
+    if long > SIZE_MAX:
+        scale = SIZE_MAX / long
+    elif short < SIZE_MIN:
+        scale = SIZE_MIN / short
+    scaled = tuple(min(SIZE_MAX, max(SIZE_MIN, round(side * scale))) for side in (width, height))
+    return Fit((width, height), scaled, tuple(side // CELL * CELL for side in scaled))

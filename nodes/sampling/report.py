@@ -1,0 +1,104 @@
+"""The text that says what a run really did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .request import SamplingRequest
+from .schedule import SCHEDULE, Schedule
+from .schedulers import Solver
+from .timing import Timing
+
+
+@dataclass(frozen=True)
+class Report:
+    """What happened in one run. `schedule` is None where nothing was sampled, `solver` where it is foreign.
+
+    size: pixels (width, height). batch: pictures of one result. from_picture: it started from a latent or an
+    image. extra: further lines (title, text) of nodes that add to the sampler, in their order.
+    """
+
+    request: SamplingRequest
+    size: tuple[int, int]
+    batch: int = 1
+    from_picture: bool = False
+    schedule: Schedule | None = None
+    solver: Solver | None = None
+    timing: Timing = Timing()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    extra: tuple[tuple[str, str], ...] = ()
+
+    def with_lines(self, *lines: tuple[str, str]) -> Report:
+        """The same report with lines (title, text) added before the notes."""
+        return replace(self, extra=(*self.extra, *lines))
+
+    def with_warnings(self, *warnings: str) -> Report:
+        return replace(self, warnings=(*self.warnings, *warnings))
+
+    @property
+    def headline(self) -> str:
+        """One line, then the warnings: what fits under a node."""
+        count = self.request.results * self.batch
+        words = [f"{count} {'picture' if count == 1 else 'pictures'}", f"{self.size[0]}x{self.size[1]}"]
+        if self.schedule is not None:
+            words.append(f"{self.timing.step:.2f} s a step")
+        return "\n".join([", ".join(words), *(f"Warning: {text}" for text in self.warnings)])
+
+    def text(self) -> str:
+        """Lines `title  text`, then one line a note and a warning."""
+        each = f", {self.batch} pictures each" if self.batch > 1 else ""
+        lines = [
+            ("size", f"{self.size[0]}x{self.size[1]}"),
+            ("results", f"{self.request.results}{each}"),
+        ]
+        if self.schedule is not None:
+            lines += self._sampling_lines(self.schedule)
+        lines.append(("seeds", ", ".join(f"{i}: {seed}" for i, seed in enumerate(self.request.seeds, 1))))
+        if self.schedule is not None:
+            lines.append(("time", self._time()))
+        lines += self.extra
+        if self.schedule is not None and self.solver is not None and self.request.recipe.note:
+            lines.append(("note", self.request.recipe.note))
+        lines += [("note", text) for text in self.notes]
+        lines += [("warning", text) for text in self.warnings]
+        return "\n".join(f"{title:<11}{text}" for title, text in lines)
+
+    def _sampling_lines(self, schedule: Schedule) -> list[tuple[str, str]]:
+        recipe, solver = self.request.recipe, self.solver
+        sampler = f"{recipe.name} -> {solver.sampler}" if solver else "the given sampler"
+        sigmas = "the given sigmas" if schedule.mu is None else f"{recipe.rule} sigmas"
+        flag = f" ({recipe.flag})" if solver and schedule.mu is not None else ""
+        lines = [
+            ("scheduler", f"{sampler}, {sigmas}{flag}"),
+            ("steps", f"{schedule.steps} steps{self._calls(schedule)}"),
+            ("sigmas", " ".join(f"{float(sigma):.4f}" for sigma in schedule.sigmas)),
+        ]
+        if schedule.mu is not None:
+            lines.insert(2, ("mu", f"{schedule.mu:.4f} ({self.request.mu})"))
+        if self.from_picture and schedule.mu is not None:
+            lines.append(("strength", self._strength(schedule)))
+        return lines
+
+    def _calls(self, schedule: Schedule) -> str:
+        if self.solver is None:
+            return ""
+        text = f", {self.solver.model_calls(schedule.steps)} model calls a result"
+        if self.request.guided:
+            text += (
+                f", each with the prompt and with the negative prompt (guidance {self.request.guidance:g})"
+            )
+        return text
+
+    def _strength(self, schedule: Schedule) -> str:
+        request = self.request
+        text = f"{request.strength:g} ({request.strength_mode}): starts at sigma {schedule.start:.4f}"
+        if request.strength_mode == SCHEDULE:
+            text += f", the last {schedule.steps} of {request.steps} steps"
+        return text
+
+    def _time(self) -> str:
+        timing = self.timing
+        return (
+            f"{timing.step:.3f} s a step, {timing.sampling:.2f} s sampling, {timing.decoding:.2f} s decoding"
+        )

@@ -1,0 +1,156 @@
+"""Noise levels (sigmas) of one run: BFL's schedule, its relatives, and image-to-image's part of it.
+
+A sigma is the share of noise in `x = sigma * noise + (1 - sigma) * picture`: 1 is pure noise, 0 the finished
+picture. The native schedule is `get_schedule` of black-forest-labs/flux2 (`sampling.py`), which ComfyUI's
+Flux2Scheduler repeats: time falls evenly from 1 to 0 and is shifted towards the noisy end by `mu`, which
+grows with the picture.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RULES = ("native", "uniform", "karras", "exponential", "beta")
+
+MU_AUTO = "auto"
+MU_FIXED = "fixed 2.02"
+MU_CAPPED = "capped above 1 MP"
+MU_MODES = (MU_AUTO, MU_FIXED, MU_CAPPED)
+
+NOISE_LEVEL = "noise-level"
+SCHEDULE = "schedule"
+STRENGTH_MODES = (NOISE_LEVEL, SCHEDULE)
+
+FIXED_MU = 2.02
+ONE_MEGAPIXEL_TOKENS = 4096
+# Last time of ComfyUI's sgm_uniform, before the shift: sigma_min of its table of 10,000 times.
+_FIRST_TABLE_TIME = 1e-4
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`sigmas` float32 [steps + 1], strictly falling to 0; `mu` is their shift, None where unknown."""
+
+    sigmas: Tensor
+    mu: float | None
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    @property
+    def start(self) -> float:
+        return float(self.sigmas[0])
+
+
+def compute_mu(mode: str, tokens: int, steps: int) -> float:
+    """The time shift for a picture of `tokens` 16 x 16 pixel cells (references and text do not count).
+
+    auto: BFL's empirical fit. fixed 2.02: the one value ComfyUI's named schedulers use. capped above 1 MP: as
+    auto, but a larger picture keeps the value of 1 MP, which people prefer where auto turns large pictures
+    blurred.
+    """
+    if mode == MU_FIXED:
+        return FIXED_MU
+    if mode == MU_CAPPED:
+        tokens = min(tokens, ONE_MEGAPIXEL_TOKENS)
+    elif mode != MU_AUTO:
+        raise ValueError(f"mu is {mode!r}, but only {', '.join(MU_MODES)} are known.")
+    many_steps = 0.00016927 * tokens + 0.45666666
+    if tokens > 4300:
+        return many_steps
+    few_steps = 8.73809524e-05 * tokens + 1.89833333
+    # Same order of operations as BFL's, so that the numbers agree to the last bit.
+    slope = (many_steps - few_steps) / 190.0
+    return slope * steps + (many_steps - 200.0 * slope)
+
+
+def shift_time(time: Tensor, mu: float) -> Tensor:
+    """Evenly spaced times (1 to 0) to sigmas."""
+    return math.exp(mu) / (math.exp(mu) + (1 / time - 1))
+
+
+def unshift_sigma(sigma: float, mu: float) -> float:
+    """The time whose sigma is `sigma`: the inverse of `shift_time`."""
+    return 1 / (1 + math.exp(mu) * (1 / sigma - 1))
+
+
+def native_sigmas(steps: int, mu: float, start: float = 1.0) -> Tensor:
+    """`steps` even steps of time from the one where sigma is `start` down to 0; float32 [steps + 1]."""
+    sigmas = shift_time(torch.linspace(unshift_sigma(start, mu), 0, steps + 1), mu)
+    sigmas[0] = start  # the round trip through time loses a bit
+    return sigmas
+
+
+def respace_sigmas(rule: str, native: Tensor, mu: float) -> Tensor:
+    """Spread as many sigmas differently between the first and the last non-zero one of a native schedule.
+
+    karras (Karras et al. 2022, rho 7), exponential and beta (ppf with 0.6, 0.6) stay inside that range, as
+    diffusers' FlowMatchEuler scheduler does. ComfyUI's schedulers of the same names run down to 0.00075
+    instead and spend most of their steps where a flow model has nothing left to decide.
+    uniform: ComfyUI's sgm_uniform with this run's own mu.
+    """
+    steps = len(native) - 1
+    high, low = float(native[0]), float(native[-2])
+    if rule == "native":
+        return native
+    if rule == "uniform":
+        return _uniform(steps, mu, high)
+    if rule == "karras":
+        ramp = torch.linspace(0, 1, steps)
+        body = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+    elif rule == "exponential":
+        body = torch.linspace(math.log(high), math.log(low), steps).exp()
+    elif rule == "beta":
+        body = low + _beta_quantiles(steps) * (high - low)
+    else:
+        raise ValueError(f"Sigma rule is {rule!r}, but only {', '.join(RULES)} are known.")
+    return torch.cat([body, body.new_zeros(1)])
+
+
+def build_schedule(
+    rule: str,
+    steps: int,
+    tokens: int,
+    mu_mode: str = MU_AUTO,
+    strength: float = 1.0,
+    strength_mode: str = NOISE_LEVEL,
+) -> Schedule:
+    """Sigmas of one run.
+
+    strength 1 runs everything. Below that, noise-level starts at sigma = strength and still takes all
+    `steps`; schedule keeps the last `round(steps * strength)` steps of the whole schedule (at least one), as
+    ComfyUI's SplitSigmasDenoise does: at 1 MP and 28 steps a strength of 0.3 then starts at sigma 0.77.
+    Raises ValueError for a strength outside (0, 1]: at 0 there is nothing to run.
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength is {strength}, but a schedule needs a value above 0 and up to 1.")
+    mu = compute_mu(mu_mode, tokens, steps)
+    if strength_mode == NOISE_LEVEL:
+        return Schedule(respace_sigmas(rule, native_sigmas(steps, mu, strength), mu), mu)
+    if strength_mode != SCHEDULE:
+        raise ValueError(
+            f"strength_mode is {strength_mode!r}, but only {', '.join(STRENGTH_MODES)} are known."
+        )
+    sigmas = respace_sigmas(rule, native_sigmas(steps, mu), mu)
+    kept = max(1, round(steps * strength))
+    return Schedule(sigmas[-(kept + 1) :].clone(), mu)
+
+
+def _uniform(steps: int, mu: float, high: float) -> Tensor:
+    first = unshift_sigma(high, mu)
+    # ComfyUI takes the sigma of its table's first time for a time; scaled, so that a low start stays above.
+    last = first * float(shift_time(torch.tensor(_FIRST_TABLE_TIME), mu))
+    sigmas = shift_time(torch.linspace(first, last, steps + 1), mu)
+    sigmas[0], sigmas[-1] = high, 0.0
+    return sigmas
+
+
+def _beta_quantiles(steps: int) -> Tensor:
+    from scipy.special import betaincinv  # comes with ComfyUI; needed by one rule, so not at import
+
+    return torch.from_numpy(betaincinv(0.6, 0.6, torch.linspace(1, 0, steps).double().numpy())).float()

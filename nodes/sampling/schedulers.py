@@ -1,0 +1,230 @@
+"""Runware's scheduler names, each with the ComfyUI sampler and the sigmas that stand for it on a flow model.
+
+Names and order are the API's enum (FLUX.2 [klein] 4B Base, parameter `scheduler`), so a graph can move
+between the local sampler and the remote node without losing its choice.
+
+EXACT: the same update on the same sigmas.
+CLOSEST: the same family; the details differ, mostly in how the solver counts time.
+NONE: the name makes no sense for a flow model; it stays on offer, and the report says what ran.
+
+Every pair here was run on an exact two-component flow with 1 to 50 steps and stays within the data. ComfyUI's
+`ddpm`, `res_multistep_ancestral` and the sigmas `normal` and `ddim_uniform` do not, so they are used nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any
+
+EXACT = "exact"
+CLOSEST = "closest"
+NONE = "not meaningful"
+
+DEFAULT_SCHEDULER = "Default"
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A sampler by ComfyUI's name.
+
+    `calls` 2: two model calls in every step but the last. `first_order_below`: with fewer steps than this the
+    solver has no valid step and Euler, which then gives the same result, runs instead.
+    """
+
+    sampler: str
+    note: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    calls: int = 1
+    first_order_below: int = 1
+
+    def model_calls(self, steps: int) -> int:
+        """Model calls of one picture; guidance above 1 makes each for both prompts."""
+        return steps if self.calls == 1 else 2 * steps - 1
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """One name of the enum. `note` is a sentence for the report, empty where there is nothing to say."""
+
+    name: str
+    solver: Solver
+    rule: str
+    flag: str
+    note: str
+
+    def solver_for(self, steps: int) -> Solver:
+        """The solver that can take this number of steps."""
+        return self.solver if steps >= self.solver.first_order_below else EULER
+
+
+def _solver(sampler: str, note: str = "", **settings: Any) -> Solver:
+    return Solver(sampler, note, MappingProxyType(settings.pop("options", {})), **settings)
+
+
+EULER = _solver("euler")
+DDIM = _solver("ddim", "On a flow model DDIM without added noise is Euler.")
+EULER_ANCESTRAL = _solver(
+    "euler_ancestral", "Uses the form for flow models, adding fresh noise at every step."
+)
+HEUN = _solver("heun", "Two model calls a step: twice the time of Euler.", calls=2)
+DPM_2 = _solver("dpm_2", "Two model calls a step: twice the time of Euler.", calls=2)
+DPM_2_ANCESTRAL = _solver(
+    "dpm_2_ancestral",
+    "Two model calls a step, and fresh noise at every step, in the form for flow models.",
+    calls=2,
+)
+LMS = _solver("lms", "Fourth-order Adams in sigma.")
+IPNDM = _solver("ipndm", "Fourth-order Adams-Bashforth on the velocity, without PNDM's Runge-Kutta start.")
+DEIS = _solver("deis", "Third order.")
+DPMPP_2M = _solver(
+    "dpmpp_2m", "Counts time as -log(sigma), not as the log of the flow's signal-to-noise ratio."
+)
+DPMPP_3M = _solver(
+    "dpmpp_3m_sde",
+    "The third-order solver of DPM++ 3M SDE with its added noise switched off.",
+    options={"eta": 0.0},
+)
+DPMPP_SDE = _solver("dpmpp_sde", "Two model calls a step, and fresh noise at every step.", calls=2)
+DPMPP_2M_SDE = _solver("dpmpp_2m_sde", "Adds fresh noise at every step.")
+DPMPP_3M_SDE = _solver("dpmpp_3m_sde", "Adds fresh noise at every step; give it more than 10 steps.")
+DPMPP_2S = _solver(
+    "dpmpp_2s_ancestral",
+    "Two model calls a step, its added noise switched off.",
+    options={"eta": 0.0},
+    calls=2,
+)
+UNIPC = _solver(
+    "uni_pc_bh2", "Third order where the steps allow it; ends at sigma 0.001.", first_order_below=2
+)
+LCM = _solver("lcm")
+
+
+def _row(
+    name: str, solver: Solver, rule: str = "native", flag: str = CLOSEST, note: str | None = None
+) -> Scheduler:
+    return Scheduler(name, solver, rule, flag, solver.note if note is None else note)
+
+
+_LCM_NOTE = (
+    "LCM is meant for a consistency-distilled model, which Klein is not; it runs, and blurs the picture."
+)
+
+_ROWS = (
+    _row("DDIM", DDIM),
+    _row("DDIMScheduler", DDIM),
+    _row(
+        "DDPMScheduler",
+        EULER_ANCESTRAL,
+        flag=NONE,
+        note="DDPM's noise does not fit a flow model; Euler ancestral in its flow form runs instead.",
+    ),
+    _row("DEISMultistepScheduler", DEIS),
+    _row("Default", EULER, flag=EXACT),
+    _row("DPM++", DPMPP_2M),
+    _row("DPM++ 2M", DPMPP_2M),
+    _row("DPM++ 2M Beta", DPMPP_2M, "beta"),
+    _row("DPM++ 2M Exponential", DPMPP_2M, "exponential"),
+    _row("DPM++ 2M Karras", DPMPP_2M, "karras"),
+    _row("DPM++ 2M SDE", DPMPP_2M_SDE),
+    _row("DPM++ 2M SDE Beta", DPMPP_2M_SDE, "beta"),
+    _row("DPM++ 2M SDE Exponential", DPMPP_2M_SDE, "exponential"),
+    _row("DPM++ 2M SDE Karras", DPMPP_2M_SDE, "karras"),
+    _row("DPM++ 2M SDE Uniform", DPMPP_2M_SDE, "uniform"),
+    _row("DPM++ 2M Uniform", DPMPP_2M, "uniform"),
+    _row("DPM++ 3M", DPMPP_3M),
+    _row("DPM++ 3M Beta", DPMPP_3M, "beta"),
+    _row("DPM++ 3M Exponential", DPMPP_3M, "exponential"),
+    _row("DPM++ 3M Karras", DPMPP_3M, "karras"),
+    _row("DPM++ 3M SDE Uniform", DPMPP_3M_SDE, "uniform"),
+    _row("DPM++ 3M Uniform", DPMPP_3M, "uniform"),
+    _row("DPM++ Beta", DPMPP_2M, "beta"),
+    _row("DPM++ Exponential", DPMPP_2M, "exponential"),
+    _row("DPM++ Karras", DPMPP_2M, "karras"),
+    _row("DPM++ SDE", DPMPP_SDE),
+    _row("DPM++ SDE Beta", DPMPP_SDE, "beta"),
+    _row("DPM++ SDE Exponential", DPMPP_SDE, "exponential"),
+    _row("DPM++ SDE Karras", DPMPP_SDE, "karras"),
+    _row("DPM++ Uniform", DPMPP_2M, "uniform"),
+    _row("DPM++ Uniform Beta", DPMPP_2M, "beta"),
+    _row("DPM++ Uniform Exponential", DPMPP_2M, "exponential"),
+    _row("DPM++ Uniform Karras", DPMPP_2M, "karras"),
+    _row(
+        "DPMSolverMultistepInverse",
+        EULER,
+        flag=NONE,
+        note="This scheduler turns a picture into noise; Euler runs instead.",
+    ),
+    _row("DPMSolverMultistepScheduler", DPMPP_2M),
+    _row("DPMSolverSinglestepScheduler", DPMPP_2S),
+    _row(
+        "EDMDPMSolverMultistepScheduler",
+        DPMPP_2M,
+        flag=NONE,
+        note="EDM's scaling does not fit a flow model; DPM++ 2M on the native sigmas runs instead.",
+    ),
+    _row(
+        "EDMEulerScheduler",
+        EULER,
+        flag=NONE,
+        note="EDM's scaling does not fit a flow model; Euler on the native sigmas runs instead.",
+    ),
+    _row("Euler", EULER, flag=EXACT),
+    _row("Euler a", EULER_ANCESTRAL),
+    _row("Euler Beta", EULER, "beta"),
+    _row("Euler DiscreteScheduler", EULER, flag=EXACT),
+    _row("Euler Exponential", EULER, "exponential"),
+    _row("Euler Karras", EULER, "karras"),
+    _row("EulerAncestralDiscreteScheduler", EULER_ANCESTRAL),
+    _row("FlowMatchEulerDiscreteScheduler", EULER, flag=EXACT),
+    _row("Heun", HEUN),
+    _row("HeunDiscreteScheduler", HEUN),
+    _row("Heun Karras", HEUN, "karras"),
+    _row("IPNDMScheduler", IPNDM),
+    _row("IPNDM Uniform", IPNDM, "uniform"),
+    _row("IPNDM Uniform Beta", IPNDM, "beta"),
+    _row("IPNDM Uniform Exponential", IPNDM, "exponential"),
+    _row("IPNDM Uniform Karras", IPNDM, "karras"),
+    _row("KDPM2AncestralDiscreteScheduler", DPM_2_ANCESTRAL),
+    _row("KDPM2DiscreteScheduler", DPM_2),
+    _row("LCM", LCM, flag=NONE, note=_LCM_NOTE),
+    _row("LCMScheduler", LCM, flag=NONE, note=_LCM_NOTE),
+    _row("LMS", LMS),
+    _row("LMSDiscreteScheduler", LMS),
+    _row("LMS Karras", LMS, "karras"),
+    _row("PNDMScheduler", IPNDM),
+    _row(
+        "TCDScheduler",
+        EULER,
+        flag=NONE,
+        note="TCD is meant for a TCD-distilled model, which Klein is not; Euler runs instead.",
+    ),
+    _row("UniPC", UNIPC),
+    _row("UniPC 2M", UNIPC),
+    _row("UniPC 2M Karras", UNIPC, "karras"),
+    _row("UniPC 2M Uniform", UNIPC, "uniform"),
+    _row("UniPC 3M", UNIPC),
+    _row("UniPC 3M Karras", UNIPC, "karras"),
+    _row("UniPC 3M Uniform", UNIPC, "uniform"),
+    _row("UniPC Karras", UNIPC, "karras"),
+    _row("UniPC Uniform", UNIPC, "uniform"),
+    _row("UniPC Uniform Beta", UNIPC, "beta"),
+    _row("UniPC Uniform Exponential", UNIPC, "exponential"),
+    _row("UniPC Uniform Karras", UNIPC, "karras"),
+)
+
+SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType({row.name: row for row in _ROWS})
+SCHEDULER_NAMES = tuple(SCHEDULERS)
+
+
+def find_scheduler(name: str) -> Scheduler:
+    """The entry of an API name. Raises ValueError with the nearest known names."""
+    if name in SCHEDULERS:
+        return SCHEDULERS[name]
+    near = get_close_matches(name, SCHEDULER_NAMES, n=3, cutoff=0.4)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise ValueError(
+        f"scheduler is {name!r}, which is not a known name.{hint} Use {DEFAULT_SCHEDULER} when unsure."
+    )
