@@ -11,6 +11,7 @@ Use one of them in a test, never both: each alias has its own copy of every clas
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import types
 from collections.abc import Iterator
@@ -67,6 +68,11 @@ def comfy_server(comfy_environment: Environment, artifacts: Path) -> Iterator[Se
     with Server(comfy_environment, log=artifacts / "server.log", device="cpu") as server:
         server.start()
         yield server
+
+
+def pytest_configure() -> None:
+    """A polite kill ends the tests as Ctrl-C does, so that fixtures stop the servers they started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

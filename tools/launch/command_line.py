@@ -30,6 +30,10 @@ python3 run.py bench NAME          one benchmark of tools/bench; --json FILE wri
 """
 
 
+class Terminated(KeyboardInterrupt):
+    """Somebody asked this process alone to end (SIGTERM); Ctrl-C reaches its children as well."""
+
+
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code; a foreseeable failure ends in a sentence."""
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -45,7 +49,7 @@ def main(arguments: list[str]) -> int:
         print(f"\nThere is no command {command!r}.", file=sys.stderr)
         return 2
     # A polite kill must end the server that was started, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         return commands[command](comfyui, rest)
     except LaunchError as error:
@@ -135,9 +139,10 @@ def _run_child(command: list[str], variables: dict[str, str]) -> int:
     child = subprocess.Popen(command, cwd=ROOT, env=variables)
     try:
         return child.wait()
-    except KeyboardInterrupt:
-        # After Ctrl-C the child has the signal already; after a kill of run.py alone it has not.
-        child.send_signal(signal.SIGINT if os.name != "nt" else signal.CTRL_C_EVENT)
+    except KeyboardInterrupt as interrupt:
+        # After Ctrl-C the child has had the signal too; a second one would break into its tidying up.
+        if isinstance(interrupt, Terminated):
+            child.terminate()
         try:
             child.wait(60)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -159,5 +164,5 @@ def _data_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "kleinod"
 
 
-def _raise_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _raise_terminated(number: int, frame: object) -> None:
+    raise Terminated
