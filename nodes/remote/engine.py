@@ -376,7 +376,7 @@ class Engine:
 
 def _pending(job: Job, words: str) -> StillRunning:
     return StillRunning(
-        f"{words} (job {job.id}). Nothing is lost: queue again and the job is picked up without paying twice, "
+        f"{words} (job {job.id}). Nothing is lost: queue again and the job is picked up and not paid twice, "
         "or fetch it later with Klein Recover Job."
     )
 

@@ -16,6 +16,7 @@ from kleinod_pure.remote.ledger import make_task_uuid
 from kleinod_pure.remote.orders import Place, order_bfl, order_runware
 from kleinod_pure.remote.runware import RunwareOptions, RunwareRequest
 from kleinod_pure.wires import Acceleration
+
 from tests.emulator.runware import UUID4, Refusal, check
 
 TASK = "4d3a4156-5e5e-45db-b73c-a3200a7446ed"
@@ -54,35 +55,78 @@ class Pictures:
 
 def test_a_plain_request_is_minimal() -> None:
     assert RunwareRequest("a fox", seed=7).to_task() == {
-        "taskType": "imageInference", "model": "runware:400@5", "positivePrompt": "a fox", "width": 1024,
-        "height": 1024, "steps": 28, "CFGScale": 3.5, "seed": 7, "outputFormat": "PNG", "deliveryMethod": "
-                                                                                        ""async",
-        "includeCost": True, "acceleration": "high",
-    }  # fmt: skip
+        "taskType": "imageInference",
+        "model": "runware:400@5",
+        "positivePrompt": "a fox",
+        "width": 1024,
+        "height": 1024,
+        "steps": 28,
+        "CFGScale": 3.5,
+        "seed": 7,
+        "outputFormat": "PNG",
+        "deliveryMethod": "async",
+        "includeCost": True,
+        "acceleration": "high",
+    }
 
 
 def test_a_full_request_carries_every_field_of_the_document() -> None:
     order = order_runware(
         Place(),
         {
-            "positive_prompt": "a fox", "negative_prompt": "blur", "width": 640, "height": 512, "steps": 32,
-            "cfg_scale": 4.0, "seed": 5, "number_results": 2, "scheduler": "Euler", "true_cfg_scale": 4.0,
-            "output_format": "JPG", "output_quality": 90, "check_content": True, "safety_mode": "fast", "ttl": 60,
+            "positive_prompt": "a fox",
+            "negative_prompt": "blur",
+            "width": 640,
+            "height": 512,
+            "steps": 32,
+            "cfg_scale": 4.0,
+            "seed": 5,
+            "number_results": 2,
+            "scheduler": "Euler",
+            "true_cfg_scale": 4.0,
+            "output_format": "JPG",
+            "output_quality": 90,
+            "check_content": True,
+            "safety_mode": "fast",
+            "ttl": 60,
             "delivery_method": "sync",
         },
-        acceleration=Acceleration(fb_cache=True, cache_start_step=2, cache_end_step=30), loras=LoraRows(),
-        face_refinement=Faces(), references=Pictures((np.zeros((1, 32, 48, 3), np.float32),)),
+        acceleration=Acceleration(fb_cache=True, cache_start_step=2, cache_end_step=30),
+        loras=LoraRows(),
+        face_refinement=Faces(),
+        references=Pictures((np.zeros((1, 32, 48, 3), np.float32),)),
         options=RunwareOptions(webhook_url="https://a.example/x", upload_endpoint="https://b.example/y"),
-        pictures=np.ones((2, 16, 16, 3), np.float32), take=3,
-    )  # fmt: skip
+        pictures=np.ones((2, 16, 16, 3), np.float32),
+        take=3,
+    )
     task = order.claim.body
     assert set(task) == {
-        "taskType", "model", "positivePrompt", "negativePrompt", "width", "height", "steps", "CFGScale", "
-                                                                                             ""seed",
-        "numberResults", "scheduler", "settings", "outputFormat", "outputQuality", "safety", "ttl", "includeCost",
-        "deliveryMethod", "acceleration", "acceleratorOptions", "lora", "inputs", "advancedFeatures", "webhookURL",
+        "taskType",
+        "model",
+        "positivePrompt",
+        "negativePrompt",
+        "width",
+        "height",
+        "steps",
+        "CFGScale",
+        "seed",
+        "numberResults",
+        "scheduler",
+        "settings",
+        "outputFormat",
+        "outputQuality",
+        "safety",
+        "ttl",
+        "includeCost",
+        "deliveryMethod",
+        "acceleration",
+        "acceleratorOptions",
+        "lora",
+        "inputs",
+        "advancedFeatures",
+        "webhookURL",
         "uploadEndpoint",
-    }  # fmt: skip
+    }
     assert len(task["inputs"]["referenceImages"]) == 3
     assert task["advancedFeatures"]["ultralytics"]["maskBlur"] == 5
     assert task["acceleratorOptions"]["fbCache"] is True
@@ -93,35 +137,70 @@ def test_a_full_request_carries_every_field_of_the_document() -> None:
 
 
 @given(
-    st.integers(8, 128), st.integers(8, 128), st.integers(1, 50), st.floats(1, 20), st.integers(0, 2**32 - 1),
-    st.integers(1, 20), st.sampled_from(runware.SCHEDULERS), st.sampled_from(runware.OUTPUT_FORMATS),
-    st.sampled_from(runware.OUTPUT_TYPES), st.integers(20, 99), st.sampled_from([0, 60, 86400]),
-)  # fmt: skip
+    st.integers(8, 128),
+    st.integers(8, 128),
+    st.integers(1, 50),
+    st.floats(1, 20),
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 20),
+    st.sampled_from(runware.SCHEDULERS),
+    st.sampled_from(runware.OUTPUT_FORMATS),
+    st.sampled_from(runware.OUTPUT_TYPES),
+    st.integers(20, 99),
+    st.sampled_from([0, 60, 86400]),
+)
 @settings(max_examples=60, deadline=None)
 def test_whatever_we_accept_the_document_accepts(
     w, h, steps, cfg, seed, count, scheduler, form, kind, quality, ttl
 ):
     request = RunwareRequest(
-        "x", width=w * 16, height=h * 16, steps=steps, cfg_scale=cfg, seed=seed, number_results=count,
-        scheduler=scheduler, output_format=form, output_quality=quality, ttl=ttl if kind == "URL" else 0,
+        "x",
+        width=w * 16,
+        height=h * 16,
+        steps=steps,
+        cfg_scale=cfg,
+        seed=seed,
+        number_results=count,
+        scheduler=scheduler,
+        output_format=form,
+        output_quality=quality,
+        ttl=ttl if kind == "URL" else 0,
         options=RunwareOptions(output_type=kind),
-    )  # fmt: skip
+    )
     check(request.to_task() | {"taskUUID": TASK})
 
 
-@pytest.mark.parametrize(("fields", "named"), [
-    ({"width": 1000}, "width must be a multiple of 16; 1000 is not, 992 is"), ({"height": 64}, "height must "
-                                                                                               "be from 128"),
-    ({"steps": 51}, "steps"), ({"cfg_scale": 0.5}, "cfg_scale"), ({"seed": 2**32}, "seed"),
-    ({"number_results": 21}, "number_results"), ({"output_quality": 19}, "output_quality"), ({"ttl": 30}, "ttl"),
-    ({"true_cfg_scale": 0.5}, "true_cfg_scale"), ({"scheduler": "Foo"}, "scheduler"), ({"model": "klein"}, "model"),
-    ({"positive_prompt": " "}, "positive_prompt is empty"), ({"positive_prompt": "x" * 10001}, "10001 characters"),
-    ({"negative_prompt": "x" * 10001}, "negative_prompt"), ({"references": ["x"] * 5}, "holds 5 images"),
-    ({"loras": [{"model": "", "weight": 1}]}, "without an AIR id"), ({"loras": [{"model": "a:b@c", "weight": 5}]}, "weight of LoRA"),
-    ({"ttl": 90, "options": RunwareOptions(output_type="dataURI")}, "output_type"),
-    ({"steps": 10, "accelerator": Acceleration(fb_cache=True, cache_end_step=12).to_runware()}, "cacheEndStep"),
-    ({"steps": 10, "accelerator": Acceleration(fb_cache=True, cache_start_step=10).to_runware()}, "cacheStartStep"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"width": 1000}, "width must be a multiple of 16; 1000 is not, 992 is"),
+        ({"height": 64}, "height must be from 128"),
+        ({"steps": 51}, "steps"),
+        ({"cfg_scale": 0.5}, "cfg_scale"),
+        ({"seed": 2**32}, "seed"),
+        ({"number_results": 21}, "number_results"),
+        ({"output_quality": 19}, "output_quality"),
+        ({"ttl": 30}, "ttl"),
+        ({"true_cfg_scale": 0.5}, "true_cfg_scale"),
+        ({"scheduler": "Foo"}, "scheduler"),
+        ({"model": "klein"}, "model"),
+        ({"positive_prompt": " "}, "positive_prompt is empty"),
+        ({"positive_prompt": "x" * 10001}, "10001 characters"),
+        ({"negative_prompt": "x" * 10001}, "negative_prompt"),
+        ({"references": ["x"] * 5}, "holds 5 images"),
+        ({"loras": [{"model": "", "weight": 1}]}, "without an AIR id"),
+        ({"loras": [{"model": "a:b@c", "weight": 5}]}, "weight of LoRA"),
+        ({"ttl": 90, "options": RunwareOptions(output_type="dataURI")}, "output_type"),
+        (
+            {"steps": 10, "accelerator": Acceleration(fb_cache=True, cache_end_step=12).to_runware()},
+            "cacheEndStep",
+        ),
+        (
+            {"steps": 10, "accelerator": Acceleration(fb_cache=True, cache_start_step=10).to_runware()},
+            "cacheStartStep",
+        ),
+    ],
+)
 def test_what_the_document_refuses_is_refused_before_money_is_spent(fields, named) -> None:
     with pytest.raises(ValueError, match=named):
         RunwareRequest(**{"positive_prompt": "a fox"} | fields)
@@ -181,11 +260,17 @@ def test_answers_with_results_errors_and_repetitions() -> None:
         "cost": 0.0019,
     }
     body = {
-        "data": [item, item, {"taskUUID": "someone else's", "imageUUID": "b"}, {"taskUUID": TASK, "status": "processing",
-                                                                              "progress": 40}],
-        "errors": [{"code": "inferenceError", "message": "no", "taskUUID": TASK}, {"code": "x", "taskUUID": "
-                                                                                                ""other"}],
-    }  # fmt: skip
+        "data": [
+            item,
+            item,
+            {"taskUUID": "someone else's", "imageUUID": "b"},
+            {"taskUUID": TASK, "status": "processing", "progress": 40},
+        ],
+        "errors": [
+            {"code": "inferenceError", "message": "no", "taskUUID": TASK},
+            {"code": "x", "taskUUID": "other"},
+        ],
+    }
     report = runware.read_report(body, TASK)
     assert [r.item_id for r in report.results] == ["a"]
     assert [f.message for f in report.failures] == ["no"]
@@ -203,13 +288,27 @@ def test_answers_with_results_errors_and_repetitions() -> None:
         assert runware.read_report(nonsense, TASK).results == ()
 
 
-@pytest.mark.parametrize(("status", "code", "kind"), [
-    (400, "conflictTaskUUID", "conflict"), (402, "", "balance"), (400, "insufficientCredits", "balance"),
-    (401, "", "key"), (400, "invalidApiKey", "key"), (403, "", "permission"), (429, "", "busy"), (503, "", "busy"),
-    (200, "noAvailableServer", "busy"), (200, "contentPolicyViolation", "moderated"), (400, "unsupportedParameter", "invalid"),
-    (400, "invalidWidth", "invalid"), (404, "", "gone"), (200, "providerContentPolicyViolation", "moderated"),
-    (400, "rateLimitExceeded", "busy"), (400, "invalidPositivePrompt", "invalid"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "conflictTaskUUID", "conflict"),
+        (402, "", "balance"),
+        (400, "insufficientCredits", "balance"),
+        (401, "", "key"),
+        (400, "invalidApiKey", "key"),
+        (403, "", "permission"),
+        (429, "", "busy"),
+        (503, "", "busy"),
+        (200, "noAvailableServer", "busy"),
+        (200, "contentPolicyViolation", "moderated"),
+        (400, "unsupportedParameter", "invalid"),
+        (400, "invalidWidth", "invalid"),
+        (404, "", "gone"),
+        (200, "providerContentPolicyViolation", "moderated"),
+        (400, "rateLimitExceeded", "busy"),
+        (400, "invalidPositivePrompt", "invalid"),
+    ],
+)
 def test_errors_are_sorted_by_family(status, code, kind) -> None:
     assert runware.classify(status, code) == kind
 
@@ -249,20 +348,34 @@ def test_bfl_sends_only_what_is_set() -> None:
     }
 
 
-@pytest.mark.parametrize(("fields", "named"), [
-    ({"width": 48}, "width"), ({"width": 100}, "multiple of 16"), ({"width": 4096, "height": 4096}, "4 megapixels"),
-    ({"safety_tolerance": 6}, "safety_tolerance"), ({"prompt": ""}, "prompt"), ({"images": ["x"] * 5}, "at most 4"),
-    ({"seed": -1}, "seed"), ({"webhook_url": "http://x"}, "webhook_url"), ({"endpoint": "flux-dev"}, "endpoint"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"width": 48}, "width"),
+        ({"width": 100}, "multiple of 16"),
+        ({"width": 4096, "height": 4096}, "4 megapixels"),
+        ({"safety_tolerance": 6}, "safety_tolerance"),
+        ({"prompt": ""}, "prompt"),
+        ({"images": ["x"] * 5}, "at most 4"),
+        ({"seed": -1}, "seed"),
+        ({"webhook_url": "http://x"}, "webhook_url"),
+        ({"endpoint": "flux-dev"}, "endpoint"),
+    ],
+)
 def test_bfl_rules_are_checked_first(fields, named) -> None:
     with pytest.raises(ValueError, match=named):
         BflRequest(**{"prompt": "a fox"} | fields)
 
 
-@pytest.mark.parametrize(("body", "words"), [
-    ({"detail": "Not authenticated"}, "Not authenticated"), ({"message": "no", "retry_after": 3}, "no"),
-    ({"detail": [{"loc": ["body", "width"], "msg": "too small", "type": "x"}]}, "width: too small"), (None, "text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"detail": "Not authenticated"}, "Not authenticated"),
+        ({"message": "no", "retry_after": 3}, "no"),
+        ({"detail": [{"loc": ["body", "width"], "msg": "too small", "type": "x"}]}, "width: too small"),
+        (None, "text"),
+    ],
+)
 def test_bfl_errors_in_every_shape(body, words) -> None:
     assert bfl.read_error(body, "text") == words
 

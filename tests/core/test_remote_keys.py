@@ -109,20 +109,40 @@ def test_long_base64_is_cut_and_plain_words_stay() -> None:
     assert redact("The width must be a multiple of 16.") == "The width must be a multiple of 16."
 
 
-@pytest.mark.parametrize("url", [
-    "https://api.bfl.ai/v1/x", "https://api.eu.bfl.ai/v1", "https://api.us1.bfl.ai/", "https://api.eu4.bfl.ai:443/x",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.bfl.ai/v1/x",
+        "https://api.eu.bfl.ai/v1",
+        "https://api.us1.bfl.ai/",
+        "https://api.eu4.bfl.ai:443/x",
+    ],
+)
 def test_bfl_hosts_that_may_see_the_key(url) -> None:
     assert BFL.check_key_url(url) == url
 
 
-@pytest.mark.parametrize("url", [
-    "http://api.bfl.ai/v1", "https://api.bfl.ai:8443/", "https://user@api.bfl.ai/", "https://api.bfl.ai.evil.com/",
-    "https://evil.com/api.bfl.ai", "https://apixbfl.ai/", "https://api.bfl.ai@evil.com/", "https://127.0.0.1/",
-    "https://API.BFL.AI.evil.com", "ftp://api.bfl.ai/", "https://delivery-eu.bfl.ai/x", "https://[::1]/", "
-                                                                                        ""https://api.bfl.ai:99999/",
-    "https://im.runware.ai/x", "//api.bfl.ai/x", "https://api.evil.bfl.ai.co/",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.bfl.ai/v1",
+        "https://api.bfl.ai:8443/",
+        "https://user@api.bfl.ai/",
+        "https://api.bfl.ai.evil.com/",
+        "https://evil.com/api.bfl.ai",
+        "https://apixbfl.ai/",
+        "https://api.bfl.ai@evil.com/",
+        "https://127.0.0.1/",
+        "https://API.BFL.AI.evil.com",
+        "ftp://api.bfl.ai/",
+        "https://delivery-eu.bfl.ai/x",
+        "https://[::1]/",
+        "https://api.bfl.ai:99999/",
+        "https://im.runware.ai/x",
+        "//api.bfl.ai/x",
+        "https://api.evil.bfl.ai.co/",
+    ],
+)
 def test_hosts_that_may_not(url) -> None:
     with pytest.raises(Unsafe):
         BFL.check_key_url(url)
@@ -130,20 +150,32 @@ def test_hosts_that_may_not(url) -> None:
         RUNWARE.check_key_url(url)
 
 
-@pytest.mark.parametrize(("service", "url"), [
-    (RUNWARE, "https://im.runware.ai/image/os/a14d18/ws/2/ii/x.jpg"), (RUNWARE, "https://vm.runware.ai/x"),
-    (BFL, "https://delivery-eu1.bfl.ai/results/x.png?sig=a"), (BFL, "https://bfldeliverysc.blob.core.windows.net/x?se=1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("service", "url"),
+    [
+        (RUNWARE, "https://im.runware.ai/image/os/a14d18/ws/2/ii/x.jpg"),
+        (RUNWARE, "https://vm.runware.ai/x"),
+        (BFL, "https://delivery-eu1.bfl.ai/results/x.png?sig=a"),
+        (BFL, "https://bfldeliverysc.blob.core.windows.net/x?se=1"),
+    ],
+)
 def test_hosts_pictures_come_from(service, url) -> None:
     assert service.check_picture_url(url) == url
     with pytest.raises(Unsafe):
         service.check_key_url(url)
 
 
-@pytest.mark.parametrize("url", [
-    "https://evil.blob.core.windows.net/x", "https://im.runware.ai.evil.com/x", "http://im.runware.ai/x",
-    "https://169.254.169.254/latest", "https://api.runware.ai.evil/x", "file:///etc/passwd",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.blob.core.windows.net/x",
+        "https://im.runware.ai.evil.com/x",
+        "http://im.runware.ai/x",
+        "https://169.254.169.254/latest",
+        "https://api.runware.ai.evil/x",
+        "file:///etc/passwd",
+    ],
+)
 def test_hosts_pictures_do_not_come_from(url) -> None:
     for service in (RUNWARE, BFL):
         with pytest.raises(Unsafe):
