@@ -115,7 +115,7 @@ class Engine:
                 ticket.flight = flight
                 if not ticket.left:
                     flight.board()
-        flight.on_done(lambda: ticket.settle(flight.outcome, flight.error))
+        flight.on_done(lambda: ticket.settle(flight.outcome_for(mine), flight.error))
         if not mine:
             return
         outcome, error = None, None
@@ -376,7 +376,8 @@ class Engine:
 
 def _pending(job: Job, words: str) -> StillRunning:
     return StillRunning(
-        f"{words} (job {job.id}). Nothing is lost: queue again and the job is picked up and not paid twice, "
+        f"{words} (job {job.id}). Nothing is lost: queue again and the job is picked up without a second "
+        f"bill, "
         "or fetch it later with Klein Recover Job."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -81,6 +81,10 @@ class Flight:
 
     def is_wanted(self) -> bool:
         return self._riders > 0
+
+    def outcome_for(self, leader: bool) -> Outcome | None:
+        """The outcome as the one who paid sees it, or as one who came along does."""
+        return self.outcome if leader or self.outcome is None else replace(self.outcome, paid_now=False)
 
     def on_done(self, callback: Callable[[], None]) -> None:
         with self._lock:

@@ -44,11 +44,21 @@ def test_runware_sdk_by_rest_and_websocket(sdk_findings) -> None:
 def test_our_requests_use_only_fields_and_names_the_sdk_knows(sdk_findings) -> None:
     fields = sdk_findings["fields"]
     full = runware.RunwareRequest(
-        "a fox", "blur", 512, 512, number_results=2, scheduler="Euler", output_format="JPG", check_content=True, ttl=60,
-        references=["data:,"], loras=[{"model": "a:b@c", "weight": 1}], ultralytics={"steps": 20},
+        "a fox",
+        "blur",
+        512,
+        512,
+        number_results=2,
+        scheduler="Euler",
+        output_format="JPG",
+        check_content=True,
+        ttl=60,
+        references=["data:,"],
+        loras=[{"model": "a:b@c", "weight": 1}],
+        ultralytics={"steps": 20},
         accelerator={"acceleration": "low", "acceleratorOptions": {"fbCache": True}},
         options=runware.RunwareOptions(webhook_url="https://a.example", upload_endpoint="https://b.example"),
-    ).to_task()  # fmt: skip
+    ).to_task()
     assert set(full) - set(fields) == set()
     assert set(runware.SCHEDULERS) == set(fields["scheduler"])
     assert set(runware.OUTPUT_TYPES) == set(fields["outputType"])

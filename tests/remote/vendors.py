@@ -15,7 +15,9 @@ CLIENTS = Path(__file__).with_name("clients")
 
 
 def prepare(name: str) -> Path:
-    """The Python that has `tests/requirements-<name>.txt` installed. Needs the network the first time only."""
+    """The Python that has `tests/requirements-<name>.txt` installed. Needs the network the first time
+    only.
+    """
     requirements = ROOT / "tests" / f"requirements-{name}.txt"
     folder = ROOT / ".runtime" / "clients" / name
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
