@@ -58,9 +58,7 @@ class Report:
         if self.schedule is not None:
             lines.append(("time", self._time()))
         lines += self.extra
-        if self.schedule is not None and self.solver is not None and self.request.recipe.note:
-            lines.append(("note", self.request.recipe.note))
-        lines += [("note", text) for text in self.notes]
+        lines += [("note", text) for text in (*self._scheduler_notes(), *self.notes)]
         lines += [("warning", text) for text in self.warnings]
         return "\n".join(f"{title:<11}{text}" for title, text in lines)
 
@@ -79,6 +77,14 @@ class Report:
         if self.from_picture and schedule.mu is not None:
             lines.append(("strength", self._strength(schedule)))
         return lines
+
+    def _scheduler_notes(self) -> list[str]:
+        recipe = self.request.recipe
+        if self.solver is None:
+            return []
+        if self.solver is not recipe.solver:
+            return [f"{recipe.solver.sampler} cannot take so few steps; {self.solver.sampler} ran instead."]
+        return [recipe.note] if recipe.note else []
 
     def _calls(self, schedule: Schedule) -> str:
         if self.solver is None:

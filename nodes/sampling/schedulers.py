@@ -14,7 +14,7 @@ Every pair here was run on an exact two-component flow with 1 to 50 steps and st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
@@ -35,8 +35,8 @@ class Solver:
     """
 
     sampler: str
-    note: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
     calls: int = 1
     first_order_below: int = 1
 
@@ -60,46 +60,42 @@ class Scheduler:
         return self.solver if steps >= self.solver.first_order_below else EULER
 
 
-def _solver(sampler: str, note: str = "", **settings: Any) -> Solver:
-    return Solver(sampler, note, MappingProxyType(settings.pop("options", {})), **settings)
-
-
-EULER = _solver("euler")
-DDIM = _solver("ddim", "On a flow model DDIM without added noise is Euler.")
-EULER_ANCESTRAL = _solver(
+EULER = Solver("euler")
+DDIM = Solver("ddim", "On a flow model DDIM without added noise is Euler.")
+EULER_ANCESTRAL = Solver(
     "euler_ancestral", "Uses the form for flow models, adding fresh noise at every step."
 )
-HEUN = _solver("heun", "Two model calls a step: twice the time of Euler.", calls=2)
-DPM_2 = _solver("dpm_2", "Two model calls a step: twice the time of Euler.", calls=2)
-DPM_2_ANCESTRAL = _solver(
+HEUN = Solver("heun", "Two model calls a step: twice the time of Euler.", calls=2)
+DPM_2 = Solver("dpm_2", "Two model calls a step: twice the time of Euler.", calls=2)
+DPM_2_ANCESTRAL = Solver(
     "dpm_2_ancestral",
     "Two model calls a step, and fresh noise at every step, in the form for flow models.",
     calls=2,
 )
-LMS = _solver("lms", "Fourth-order Adams in sigma.")
-IPNDM = _solver("ipndm", "Fourth-order Adams-Bashforth on the velocity, without PNDM's Runge-Kutta start.")
-DEIS = _solver("deis", "Third order.")
-DPMPP_2M = _solver(
+LMS = Solver("lms", "Fourth-order Adams in sigma.")
+IPNDM = Solver("ipndm", "Fourth-order Adams-Bashforth on the velocity, without PNDM's Runge-Kutta start.")
+DEIS = Solver("deis", "Third order.")
+DPMPP_2M = Solver(
     "dpmpp_2m", "Counts time as -log(sigma), not as the log of the flow's signal-to-noise ratio."
 )
-DPMPP_3M = _solver(
+DPMPP_3M = Solver(
     "dpmpp_3m_sde",
     "The third-order solver of DPM++ 3M SDE with its added noise switched off.",
-    options={"eta": 0.0},
+    options=(("eta", 0.0),),
 )
-DPMPP_SDE = _solver("dpmpp_sde", "Two model calls a step, and fresh noise at every step.", calls=2)
-DPMPP_2M_SDE = _solver("dpmpp_2m_sde", "Adds fresh noise at every step.")
-DPMPP_3M_SDE = _solver("dpmpp_3m_sde", "Adds fresh noise at every step; give it more than 10 steps.")
-DPMPP_2S = _solver(
+DPMPP_SDE = Solver("dpmpp_sde", "Two model calls a step, and fresh noise at every step.", calls=2)
+DPMPP_2M_SDE = Solver("dpmpp_2m_sde", "Adds fresh noise at every step.")
+DPMPP_3M_SDE = Solver("dpmpp_3m_sde", "Adds fresh noise at every step; give it more than 10 steps.")
+DPMPP_2S = Solver(
     "dpmpp_2s_ancestral",
     "Two model calls a step, its added noise switched off.",
-    options={"eta": 0.0},
+    options=(("eta", 0.0),),
     calls=2,
 )
-UNIPC = _solver(
+UNIPC = Solver(
     "uni_pc_bh2", "Third order where the steps allow it; ends at sigma 0.001.", first_order_below=2
 )
-LCM = _solver("lcm")
+LCM = Solver("lcm")
 
 
 def _row(
