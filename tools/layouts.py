@@ -105,16 +105,16 @@ The **report** output of the sampler tells what really ran: connect it to *Previ
     "Klein - Image to Image": Layout(
         nodes={
             "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 240),
+            "2": (0, 390, 400, 360),
             "3": (460, 60, 380, 690),
-            "4": (0, 910, 400, 240),
-            "5": (460, 910, 380, 690),
-            "6": (900, 60, 480, 560),
-            "7": (900, 910, 480, 560),
+            "6": (920, 60, 400, 330),
+            "4": (920, 450, 400, 300),
+            "5": (1380, 60, 380, 690),
+            "7": (1820, 60, 480, 560),
         },
         groups=(
-            Group("1  A picture to start from", (-20, -20, 1420, 790)),
-            Group("2  The same picture, repainted", (-20, 830, 1420, 790), GREEN),
+            Group("1  A picture to start from", (-20, -20, 880, 790)),
+            Group("2  The same picture, repainted", (900, -20, 1420, 790), GREEN),
         ),
         notes=(
             Note(
@@ -123,10 +123,10 @@ The **report** output of the sampler tells what really ran: connect it to *Previ
                 """\
 # Image to image
 
-The upper sampler paints a picture; the lower one takes it as **image** and repaints it with another prompt.
+*First picture* paints; *Repainted picture* takes it as **image** and repaints it with another prompt.
 
-**Your own picture**: add *Load Image* and connect it to **image** of *Repainted picture*; then delete the
-upper sampler. Width and height are taken from the picture.
+**Your own picture**: add *Load Image* and connect it to **image** of *Repainted picture*; then delete
+*First picture*. Width and height are taken from the picture.
 
 **strength** is a noise level: 0 returns the picture, 0.6 keeps the composition, 0.8 keeps colours and places,
 1 keeps nothing. **strength_mode** *schedule* counts as other programs do; with FLUX.2 even 0.3 is then 77%
