@@ -1,0 +1,184 @@
+// @ts-check
+/**
+ * Settings > Kleinod: API keys and spending limits.
+ *
+ * The settings' `setter` is never called, so nothing typed here reaches comfy.settings.json, which every extension
+ * and everyone on the port can read. Keys travel once, to Kleinod's own guarded route, and never come back.
+ */
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
+
+const SERVICES = { runware: "Runware", bfl: "Black Forest Labs" };
+
+/**
+ * @param {string} route
+ * @param {string} method
+ * @param {object} [body]
+ * @returns {Promise<any>} the answer's JSON; an Error with the server's sentence otherwise
+ */
+async function call(route, method = "GET", body = undefined) {
+  const headers = { "Content-Type": "application/json", "X-Kleinod": "1" };
+  const answer = await api.fetchApi(`/kleinod/${route}`, {
+    method,
+    headers,
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  const data = await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }));
+  if (!answer.ok) throw new Error(data.error ?? `HTTP ${answer.status}`);
+  return data;
+}
+
+/**
+ * @param {string} tag
+ * @param {Record<string, any>} properties
+ * @param {Node[]} children
+ * @returns {any}
+ */
+function make(tag, properties = {}, ...children) {
+  const { style, ...rest } = properties;
+  const element = Object.assign(document.createElement(tag), rest);
+  Object.assign(element.style, style ?? {});
+  element.append(...children);
+  return element;
+}
+
+const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };
+const FIELD = {
+  padding: "4px 8px",
+  borderRadius: "6px",
+  border: "1px solid var(--border-color, #555)",
+  background: "var(--comfy-input-bg, #222)",
+  color: "var(--input-text, #ddd)",
+};
+const BUTTON = { ...FIELD, cursor: "pointer" };
+
+/**
+ * The panel of one service: profile, password field, Save / Test / Clear, one line of news.
+ * @param {string} service
+ */
+function makeKeyPanel(service) {
+  const news = make("div", { style: { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em" }, role: "status" });
+  const profile = make("input", {
+    value: "default",
+    ariaLabel: `${SERVICES[service]} profile`,
+    title: "A name for this account. Nodes carry the name, never the key.",
+    style: { ...FIELD, width: "7em" },
+  });
+  const key = make("input", {
+    type: "password",
+    autocomplete: "off",
+    placeholder: "API key",
+    ariaLabel: `${SERVICES[service]} API key`,
+    style: { ...FIELD, width: "16em" },
+  });
+  key.setAttribute("data-lpignore", "true");
+
+  /** @param {string} text @param {boolean} bad */
+  const tell = (text, bad = false) => {
+    news.textContent = text;
+    news.style.color = bad ? "var(--error-text, #f66)" : "inherit";
+  };
+  const refresh = async () => {
+    const known = await call("keys");
+    tell(describeKey(known[service]?.[profile.value.trim()]));
+  };
+  /** @param {string} label @param {() => Promise<void>} work */
+  const button = (label, work) => {
+    const element = make("button", { type: "button", textContent: label, style: BUTTON });
+    element.addEventListener("click", async () => {
+      element.disabled = true;
+      try {
+        await work();
+      } catch (error) {
+        tell(error.message, true);
+      } finally {
+        element.disabled = false;
+      }
+    });
+    return element;
+  };
+  const who = () => ({ service, profile: profile.value.trim() });
+  const save = button("Save", async () => {
+    const typed = key.value.trim();
+    key.value = "";
+    await call("keys", "POST", { ...who(), key: typed });
+    await refresh();
+  });
+  const test = button("Test", async () => {
+    tell("Asking...");
+    const found = await call("keys/test", "POST", who());
+    tell(found.message, !found.ok);
+  });
+  const clear = button("Clear", async () => {
+    await call("keys", "DELETE", who());
+    await refresh();
+  });
+  profile.addEventListener("change", () => refresh().catch((error) => tell(error.message, true)));
+  refresh().catch((error) => tell(error.message, true));
+  const row = make("div", { style: ROW }, profile, key, save, test, clear);
+  return make("div", { style: { display: "flex", flexDirection: "column", gap: "4px" } }, row, news);
+}
+
+/** Limits per run and per day, jobs at once, and what today cost. */
+function makeLimitsPanel() {
+  const news = make("div", { style: { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em" }, role: "status" });
+  const fields = {};
+  const row = make("div", { style: ROW });
+  for (const [name, label, step] of [
+    ["run_usd", "USD per run", "0.01"],
+    ["day_usd", "USD per day", "0.01"],
+    ["concurrency", "jobs at once", "1"],
+  ]) {
+    const field = make("input", { type: "number", min: "0", step, ariaLabel: label, style: { ...FIELD, width: "6em" } });
+    fields[name] = field;
+    row.append(make("label", { style: { ...ROW, flexWrap: "nowrap" } }, field, label));
+  }
+  const show = async (limits) => {
+    for (const [name, field] of Object.entries(fields)) field.value = String(limits[name]);
+    const book = await call("jobs");
+    news.textContent = describeSpending(limits, book.spent_today_usd);
+  };
+  const save = make("button", { type: "button", textContent: "Save", style: BUTTON });
+  save.addEventListener("click", async () => {
+    try {
+      const values = Object.fromEntries(Object.entries(fields).map(([name, f]) => [name, parseLimit(f.value)]));
+      await show(await call("limits", "POST", values));
+    } catch (error) {
+      news.textContent = error.message;
+    }
+  });
+  row.append(save);
+  call("limits").then(show).catch((error) => (news.textContent = error.message));
+  return make("div", { style: { display: "flex", flexDirection: "column", gap: "4px" } }, row, news);
+}
+
+app.registerExtension({
+  name: "kleinod.keys",
+  settings: [
+    {
+      id: "Kleinod.Keys.Runware",
+      category: ["Kleinod", "API keys", "Runware"],
+      name: "Runware",
+      tooltip: "Stored on this computer for ComfyUI alone. A workflow never holds a key.",
+      type: () => makeKeyPanel("runware"),
+      defaultValue: "",
+    },
+    {
+      id: "Kleinod.Keys.BFL",
+      category: ["Kleinod", "API keys", "Black Forest Labs"],
+      name: "Black Forest Labs",
+      tooltip: "Stored on this computer for ComfyUI alone. A workflow never holds a key.",
+      type: () => makeKeyPanel("bfl"),
+      defaultValue: "",
+    },
+    {
+      id: "Kleinod.Spending.Limits",
+      category: ["Kleinod", "Spending", "Limits"],
+      name: "Limits (0 = none)",
+      tooltip: "A job that would pass a limit is not sent.",
+      type: () => makeLimitsPanel(),
+      defaultValue: "",
+    },
+  ],
+});
