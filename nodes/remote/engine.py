@@ -86,6 +86,11 @@ class Engine:
             transport = self._transports.setdefault(account, Transport(service, secret, self.pace))
         return DRIVERS[service.name](transport, gate)
 
+    def forget_gates(self) -> None:
+        """Let the next jobs take up a changed limit of jobs at once."""
+        with self._lock:
+            self._gates.clear()
+
     # --- boarding -------------------------------------------------------------------------------------------
 
     def _board(self, ticket: Ticket, prepare: Callable[[], Order]) -> None:
@@ -201,13 +206,7 @@ class Engine:
             raise
         except StillRunning as error:
             raise _pending(job, str(error)) from None
-        job = self.ledger.update(
-            job.id,
-            state=ACCEPTED,
-            vendor_id=submission.vendor_id,
-            polling_url=submission.polling_url,
-            cost_usd=submission.cost_usd,
-        )
+        job = self.ledger.accept(job.id, submission.vendor_id, submission.polling_url, submission.cost_usd)
         logger.info("%s accepted job %s.", claim.service, job.vendor_id)
         if submission.report is not None:
             return self._absorb(job, submission.report, driver, patience, flight)[0]

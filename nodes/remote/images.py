@@ -60,7 +60,8 @@ def _to_array(picture: Image.Image) -> np.ndarray:
     if picture.mode.startswith("I"):
         grey = np.asarray(picture).astype(np.float32) / 65535
         return np.repeat(grey[..., None], 3, axis=2)
-    return np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+    bytes_ = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return np.divide(bytes_, np.float32(255), dtype=np.float32)
 
 
 def split_frames(images: Any) -> list[np.ndarray]:

@@ -56,7 +56,7 @@ def deliver(outcome: Outcome, policy: str, size: tuple[int, int] = (0, 0)) -> De
 
 def stack(pixels: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     """One batch if all sizes agree, else each picture on its own: nothing is cropped or stretched."""
-    if len({p.shape for p in pixels}) == 1:
+    if len(pixels) > 1 and len({p.shape for p in pixels}) == 1:
         return (np.stack(pixels),)
     return tuple(p[None] for p in pixels)
 

@@ -70,9 +70,15 @@ def add_routes(
     table.delete("/kleinod/keys")(guarded(lambda body: clear_key(find_engine(), body)))
     table.post("/kleinod/keys/test")(guarded(lambda body: test_key(find_engine(), body)))
     table.get("/kleinod/limits")(read_only(lambda request: asdict(read_limits(folder()))))
-    table.post("/kleinod/limits")(guarded(lambda body: asdict(write_limits(folder(), body))))
+    table.post("/kleinod/limits")(guarded(lambda body: change_limits(find_engine(), folder(), body)))
     table.get("/kleinod/jobs")(read_only(lambda request: list_jobs(find_engine())))
     table.get("/kleinod/jobs/choices")(read_only(lambda request: list_choices(find_engine())))
+
+
+def change_limits(engine: Engine, folder: Path, body: dict[str, Any]) -> dict[str, Any]:
+    limits = write_limits(folder, body)
+    engine.forget_gates()
+    return asdict(limits)
 
 
 def save_key(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,8 @@ async def wait_for(ticket: Ticket, node_id: str | None) -> Outcome:
             if words != shown:
                 shown = words
                 show(words, node_id)
-                await ComfyAPI().execution.set_progress(ticket.status.progress, 1.0, node_id)
+                if node_id:
+                    await ComfyAPI().execution.set_progress(ticket.status.progress, 1.0, node_id)
             try:
                 await asyncio.wait_for(landed.wait(), _GLANCE_SECONDS)
             except asyncio.TimeoutError:
