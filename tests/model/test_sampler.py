@@ -1,0 +1,334 @@
+"""What Klein Sampler does with its inputs: starts, strengths, progress, interrupts, refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.utils
+import pytest
+import torch
+from kleinod.nodes.sampling.engine import Pictures, sample_pictures
+from kleinod.nodes.sampling.nodes import KleinodSampler
+from kleinod.nodes.sampling.request import SamplingRequest
+
+from tests.model.tiny_klein import load_tiny_model, random_conditioning, tiny_vae
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, Any]:
+    return {
+        "model": load_tiny_model(),
+        "positive": random_conditioning(1),
+        "negative": random_conditioning(2),
+        "vae": tiny_vae(),
+    }
+
+
+def make(parts: dict[str, Any], /, **settings: Any) -> Pictures:
+    extras = {key: settings.pop(key) for key in ("latent", "image", "sampler", "sigmas") if key in settings}
+    asked = SamplingRequest(**{"width": 128, "height": 128, "steps": 2, "seed": 7, **settings})
+    return sample_pictures(request=asked, **parts, **extras)
+
+
+def picture(height: int, width: int, batch: int = 1, channels: int = 3) -> torch.Tensor:
+    return torch.rand(batch, height, width, channels, generator=torch.Generator().manual_seed(3))
+
+
+class Watched:
+    """A clone of a model that records the batch of every call of the network and may act in it."""
+
+    def __init__(self, model: Any, act: Any = None) -> None:
+        self.model = model.clone()
+        self.batches: list[int] = []
+        self.act = act
+        self.model.set_model_unet_function_wrapper(self._call)
+
+    def _call(self, apply: Any, args: dict[str, Any]) -> torch.Tensor:
+        self.batches.append(len(args["cond_or_uncond"]))
+        if self.act is not None:
+            self.act(len(self.batches))
+        return apply(args["input"], args["timestep"], **args["c"])
+
+
+# --- passes and guidance
+
+
+def test_guidance_1_runs_no_negative_pass(parts: dict[str, Any]) -> None:
+    watched = Watched(parts["model"])
+    one = make({**parts, "model": watched.model}, guidance=1.0, steps=3)
+    assert sum(watched.batches) == 3
+    other = make({**parts, "model": watched.model, "negative": random_conditioning(9)}, guidance=1.0, steps=3)
+    assert torch.equal(one.image, other.image)
+
+
+def test_guidance_above_1_runs_both(parts: dict[str, Any]) -> None:
+    watched = Watched(parts["model"])
+    make({**parts, "model": watched.model}, guidance=4.0, steps=3)
+    assert sum(watched.batches) == 6
+
+
+def test_the_given_model_is_left_as_it_was(parts: dict[str, Any]) -> None:
+    model = parts["model"]
+    before = model.model_options["transformer_options"].copy(), model.patches_uuid
+    make(parts)
+    assert (model.model_options["transformer_options"], model.patches_uuid) == before
+
+
+# --- starting from something
+
+
+def test_sizes_come_from_the_image(parts: dict[str, Any]) -> None:
+    made = make(parts, image=picture(150, 170), width=512, height=512)
+    assert made.image.shape == (1, 144, 160, 3)
+    assert made.latent["samples"].shape == (1, 128, 9, 10)
+    text = made.report.text()
+    assert "Size 160x144 is the image's; width and height are not used." in text
+    assert "The image of 170x150 was cut at its edges to 160x144" in text
+
+
+def test_the_middle_of_the_image_is_kept(parts: dict[str, Any]) -> None:
+    image = picture(130, 143)
+    made = make(parts, image=image, strength=0.0)
+    assert torch.equal(made.image, image[:, 1:129, 7:135])
+
+
+def test_alpha_is_left_out(parts: dict[str, Any]) -> None:
+    image = picture(128, 128, channels=4)
+    made = make(parts, image=image, strength=0.4)
+    assert torch.equal(made.image, make(parts, image=image[..., :3], strength=0.4).image)
+
+
+def test_small_and_large_images_are_brought_into_range(parts: dict[str, Any]) -> None:
+    assert make(parts, image=picture(64, 96), strength=0.0).image.shape == (1, 128, 192, 3)
+    large = make(parts, image=picture(130, 2080), strength=0.0)
+    assert large.image.shape == (1, 128, 2048, 3)
+    assert "was scaled to 2048x128." in large.report.text()
+
+
+@pytest.mark.parametrize("mode", ["noise-level", "schedule"])
+def test_more_strength_moves_further_from_the_picture(parts: dict[str, Any], mode: str) -> None:
+    start = make(parts).latent["samples"]
+    settings = {"strength_mode": mode, "steps": 5, "seed": 1, "guidance": 1.0}
+    moved = [
+        make(parts, latent={"samples": start}, strength=strength, **settings).latent["samples"]
+        for strength in (0.2, 0.6, 1.0)
+    ]
+    far = [float((samples - start).abs().mean()) for samples in moved]
+    assert far == sorted(set(far))
+
+
+def test_full_strength_forgets_the_picture(parts: dict[str, Any]) -> None:
+    """At sigma 1 nothing of the start is left in the mixture."""
+    from_picture = make(parts, image=picture(128, 128), strength=1.0)
+    assert torch.equal(from_picture.latent["samples"], make(parts).latent["samples"])
+
+
+def test_strength_0_calls_nothing_and_returns_the_picture(parts: dict[str, Any]) -> None:
+    watched = Watched(parts["model"])
+    image = picture(128, 128)
+    made = make({**parts, "model": watched.model}, image=image, strength=0.0, results=2)
+    assert watched.batches == []
+    assert torch.equal(made.image, image.repeat(2, 1, 1, 1))
+    assert torch.equal(made.latent["samples"], parts["vae"].encode(image).repeat(2, 1, 1, 1))
+    assert "Strength 0: nothing was sampled" in made.report.text()
+
+
+def test_strength_0_of_a_latent_decodes_it(parts: dict[str, Any]) -> None:
+    start = make(parts)
+    made = make(parts, latent=start.latent, strength=0.0)
+    assert torch.equal(made.latent["samples"], start.latent["samples"])
+    assert torch.equal(made.image, start.image)
+
+
+def test_an_empty_latent_only_sets_the_size(parts: dict[str, Any]) -> None:
+    made = make(parts, latent={"samples": torch.zeros(1, 128, 9, 8)}, strength=0.2)
+    assert torch.equal(made.image, make(parts, height=144).image)
+    assert "strength is not used" in made.report.text()
+
+
+def test_an_empty_latent_of_another_model_is_converted(parts: dict[str, Any]) -> None:
+    """What ComfyUI's own Empty Latent Image gives, as core samplers take it."""
+    empty = {"samples": torch.zeros(1, 4, 18, 16), "downscale_ratio_spacial": 8}
+    made = make(parts, latent=empty)
+    assert torch.equal(made.image, make(parts, height=144).image)
+    assert "downscale_ratio_spacial" not in made.latent
+
+
+def test_the_latent_comes_back_with_its_mask(parts: dict[str, Any]) -> None:
+    mask = torch.ones(1, 128, 128)
+    given = {"samples": torch.ones(1, 128, 8, 8), "noise_mask": mask, "batch_index": [1]}
+    once = make(parts, latent=given)
+    assert once.latent["noise_mask"] is mask and once.latent["batch_index"] == [1]
+    assert "mask is kept" in once.report.text()
+    twice = make(parts, latent=given, results=2)
+    assert twice.latent["noise_mask"] is mask and "batch_index" not in twice.latent
+    assert set(given) == {"samples", "noise_mask", "batch_index"}, "the wire's value must not change"
+
+
+# --- other samplers and sigmas
+
+
+def test_given_sampler_and_sigmas_replace_the_request_s(parts: dict[str, Any]) -> None:
+    import comfy.samplers
+
+    sigmas = torch.tensor([1.0, 0.8, 0.4, 0.0])
+    heun = comfy.samplers.sampler_object("heun")
+    watched = Watched(parts["model"])
+    made = make({**parts, "model": watched.model}, sampler=heun, sigmas=sigmas, guidance=1.0)
+    assert len(watched.batches) == 5
+    assert "the given sampler, the given sigmas" in made.report.text()
+    native = make(parts, sigmas=SamplingRequest(steps=2).schedule(64, False).sigmas)
+    assert torch.equal(native.image, make(parts).image)
+
+
+# --- progress and interrupts
+
+
+def test_one_bar_runs_over_all_results(parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    previews = []
+
+    def hook(value: int, total: int, preview: Any, node_id: Any = None) -> None:
+        seen.append((value, total))
+        previews.append(preview)
+
+    from comfy.cli_args import LatentPreviewMethod, args
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Latent2RGB)
+    make(parts, steps=3, results=2)
+    assert seen == [(step, 6) for step in range(1, 7)]
+    assert all(preview[1].size == (8 * 2, 8 * 2) for preview in previews), "one preview pixel per 8 x 8"
+
+
+@pytest.mark.parametrize("scheduler", ["Heun", "UniPC", "LMS", "KDPM2AncestralDiscreteScheduler"])
+def test_the_bar_never_runs_back(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch, scheduler: str
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id=None: seen.append(value)
+    )
+    make(parts, steps=4, results=2, scheduler=scheduler, guidance=1.0)
+    assert seen == sorted(seen) and seen[-1] == 8
+
+
+def test_an_interrupt_stops_within_one_model_call(parts: dict[str, Any]) -> None:
+    def press_stop(call: int) -> None:
+        if call == 2:
+            comfy.model_management.interrupt_current_processing(True)
+
+    watched = Watched(parts["model"], press_stop)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        make({**parts, "model": watched.model}, steps=6, results=2, guidance=1.0)
+    assert len(watched.batches) == 2
+    comfy.model_management.interrupt_current_processing(False)
+    clean = make(parts, steps=6)
+    assert torch.equal(clean.image, make({**parts, "model": load_tiny_model()}, steps=6).image)
+
+
+def test_an_interrupt_stops_between_decodes(parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+    decode = parts["vae"].decode
+
+    def press_stop(samples: torch.Tensor) -> torch.Tensor:
+        decoded.append(len(samples))
+        pixels = decode(samples)
+        comfy.model_management.interrupt_current_processing(True)
+        return pixels
+
+    monkeypatch.setattr(parts["vae"], "decode", press_stop)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        make(parts, results=3)
+    comfy.model_management.interrupt_current_processing(False)
+    assert decoded == [1]
+
+
+# --- refusals
+
+
+def test_latent_and_image_together_are_refused(parts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="latent and image are both connected"):
+        make(parts, latent={"samples": torch.ones(1, 128, 8, 8)}, image=picture(128, 128))
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((1, 16, 16, 16), "latent has 16 channels, but FLUX.2"),
+        ((1, 128, 1, 8, 8), "latent holds video"),
+    ],
+)
+def test_foreign_latents_are_refused(parts: dict[str, Any], shape: tuple[int, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(parts, latent={"samples": torch.ones(shape)})
+
+
+def test_a_foreign_vae_is_refused_before_sampling(parts: dict[str, Any]) -> None:
+    watched = Watched(parts["model"])
+    vae = tiny_vae()
+    vae.latent_channels = 16
+    with pytest.raises(ValueError, match="vae works with 16 latent channels"):
+        make({**parts, "model": watched.model, "vae": vae})
+    vae.latent_channels, vae.latent_dim = 128, 3  # LTX video
+    with pytest.raises(ValueError, match="vae works with video latents"):
+        make({**parts, "model": watched.model, "vae": vae})
+    assert watched.batches == []
+
+
+def test_a_foreign_model_is_refused(parts: dict[str, Any]) -> None:
+    model = parts["model"].clone()
+    model.add_object_patch("latent_format", comfy.latent_formats.Flux())
+    with pytest.raises(ValueError, match="model is Flux2 with 16 latent channels"):
+        make({**parts, "model": model})
+
+
+def test_conditioning_of_another_width_is_refused(parts: dict[str, Any]) -> None:
+    wide = random_conditioning(1, width=320)
+    with pytest.raises(ValueError, match="positive is 320 numbers wide, but this model reads 192"):
+        make({**parts, "positive": wide})
+    with pytest.raises(ValueError, match="negative is 320 numbers wide"):
+        make({**parts, "negative": wide})
+    make({**parts, "negative": wide}, guidance=1.0)
+
+
+def test_not_a_number_stops_at_the_first_result(parts: dict[str, Any]) -> None:
+    watched = Watched(parts["model"])
+    spoilt = [[parts["positive"][0][0] * float("nan"), {}]]
+    with pytest.raises(ValueError, match="picture of seed 7 came out as not-a-number"):
+        make({**parts, "model": watched.model, "positive": spoilt}, results=3, steps=2)
+    assert sum(watched.batches) == 4
+
+
+def test_not_a_number_later_on_is_warned_of(parts: dict[str, Any]) -> None:
+    class Spoiling(Watched):
+        def _call(self, apply: Any, args: dict[str, Any]) -> torch.Tensor:
+            out = super()._call(apply, args)
+            return out * float("nan") if len(self.batches) == 3 else out
+
+    spoiling = Spoiling(parts["model"])
+    made = make({**parts, "model": spoiling.model}, results=3, steps=2, guidance=1.0)
+    assert made.report.warnings == ("The result of seed 8 came out as not-a-number; its picture is black.",)
+    assert torch.isfinite(made.latent["samples"][0]).all() and torch.isfinite(made.latent["samples"][2]).all()
+
+
+# --- the node
+
+
+def test_the_node_gives_picture_latent_and_report(parts: dict[str, Any]) -> None:
+    out = KleinodSampler.execute(
+        **parts, width=128, height=128, steps=2, guidance=4.0, seed=7, scheduler="Heun", results=2
+    )
+    image, latent, report = out.args
+    assert image.shape == (2, 128, 128, 3) and image.dtype == torch.float32
+    assert 0 <= image.min() and image.max() <= 1
+    assert latent["samples"].shape == (2, 128, 8, 8)
+    assert "Heun -> heun, native sigmas (closest)" in report and "1: 7, 2: 8" in report
+
+
+def test_a_distilled_model_from_core_s_loader_is_recognised_by_its_file(parts: dict[str, Any]) -> None:
+    model = parts["model"].clone()
+    model.cached_patcher_init = (None, ("models/flux-2-klein-4b.safetensors", {}))
+    assert "distilled to work without guidance" in make({**parts, "model": model}).report.warnings[0]
