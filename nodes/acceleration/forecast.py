@@ -1,0 +1,152 @@
+"""Forecast of what the network would say, from what it said before: linear in sigma, damped by its own record.
+
+State is the velocity after guidance, v = (x - x0) / sigma, as in MeanCache (arXiv 2601.19961), so nothing here knows
+about branches, batching or blocks. At every computed step the forecast that would have been used is compared with the
+truth, which gives three things for nothing: how far to trust the slope (gain), whether to forecast the velocity or the
+denoised picture (noise-adding samplers change v at once, but not x0), and the error shown to the user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+# A slope may overshoot by half; it may never turn round.
+MOST_GAIN = 1.5
+# Below this sigma (x - x0) / sigma is rounding noise.
+LEAST_SIGMA = 1e-6
+
+
+def per_sample(value: Tensor, like: Tensor) -> Tensor:
+    """`[B]` -> `[B, 1, 1, ...]` with as many dimensions as `like`."""
+    return value.reshape(-1, *([1] * (like.dim() - 1)))
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each sample, `[B]`, in float32."""
+    return (a.float() * b.float()).flatten(1).sum(1)
+
+
+@dataclass
+class Line:
+    """A line through the last two values `[B, ...]` over sigma, with a gain per sample on its slope.
+
+    slope False: no line, just the last value again.
+    """
+
+    slope: bool = True
+    points: list[tuple[float, Tensor]] = field(default_factory=list)
+    gain: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def at(self, sigma: float) -> Tensor:
+        """The value expected at `sigma`; the last one as it is while there is no slope."""
+        base, step = self._base_and_step(sigma)
+        if step is None:
+            return base
+        return base + (step if self.gain is None else per_sample(self.gain, step).to(step.dtype) * step)
+
+    def add(self, sigma: float, value: Tensor) -> Tensor | None:
+        """Learn a computed value. Returns the relative L2 error `[B]` the line would have made, None without one."""
+        error = None
+        if self.points:
+            miss = self.at(sigma) - value
+            error = (inner(miss, miss) / inner(value, value).clamp_min(1e-20)).sqrt()
+            base, step = self._base_and_step(sigma)
+            if step is not None:
+                gain = inner(value - base, step) / inner(step, step).clamp_min(1e-20)
+                self.gain = gain.clamp(0.0, MOST_GAIN)
+        self.points = [*(self.points[-1:] if self.slope else []), (sigma, value)]
+        return error
+
+    @property
+    def shape(self) -> torch.Size | None:
+        return self.points[-1][1].shape if self.points else None
+
+    def _base_and_step(self, sigma: float) -> tuple[Tensor, Tensor | None]:
+        last_sigma, last = self.points[-1]
+        if len(self.points) < 2 or self.points[0][0] == last_sigma:
+            return last, None
+        before_sigma, before = self.points[0]
+        return last, (last - before) * ((sigma - last_sigma) / (last_sigma - before_sigma))
+
+
+class VelocityForecast:
+    """Forecasts the velocity at a sigma, and settles the error of past forecasts once the truth is known.
+
+    x, velocity: `[B, C, H, W]` (any shape with the batch first). sigma: noise level, 1 = noise.
+    """
+
+    def __init__(self) -> None:
+        self._velocity = Line()
+        self._denoised = Line()
+        self._prefer_denoised: Tensor | None = None
+        self._skipped: list[tuple[float, float, Tensor]] = []
+
+    @property
+    def known(self) -> int:
+        """How many computed values back the forecast: 0, 1 (repeat) or 2 (line)."""
+        return len(self._velocity)
+
+    def predict(self, x: Tensor, sigma: float) -> Tensor:
+        """The velocity expected at `x`, `sigma`. Needs at least one computed value."""
+        velocity = self._velocity.at(sigma)
+        if self._prefer_denoised is None:
+            return velocity
+        other = (x - self._denoised.at(sigma)) / sigma
+        return torch.where(per_sample(self._prefer_denoised, x), other, velocity)
+
+    def observe(self, x: Tensor, sigma: float, velocity: Tensor) -> Tensor | None:
+        """Learn a computed velocity. Returns the relative error `[B]` that skipping this step would have made."""
+        error = self._velocity.add(sigma, velocity)
+        other = self._denoised.add(sigma, x - sigma * velocity)
+        if error is None or other is None:
+            return None
+        # The denoised picture's error, told in units of the velocity: v = (x - x0) / sigma.
+        x0 = x - sigma * velocity
+        scale = (inner(x0, x0) / inner(velocity, velocity).clamp_min(1e-20)).sqrt() / sigma
+        other = other * scale
+        used = error if self._prefer_denoised is None else torch.where(self._prefer_denoised, other, error)
+        self._prefer_denoised = other < error
+        return used
+
+    def remember_skip(self, sigma: float, width: float, velocity: Tensor) -> None:
+        """Note a forecast that an Euler step of `width` (next sigma - sigma, negative) is about to use."""
+        self._skipped.append((sigma, width, velocity))
+
+    def settle(self, sigma: float, velocity: Tensor) -> Tensor | None:
+        """How far x is off because of the steps skipped since the last computed one; None where none were.
+
+        Call it with a fresh velocity *before* `observe`. A parabola through the last two computed velocities and the
+        fresh one says what the skipped ones should have been; the widths of the Euler steps turn the difference into
+        a shift of x `[B, ...]`, to be added to it. It costs no evaluation and removes the leading error of skipping.
+        """
+        if not self._skipped or not self._velocity.points:
+            self._skipped = []
+            return None
+        points = [*self._velocity.points, (sigma, velocity)]
+        shift = torch.zeros_like(velocity)
+        for skipped_sigma, width, used in self._skipped:
+            shift += width * (interpolate(points, skipped_sigma) - used)
+        self._skipped = []
+        return shift
+
+    def forget(self) -> None:
+        """Drop everything: the next values have nothing to do with the last ones."""
+        self.__init__()
+
+
+def interpolate(points: list[tuple[float, Tensor]], sigma: float) -> Tensor:
+    """Lagrange's polynomial through `points` (distinct sigmas), at `sigma`."""
+    total = torch.zeros_like(points[-1][1])
+    for i, (at, value) in enumerate(points):
+        weight = 1.0
+        for j, (other, _) in enumerate(points):
+            if i != j:
+                weight *= (sigma - other) / (at - other)
+        total += weight * value
+    return total

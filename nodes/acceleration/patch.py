@@ -1,0 +1,256 @@
+"""The one place where acceleration touches ComfyUI: a single wrapper on a clone of the model.
+
+The wrapper runs once around every sampling run. ComfyUI gives each run its own copy of the model options; everything
+else (deciding, cached tensors, block patches) is put into that copy, so it ends with the run, however the run ends,
+and neither the model nor another sampler ever sees it. Nothing of ComfyUI is replaced or copied.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import comfy.k_diffusion.sampling
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.samplers
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..wires import Acceleration
+from . import presets
+from .controller import Controller, Facts
+from .report import RunReport
+
+logger = logging.getLogger("kleinod.acceleration")
+
+KEY = "kleinod.acceleration"
+NEEDS_BLOCKS = ("first_block", "dual_block", "tea")
+
+
+def accelerate(
+    model: Any, acceleration: Acceleration | None, on_report: Callable[[RunReport], None] | None = None
+) -> Any:
+    """A clone of `model` (ModelPatcher) that samples with `acceleration`; the very `model` where that changes nothing.
+
+    on_report is called at the end of every sampling run. Applying it again replaces the earlier settings.
+    Raises ValueError where the method needs FLUX.2 [klein]'s blocks and the model has others.
+    """
+    if presets.is_off(acceleration):
+        return model
+    require_suitable(model, acceleration)
+    accelerated = model.clone()
+    accelerated.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
+    accelerated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _Accelerator(acceleration, on_report))
+    return accelerated
+
+
+def require_suitable(model: Any, acceleration: Acceleration) -> None:
+    needs = acceleration.method in NEEDS_BLOCKS or acceleration.reference_cache != "off"
+    if needs and count_blocks(model.model.diffusion_model) == (0, 0):
+        what = acceleration.method if acceleration.method in NEEDS_BLOCKS else "reference_cache"
+        raise ValueError(
+            f"'{what}' works on FLUX.2 [klein]'s blocks, but the connected model is a "
+            f"{type(model.model).__name__}. Connect a Klein model, or use the forecast, which fits any model."
+        )
+
+
+def count_blocks(network: Any) -> tuple[int, int]:
+    """Double and single blocks of a klein transformer; (0, 0) for anything else."""
+    doubles, singles = getattr(network, "double_blocks", ()), getattr(network, "single_blocks", ())
+    modulated_alike = getattr(getattr(network, "params", None), "global_modulation", False)
+    return (len(doubles), len(singles)) if modulated_alike else (0, 0)
+
+
+class _Accelerator:
+    """The OUTER_SAMPLE wrapper. Holds settings only; every run gets a Controller of its own."""
+
+    def __init__(self, acceleration: Acceleration, on_report: Callable[[RunReport], None] | None) -> None:
+        self.acceleration = acceleration
+        self.on_report = on_report
+
+    def __call__(self, executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *rest: Any,
+                 **options: Any) -> Tensor:
+        guider = executor.class_obj
+        network = guider.model_patcher.model.diffusion_model
+        doubles, singles = count_blocks(network)
+        controller = Controller(
+            self.acceleration,
+            Facts(tuple(sigmas.tolist()), steps_like_euler(sampler), doubles, singles),
+        )
+        run = _Run(controller, guider, getattr(network, "patch_size", 1))
+        run.install()
+        try:
+            result = executor(noise, latent, sampler, sigmas, *rest, **options)
+            report = controller.finish()
+        finally:
+            controller.forget()
+        logger.info(report.line())
+        if self.on_report is not None:
+            self.on_report(report)
+        return result
+
+
+def steps_like_euler(sampler: Any) -> bool:
+    """True where the solver moves x by exactly width * (x - denoised) / sigma and keeps no memory of its own."""
+    function = getattr(sampler, "sampler_function", None)
+    options = getattr(sampler, "extra_options", None) or {}
+    return function is comfy.k_diffusion.sampling.sample_euler and not options.get("s_churn")
+
+
+class _Run:
+    """One sampling run: the Controller's hands inside ComfyUI."""
+
+    def __init__(self, controller: Controller, guider: Any, patch_size: int) -> None:
+        self.controller = controller
+        self.guider = guider
+        self.patch_size = patch_size
+        self._plain_guidance = type(guider).predict_noise is comfy.samplers.CFGGuider.predict_noise
+        self._branch_calls = 0
+
+    def install(self) -> None:
+        """Put the hooks into this run's private model options, innermost of all wrappers.
+
+        Innermost, because a wrapper further out may change the guidance per step (core's CFG Override does): it must
+        have done so before the forecast looks.
+        """
+        transformer_options = self.guider.model_options["transformer_options"]
+        wrappers = transformer_options.setdefault("wrappers", {})
+
+        def innermost(kind: str, wrapper: Callable[..., Any]) -> None:
+            wrappers.setdefault(kind, {}).pop(KEY, None)
+            wrappers[kind][KEY] = [wrapper]
+
+        innermost(WrappersMP.PREDICT_NOISE, self.predict_noise)
+        controller = self.controller
+        if controller.blocks is None and controller.guidance is None and controller.references is None:
+            return
+        if "multigpu_clones" in self.guider.model_options:
+            controller.disable("several GPUs share this run, which only the forecast supports: everything was computed")
+            return
+        innermost(WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)
+        innermost(WrappersMP.APPLY_MODEL, self.apply_model)
+        if controller.blocks is not None:
+            self._install_blocks(transformer_options)
+        if controller.references is not None:
+            patches = transformer_options.setdefault("patches", {})
+            patches["post_input"] = [*patches.get("post_input", []), controller.references.cut_references]
+            patches["attn1_patch"] = [*patches.get("attn1_patch", []), self.attend]
+
+    def _install_blocks(self, transformer_options: dict[str, Any]) -> None:
+        """Stand before every block, around whatever another node put there."""
+        replace = transformer_options.setdefault("patches_replace", {}).setdefault("dit", {})
+        facts, blocks = self.controller.facts, self.controller.blocks
+        for kind, count, handle in (
+            ("double_block", facts.double_blocks, blocks.double),
+            ("single_block", facts.single_blocks, blocks.single),
+        ):
+            for i in range(count):
+                replace[(kind, i)] = _stand_before(handle, i, replace.get((kind, i)))
+
+    def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None,
+                      seed: int | None = None) -> Tensor:
+        """PREDICT_NOISE: once per evaluation of the solver, x -> the denoised picture after guidance."""
+        controller = self.controller
+        sigma = controller.read_sigma(timestep)
+        if self._solver_reads_branches(model_options or {}):
+            controller.disable("this sampler reads both branches of guidance, so every step was computed")
+        self._branch_calls = 0
+        if controller.begin(sigma, self._conditions(sigma, x)):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            return controller.forecast(x)
+        return controller.learn(x, executor(x, timestep, model_options, seed))
+
+    def _solver_reads_branches(self, model_options: dict[str, Any]) -> bool:
+        """The cfg++ solvers add a post-CFG function of their own, which a step without a network would not call."""
+        if self.controller.plan.method != "forecast":
+            return False
+        name = "sampler_post_cfg_function"
+        return len(model_options.get(name, ())) > len(self.guider.model_options.get(name, ()))
+
+    def _conditions(self, sigma: float, x: Tensor) -> Hashable:
+        """Whatever makes the last steps speak of something else: shape, guidance, conditions, hooks, ControlNets."""
+        guidance = tuple(
+            (name, value) for name, value in sorted(vars(self.guider).items())
+            if name.startswith("cfg") and isinstance(value, (int, float))
+        )
+        passed = tuple(sum(edge > sigma for edge in edges) for edges in self._edges())
+        return (tuple(x.shape), x.dtype, x.device, guidance, passed)
+
+    def _edges(self) -> list[list[float]]:
+        """Sigmas at which a condition, a hook's keyframe or a ControlNet starts or stops."""
+        edges: list[list[float]] = []
+        for conditions in getattr(self.guider, "conds", {}).values():
+            for condition in conditions:
+                mine = [condition[name] for name in ("timestep_start", "timestep_end") if name in condition]
+                for hook in getattr(condition.get("hooks"), "hooks", ()):
+                    mine += [frame.start_t for frame in hook.hook_keyframe.keyframes]
+                control = condition.get("control")
+                while control is not None:
+                    mine += list(control.timestep_range or ())
+                    control = control.previous_controlnet
+                edges.append([float(edge) for edge in mine])
+        return edges
+
+    def calc_cond_batch(self, executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor,
+                        model_options: dict[str, Any]) -> list[Tensor]:
+        """CALC_COND_BATCH: all branches of a step, before they are batched."""
+        controller, guidance, blocks = self.controller, self.controller.guidance, self.controller.blocks
+        self._branch_calls += 1
+        both = len(conds) == 2 and conds[0] is not None and conds[1] is not None
+        if guidance is not None and both and self._plain_guidance:
+            if self._branch_calls > 1:
+                controller.disable("tiles or context windows run guidance in parts, so every step was computed")
+            elif guidance.mode != "full":
+                conditional = self._run_branches(executor, blocks, model, [conds[0], None], x, timestep, model_options)[0]
+                return [conditional, guidance.unconditional(conditional)]
+        out = self._run_branches(executor, blocks, model, conds, x, timestep, model_options)
+        if guidance is not None and both and self._branch_calls == 1:
+            guidance.learn(out[0], out[1])
+        return out
+
+    @staticmethod
+    def _run_branches(executor: Any, blocks: Any, *args: Any) -> list[Tensor]:
+        out = executor(*args)
+        if blocks is not None and blocks.redo:
+            blocks.force()
+            out = executor(*args)
+        return out
+
+    def apply_model(self, executor: Any, x: Tensor, t: Tensor, c_concat: Tensor | None = None,
+                    c_crossattn: Tensor | None = None, control: Any = None,
+                    transformer_options: dict[str, Any] | None = None, **extra: Any) -> Tensor:
+        """APPLY_MODEL: one call of the network for some of the branches; outside of any compiled graph."""
+        options = transformer_options or {}
+        uuids = options.get("uuids") or []
+        blocks, references = self.controller.blocks, self.controller.references
+        if references is not None:
+            latents = extra.get("ref_latents") or []
+            if references.exact and latents:
+                extra["ref_latents_method"] = "index_timestep_zero"
+            references.begin_call(uuids, tuple(tuple(latent.shape[1:]) for latent in latents))
+        if blocks is not None and uuids:
+            half = self.patch_size // 2
+            height, width = ((side + half) // self.patch_size for side in x.shape[-2:])
+            blocks.begin_call(uuids, x.shape[0], height, width)
+        try:
+            return executor(x, t, c_concat, c_crossattn, control, options, **extra)
+        finally:
+            if blocks is not None:
+                blocks.end_call()
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, pe: Any = None, attn_mask: Tensor | None = None,
+               extra_options: dict[str, Any] | None = None) -> dict[str, Tensor]:
+        return self.controller.references.attend(q, k, v, attn_mask, extra_options or {})
+
+
+def _stand_before(handle: Callable[..., dict[str, Any]], i: int, inner: Any) -> Callable[..., dict[str, Any]]:
+    """A block replacement that asks `handle`, which may run the original (or another node's replacement) or not."""
+
+    def replacement(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+        original = extra["original_block"]
+        block = original if inner is None else (lambda given: inner(given, {"original_block": original}))
+        return handle(i, args, block)
+
+    return replacement

@@ -1,0 +1,86 @@
+"""The small table behind the words low, medium and high, and behind thresholds between 0 and 1.
+
+Everything here is a number that a measurement can change; no other module holds one of that kind.
+The speeds are budgets: the same level computes the same number of steps for every prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..wires import HIGHER_REUSES_MORE, Acceleration
+
+# Times fewer computed steps, Runware's four words.
+SPEEDS = {"none": 1.0, "low": 1.33, "medium": 1.75, "high": 2.4}
+
+# A run this short has no steps to spare (distilled models: 4 steps); it is never accelerated.
+FEWEST_STEPS = 8
+
+# Steps at the start and at the end that are always computed by the forecast, unless a window says otherwise.
+HEAD = 4
+TAIL = 2
+
+# Window of the three block methods where the user set none, in percent of the steps.
+BLOCK_WINDOW = (30, 95)
+
+# Relative difficulty of skipping along the run (equal bins, mean about 1).
+PROFILE = (1.6, 1.3, 1.0, 0.9, 0.8, 0.7, 0.7, 0.8, 1.0, 1.4)
+
+# Block methods that carry the residual on along its slope over sigma instead of repeating it.
+EXTRAPOLATING = ("dual_block",)
+
+# teaCache: change of block 0's modulated input -> change of the velocity, highest power first. Fitted on klein base
+# 4B with guidance by the mlx-teacache project (R^2 .106: a weak signal, see the help page); no constant term.
+TEA_COEFFICIENTS = (-1841.022165607874, 848.4417137572868, -131.3554469956159, 8.179509586828413, 0.0)
+
+
+@dataclass(frozen=True)
+class ThresholdScale:
+    """A dial of 0..1 -> the relative change the method compares with: `limit * dial ** power`; 0 is never."""
+
+    limit: float
+    power: float
+
+    def resolve(self, dial: float) -> float:
+        return self.limit * dial**self.power
+
+
+SCALES = {
+    "first_block": ThresholdScale(limit=0.5, power=1.5),
+    "dual_block": ThresholdScale(limit=0.5, power=1.5),
+    "tea": ThresholdScale(limit=1.0, power=1.5),
+    "tea spectral": ThresholdScale(limit=1.0, power=1.5),
+}
+
+
+def requested_speed(acceleration: Acceleration) -> float:
+    """How many times fewer steps the forecast is asked to compute."""
+    return acceleration.speed or SPEEDS[acceleration.acceleration]
+
+
+def resolved_threshold(acceleration: Acceleration) -> float:
+    """The number the method really compares with: 0 for the forecast and for a threshold of 0."""
+    method = acceleration.method
+    if method == "tea":
+        scale = SCALES["tea spectral" if acceleration.tea_signal == "spectral" else "tea"]
+        return scale.resolve(acceleration.tea_cache_distance)
+    dial = {"first_block": acceleration.fb_cache_threshold, "dual_block": acceleration.db_cache_threshold}.get(method)
+    if not dial:
+        return 0.0
+    return SCALES[method].resolve(dial if acceleration.threshold_meaning == HIGHER_REUSES_MORE else 1 - dial)
+
+
+def is_off(acceleration: Acceleration | None) -> bool:
+    """True where nothing at all would be skipped, so that the model can stay the very object it is."""
+    if acceleration is None:
+        return True
+    extras = (
+        acceleration.guidance_interval > 1
+        or acceleration.guidance_end_percentage < 100
+        or acceleration.reference_cache != "off"
+    )
+    if extras:
+        return False
+    if acceleration.method == "forecast":
+        return requested_speed(acceleration) <= 1
+    return acceleration.method == "none" or resolved_threshold(acceleration) <= 0
