@@ -1,17 +1,18 @@
 """Values that travel on the wires between Kleinod's nodes.
 
-Frozen dataclasses, validated when built, free of ComfyUI. The same value feeds a local node and its remote twin,
-so each field keeps the API's name, range and default where one exists. Errors are sentences for artists.
+Frozen dataclasses, validated when built, free of ComfyUI. The same value feeds a local node and its remote
+twin, so each field keeps the API's name, range and default where one exists. Errors are sentences for
+artists.
 
-Conventions everywhere in the pack: IMAGE `[B, H, W, C]` float32 in 0..1, MASK `[B, H, W]`,
-LATENT samples `[B, 128, H/16, W/16]`.
-"""
+Conventions everywhere in the pack: IMAGE `[B, H, W, C]` float32 in 0..1, MASK `[B, H, W]`, LATENT samples
+`[B, 128, H/16, W/16]`."""
 
 from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
-# --- Acceleration -----------------------------------------------------------------------------------------------
+# --- Acceleration
 
 ACCELERATION_LEVELS = ("none", "low", "medium", "high")
 LOWER_REUSES_MORE = "lower reuses more (Runware text)"
@@ -38,9 +39,9 @@ def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 class Calibration:
     """What Klein Calibrate measured on one model: never leaves this machine.
 
-    tea_coefficients: polynomial, highest power first, from the change of the first block's input to that of the
-    velocity. profile: relative difficulty of skipping along the run, any number of equally wide bins, mean 1.
-    """
+    tea_coefficients: polynomial, highest power first, from the change of the first block's input to that of
+    the velocity. profile: relative difficulty of skipping along the run, any number of equally wide bins,
+    mean 1."""
 
     name: str
     tea_coefficients: tuple[float, ...] = ()
@@ -58,10 +59,10 @@ class Calibration:
 class Acceleration:
     """Which work of the transformer may be skipped, when, and how boldly.
 
-    The first thirteen fields are Runware's `acceleration` and `acceleratorOptions` with their names (in Python's
-    spelling), ranges and defaults; None stands for "not set" where the API states no default. The rest is local.
-    Exactly one method follows from them, see `method`. Thresholds of 0 always mean "never reuse".
-    """
+    The first thirteen fields are Runware's `acceleration` and `acceleratorOptions` with their names (in
+    Python's spelling), ranges and defaults; None stands for "not set" where the API states no default. The
+    rest is local. Exactly one method follows from them, see `method`. Thresholds of 0 always mean "never
+    reuse"."""
 
     acceleration: str = "high"
     cache_start_step: int | None = None
@@ -123,30 +124,39 @@ class Acceleration:
         on = [name for name, flag in flags.items() if flag]
         if len(on) > 1:
             raise ValueError(
-                f"{' and '.join(on)} are switched on together, but they are different answers to the same question. "
-                "Switch on exactly one of fbCache, teaCache and dbCache, or none of them for the forecast."
+                f"{' and '.join(on)} are switched on together, but they answer the same question "
+                "differently. Switch on exactly one of fbCache, teaCache and dbCache, or none of them for the forecast."
             )
 
     def _require_one_window(self) -> None:
         pairs = (
-            ("cacheStartStep", self.cache_start_step, "cacheStartStepPercentage", self.cache_start_step_percentage),
+            (
+                "cacheStartStep",
+                self.cache_start_step,
+                "cacheStartStepPercentage",
+                self.cache_start_step_percentage,
+            ),
             ("cacheEndStep", self.cache_end_step, "cacheEndStepPercentage", self.cache_end_step_percentage),
         )
         for name, value, other, percentage in pairs:
             if value is not None and percentage is not None:
                 raise ValueError(
-                    f"{name} is {value} and {other} is {percentage}: both say the same thing. Keep one, unset the other."
+                    f"{name} is {value} and {other} is {percentage}: both say the same thing. "
+                    "Keep one, unset the other."
                 )
         for start_name, start, end_name, end in (
             ("cacheStartStep", self.cache_start_step, "cacheEndStep", self.cache_end_step),
             (
-                "cacheStartStepPercentage", self.cache_start_step_percentage,
-                "cacheEndStepPercentage", self.cache_end_step_percentage,
+                "cacheStartStepPercentage",
+                self.cache_start_step_percentage,
+                "cacheEndStepPercentage",
+                self.cache_end_step_percentage,
             ),
         ):
             if start is not None and end is not None and start >= end:
                 raise ValueError(
-                    f"{start_name} is {start} and {end_name} is {end}, but the start must come before the end."
+                    f"{start_name} is {start} and {end_name} is {end}, but the start must come "
+                    "before the end."
                 )
 
     @property

@@ -1,12 +1,11 @@
 """Block caches: run the first blocks, see how little they changed, and add the rest from the last time.
 
-Three of Runware's options in one engine (first block: fbCache of ParaAttention and Comfy-WaveSpeed; dual block: DBCache
-of vipshop/cache-dit; tea: TeaCache, arXiv 2411.19108), rebuilt for ComfyUI's klein:
+Three of Runware's options in one engine (first block: fbCache of ParaAttention and Comfy-WaveSpeed; dual
+block: DBCache of vipshop/cache-dit; tea: TeaCache, arXiv 2411.19108), rebuilt for ComfyUI's klein:
 - everything is kept per condition (uuid), whether the two branches of guidance come in one call or in two;
 - one decision holds for all branches of a step, since guidance multiplies any difference between them;
 - ComfyUI's blocks write into their input, so what must last is cloned before;
-- reference tokens are neither measured nor kept: the model throws them away after the last block.
-"""
+- reference tokens are neither measured nor kept: the model throws them away after the last block."""
 
 from __future__ import annotations
 
@@ -27,7 +26,8 @@ Block = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass
 class _Memory:
-    """What one condition left behind. residual: one Line per stream, tokens `[rows, n, H]`. step: last computed."""
+    """What one condition left behind. residual: one Line per stream, tokens `[rows, n, H]`. step: last
+    computed."""
 
     residual: list[Line]
     signal: Tensor | None = None
@@ -106,8 +106,8 @@ class BlockCache:
         back = acceleration.back_blocks if dual else 0
         if singles < 1 or back >= singles:
             raise ValueError(
-                f"back_blocks is {back}, but this model has {singles} single blocks, one of which must be left to skip. "
-                f"Set back_blocks to {max(0, singles - 1)} or less."
+                f"back_blocks is {back}, but this model has {singles} single blocks, one of which must "
+                f"be left to skip. Set back_blocks to {max(0, singles - 1)} or less."
             )
         fitted = acceleration.calibration.tea_coefficients if acceleration.calibration else ()
         return cls(
@@ -149,8 +149,10 @@ class BlockCache:
             self._decision = False
             self._memory = {}
         self._seen += uuids
-        self._call = None if self._index is None or self._shared else _Call(
-            list(uuids), batch // len(uuids), height, width
+        self._call = (
+            None
+            if self._index is None or self._shared
+            else _Call(list(uuids), batch // len(uuids), height, width)
         )
 
     def end_call(self) -> None:
@@ -183,7 +185,8 @@ class BlockCache:
         return out
 
     def end_step(self) -> tuple[float, Tensor | None]:
-        """Share of the blocks that ran, and the relative error a reuse of this computed step would have made."""
+        """Share of the blocks that ran, and the relative error a reuse of this computed step would have
+        made."""
         if self._decision and not self._forced:
             self._in_a_row += 1
             return self.reuse_share, None
@@ -191,7 +194,11 @@ class BlockCache:
         return 1.0, torch.stack(self._errors).max() if self._errors else None
 
     def notes(self) -> list[str]:
-        return ["tiles or context windows share one condition, so every step was computed"] if self._shared else []
+        return (
+            ["tiles or context windows share one condition, so every step was computed"]
+            if self._shared
+            else []
+        )
 
     def forget(self) -> None:
         self._memory = {}
@@ -224,7 +231,8 @@ class BlockCache:
             call.front = [streams["img"][:, : call.tokens].clone()]
 
     def _decide(self, call: _Call) -> None:
-        """Reuse only where every row of every branch changed less than the threshold, all since the same step."""
+        """Reuse only where every row of every branch changed less than the threshold, all since the same
+        step."""
         if self._decision is False:
             return
         distances = self._distances(call)
@@ -248,7 +256,10 @@ class BlockCache:
         ):
             return None
         changes = torch.stack(
-            [signals.relative_change(part, memory.signal).max() for memory, part in zip(past, now, strict=True)]
+            [
+                signals.relative_change(part, memory.signal).max()
+                for memory, part in zip(past, now, strict=True)
+            ]
         ).tolist()
         if self.method != "tea":
             return changes
@@ -269,7 +280,9 @@ class BlockCache:
 
     def _residual(self, call: _Call, stream: int) -> Tensor:
         memories = [self._memory[uuid] for uuid in call.uuids]
-        return torch.cat([memory.residual[stream].at(self._sigma).to(call.front[stream].dtype) for memory in memories])
+        return torch.cat(
+            [memory.residual[stream].at(self._sigma).to(call.front[stream].dtype) for memory in memories]
+        )
 
     def _record(self, call: _Call, args: dict[str, Any], image: Tensor) -> None:
         """Keep what the blocks after the front added, and how wrong a reuse would have been."""

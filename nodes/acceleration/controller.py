@@ -1,7 +1,8 @@
-"""One sampling run: decides before each call of the model what may be skipped, and learns from what was computed.
+"""One sampling run: decides before each call of the model what may be skipped, and learns from what was
+computed.
 
-Knows tensors and numbers, never ComfyUI. It is made when a run starts and thrown away when it ends, whatever the end.
-"""
+Knows tensors and numbers, never ComfyUI. It is made when a run starts and thrown away when it ends, whatever
+the end."""
 
 from __future__ import annotations
 
@@ -26,9 +27,8 @@ from .report import HALF, REUSED, RunReport, StepRecord
 class Facts:
     """What the run is, beyond its settings.
 
-    euler: the solver moves x by (next sigma - sigma) * velocity, so the error of past forecasts can be settled.
-    settle: False switches that off (to measure what it is worth).
-    """
+    euler: the solver moves x by (next sigma - sigma) * velocity, so the error of past forecasts can be
+    settled. settle: False switches that off (to measure what it is worth)."""
 
     sigmas: tuple[float, ...]
     euler: bool = False
@@ -47,7 +47,8 @@ class _Unread:
 
 
 class Controller:
-    """The state of one run. Open every call of the model with `begin`; then `forecast` or `learn`; at last `finish`."""
+    """The state of one run. Open every call of the model with `begin`; then `forecast` or `learn`; at last
+    `finish`."""
 
     def __init__(self, acceleration: Acceleration, facts: Facts) -> None:
         self.facts = facts
@@ -92,7 +93,8 @@ class Controller:
                 store.forget()
 
     def read_sigma(self, timestep: Tensor) -> float:
-        """The sigma of a call, fetched together with the last step's numbers: one wait for the device a step."""
+        """The sigma of a call, fetched together with the last step's numbers: one wait for the device a
+        step."""
         first = timestep.flatten()[:1].float()
         unread, self._unread = self._unread, None
         if unread is None:
@@ -107,9 +109,8 @@ class Controller:
     def begin(self, sigma: float, key: Hashable) -> bool:
         """Open the step at `sigma`. True where the forecast stands in for the network.
 
-        key: whatever must stay the same for earlier steps to say anything about this one (shape, guidance, the
-        conditions in force). A changed key forgets everything.
-        """
+        key: whatever must stay the same for earlier steps to say anything about this one (shape, guidance,
+        the conditions in force). A changed key forgets everything."""
         index = self.clock.locate(sigma)
         self._record = StepRecord(index, sigma)
         self.report.records.append(self._record)
@@ -155,14 +156,17 @@ class Controller:
         velocity = (x.float() - denoised.float()) / sigma
         shift = self._forecast.settle(sigma, velocity)
         errors = self._forecast.observe(x.float(), sigma, velocity)
-        self._unread = _Unread(record, None if errors is None else errors.max(), torch.isfinite(velocity).all())
+        self._unread = _Unread(
+            record, None if errors is None else errors.max(), torch.isfinite(velocity).all()
+        )
         if shift is None:
             return denoised
         # The solver will move x by width * (x - denoised) / sigma: hide the shift in there.
         return (denoised - (sigma / self._width(record.step)) * shift).to(denoised.dtype)
 
     def _close_stores(self, record: StepRecord) -> Tensor | None:
-        """Let the stores say what they saved in this step. Returns the error of the block cache's own forecast."""
+        """Let the stores say what they saved in this step. Returns the error of the block cache's own
+        forecast."""
         error = None
         if self.guidance is not None:
             record.work *= self.guidance.end_step()
@@ -181,7 +185,9 @@ class Controller:
         """The report. Reads the last step's numbers and frees every tensor."""
         unread, self._unread = self._unread, None
         if unread is not None:
-            self._judge(unread.record, None if unread.error is None else float(unread.error), bool(unread.finite))
+            self._judge(
+                unread.record, None if unread.error is None else float(unread.error), bool(unread.finite)
+            )
         for store in (self.blocks, self.references):
             if store is not None:
                 self.report.notes.extend(store.notes())

@@ -1,10 +1,11 @@
-"""Forecast of what the network would say, from what it said before: linear in sigma, damped by its own record.
+"""Forecast of what the network would say, from what it said before: linear in sigma, damped by its own
+record.
 
-State is the velocity after guidance, v = (x - x0) / sigma, as in MeanCache (arXiv 2601.19961), so nothing here knows
-about branches, batching or blocks. At every computed step the forecast that would have been used is compared with the
-truth, which gives three things for nothing: how far to trust the slope (gain), whether to forecast the velocity or the
-denoised picture (noise-adding samplers change v at once, but not x0), and the error shown to the user.
-"""
+State is the velocity after guidance, v = (x - x0) / sigma, as in MeanCache (arXiv 2601.19961), so nothing
+here knows about branches, batching or blocks. At every computed step the forecast that would have been used
+is compared with the truth, which gives three things for nothing: how far to trust the slope (gain), whether
+to forecast the velocity or the denoised picture (noise-adding samplers change v at once, but not x0), and the
+error shown to the user."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class Line:
         return base + (step if self.gain is None else per_sample(self.gain, step).to(step.dtype) * step)
 
     def add(self, sigma: float, value: Tensor) -> Tensor | None:
-        """Learn a computed value. Returns the relative L2 error `[B]` the line would have made, None without one."""
+        """Learn a computed value. Returns the relative L2 error `[B]` the line would have made, None without
+        one."""
         error = None
         if self.points:
             miss = self.at(sigma) - value
@@ -101,7 +103,8 @@ class VelocityForecast:
         return torch.where(per_sample(self._prefer_denoised, x), other, velocity)
 
     def observe(self, x: Tensor, sigma: float, velocity: Tensor) -> Tensor | None:
-        """Learn a computed velocity. Returns the relative error `[B]` that skipping this step would have made."""
+        """Learn a computed velocity. Returns the relative error `[B]` that skipping this step would have
+        made."""
         error = self._velocity.add(sigma, velocity)
         other = self._denoised.add(sigma, x - sigma * velocity)
         if error is None or other is None:
@@ -121,10 +124,10 @@ class VelocityForecast:
     def settle(self, sigma: float, velocity: Tensor) -> Tensor | None:
         """How far x is off because of the steps skipped since the last computed one; None where none were.
 
-        Call it with a fresh velocity *before* `observe`. A parabola through the last two computed velocities and the
-        fresh one says what the skipped ones should have been; the widths of the Euler steps turn the difference into
-        a shift of x `[B, ...]`, to be added to it. It costs no evaluation and removes the leading error of skipping.
-        """
+        Call it with a fresh velocity *before* `observe`. A parabola through the last two computed velocities
+        and the fresh one says what the skipped ones should have been; the widths of the Euler steps turn the
+        difference into a shift of x `[B, ...]`, to be added to it. It costs no evaluation and removes the
+        leading error of skipping."""
         if not self._skipped or not self._velocity.points:
             self._skipped = []
             return None

@@ -1,9 +1,9 @@
 """The one place where acceleration touches ComfyUI: a single wrapper on a clone of the model.
 
-The wrapper runs once around every sampling run. ComfyUI gives each run its own copy of the model options; everything
-else (deciding, cached tensors, block patches) is put into that copy, so it ends with the run, however the run ends,
-and neither the model nor another sampler ever sees it. Nothing of ComfyUI is replaced or copied.
-"""
+The wrapper runs once around every sampling run. ComfyUI gives each run its own copy of the model options;
+everything else (deciding, cached tensors, block patches) is put into that copy, so it ends with the run,
+however the run ends, and neither the model nor another sampler ever sees it. Nothing of ComfyUI is replaced
+or copied."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ NEEDS_BLOCKS = ("first_block", "dual_block", "tea")
 def accelerate(
     model: Any, acceleration: Acceleration | None, on_report: Callable[[RunReport], None] | None = None
 ) -> Any:
-    """A clone of `model` (ModelPatcher) that samples with `acceleration`; the very `model` where that changes nothing.
+    """A clone of `model` (ModelPatcher) that samples with `acceleration`; the very `model` where that changes
+    nothing.
 
     on_report is called at the end of every sampling run. Applying it again replaces the earlier settings.
-    Raises ValueError where the method needs FLUX.2 [klein]'s blocks and the model has others.
-    """
+    Raises ValueError where the method needs FLUX.2 [klein]'s blocks and the model has others."""
     if presets.is_off(acceleration):
         return model
     require_suitable(model, acceleration)
@@ -70,8 +70,16 @@ class _Accelerator:
         self.acceleration = acceleration
         self.on_report = on_report
 
-    def __call__(self, executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *rest: Any,
-                 **options: Any) -> Tensor:
+    def __call__(
+        self,
+        executor: Any,
+        noise: Tensor,
+        latent: Tensor,
+        sampler: Any,
+        sigmas: Tensor,
+        *rest: Any,
+        **options: Any,
+    ) -> Tensor:
         guider = executor.class_obj
         network = guider.model_patcher.model.diffusion_model
         doubles, singles = count_blocks(network)
@@ -93,7 +101,8 @@ class _Accelerator:
 
 
 def steps_like_euler(sampler: Any) -> bool:
-    """True where the solver moves x by exactly width * (x - denoised) / sigma and keeps no memory of its own."""
+    """True where the solver moves x by exactly width * (x - denoised) / sigma and keeps no memory of its
+    own."""
     function = getattr(sampler, "sampler_function", None)
     options = getattr(sampler, "extra_options", None) or {}
     return function is comfy.k_diffusion.sampling.sample_euler and not options.get("s_churn")
@@ -112,9 +121,8 @@ class _Run:
     def install(self) -> None:
         """Put the hooks into this run's private model options, innermost of all wrappers.
 
-        Innermost, because a wrapper further out may change the guidance per step (core's CFG Override does): it must
-        have done so before the forecast looks.
-        """
+        Innermost, because a wrapper further out may change the guidance per step (core's CFG Override does):
+        it must have done so before the forecast looks."""
         transformer_options = self.guider.model_options["transformer_options"]
         wrappers = transformer_options.setdefault("wrappers", {})
 
@@ -127,7 +135,9 @@ class _Run:
         if controller.blocks is None and controller.guidance is None and controller.references is None:
             return
         if "multigpu_clones" in self.guider.model_options:
-            controller.disable("several GPUs share this run, which only the forecast supports: everything was computed")
+            controller.disable(
+                "several GPUs share this run, which only the forecast supports: everything was computed"
+            )
             return
         innermost(WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)
         innermost(WrappersMP.APPLY_MODEL, self.apply_model)
@@ -149,8 +159,14 @@ class _Run:
             for i in range(count):
                 replace[(kind, i)] = _stand_before(handle, i, replace.get((kind, i)))
 
-    def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None,
-                      seed: int | None = None) -> Tensor:
+    def predict_noise(
+        self,
+        executor: Any,
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> Tensor:
         """PREDICT_NOISE: once per evaluation of the solver, x -> the denoised picture after guidance."""
         controller = self.controller
         sigma = controller.read_sigma(timestep)
@@ -163,16 +179,19 @@ class _Run:
         return controller.learn(x, executor(x, timestep, model_options, seed))
 
     def _solver_reads_branches(self, model_options: dict[str, Any]) -> bool:
-        """The cfg++ solvers add a post-CFG function of their own, which a step without a network would not call."""
+        """The cfg++ solvers add a post-CFG function of their own, which a step without a network would not
+        call."""
         if self.controller.plan.method != "forecast":
             return False
         name = "sampler_post_cfg_function"
         return len(model_options.get(name, ())) > len(self.guider.model_options.get(name, ()))
 
     def _conditions(self, sigma: float, x: Tensor) -> Hashable:
-        """Whatever makes the last steps speak of something else: shape, guidance, conditions, hooks, ControlNets."""
+        """Whatever makes the last steps speak of something else: shape, guidance, conditions, hooks,
+        ControlNets."""
         guidance = tuple(
-            (name, value) for name, value in sorted(vars(self.guider).items())
+            (name, value)
+            for name, value in sorted(vars(self.guider).items())
             if name.startswith("cfg") and isinstance(value, (int, float))
         )
         passed = tuple(sum(edge > sigma for edge in edges) for edges in self._edges())
@@ -193,17 +212,28 @@ class _Run:
                 edges.append([float(edge) for edge in mine])
         return edges
 
-    def calc_cond_batch(self, executor: Any, model: Any, conds: list[Any], x: Tensor, timestep: Tensor,
-                        model_options: dict[str, Any]) -> list[Tensor]:
+    def calc_cond_batch(
+        self,
+        executor: Any,
+        model: Any,
+        conds: list[Any],
+        x: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any],
+    ) -> list[Tensor]:
         """CALC_COND_BATCH: all branches of a step, before they are batched."""
         controller, guidance, blocks = self.controller, self.controller.guidance, self.controller.blocks
         self._branch_calls += 1
         both = len(conds) == 2 and conds[0] is not None and conds[1] is not None
         if guidance is not None and both and self._plain_guidance:
             if self._branch_calls > 1:
-                controller.disable("tiles or context windows run guidance in parts, so every step was computed")
+                controller.disable(
+                    "tiles or context windows run guidance in parts, so every step was computed"
+                )
             elif guidance.mode != "full":
-                conditional = self._run_branches(executor, blocks, model, [conds[0], None], x, timestep, model_options)[0]
+                conditional = self._run_branches(
+                    executor, blocks, model, [conds[0], None], x, timestep, model_options
+                )[0]
                 return [conditional, guidance.unconditional(conditional)]
         out = self._run_branches(executor, blocks, model, conds, x, timestep, model_options)
         if guidance is not None and both and self._branch_calls == 1:
@@ -218,9 +248,17 @@ class _Run:
             out = executor(*args)
         return out
 
-    def apply_model(self, executor: Any, x: Tensor, t: Tensor, c_concat: Tensor | None = None,
-                    c_crossattn: Tensor | None = None, control: Any = None,
-                    transformer_options: dict[str, Any] | None = None, **extra: Any) -> Tensor:
+    def apply_model(
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **extra: Any,
+    ) -> Tensor:
         """APPLY_MODEL: one call of the network for some of the branches; outside of any compiled graph."""
         options = transformer_options or {}
         uuids = options.get("uuids") or []
@@ -240,13 +278,21 @@ class _Run:
             if blocks is not None:
                 blocks.end_call()
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, pe: Any = None, attn_mask: Tensor | None = None,
-               extra_options: dict[str, Any] | None = None) -> dict[str, Tensor]:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        pe: Any = None,
+        attn_mask: Tensor | None = None,
+        extra_options: dict[str, Any] | None = None,
+    ) -> dict[str, Tensor]:
         return self.controller.references.attend(q, k, v, attn_mask, extra_options or {})
 
 
 def _stand_before(handle: Callable[..., dict[str, Any]], i: int, inner: Any) -> Callable[..., dict[str, Any]]:
-    """A block replacement that asks `handle`, which may run the original (or another node's replacement) or not."""
+    """A block replacement that asks `handle`, which may run the original (or another node's replacement) or
+    not."""
 
     def replacement(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         original = extra["original_block"]

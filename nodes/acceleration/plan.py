@@ -1,8 +1,8 @@
 """Which steps may be skipped: windows in step numbers, and the budget mask of the forecast.
 
-Steps are counted 0..steps-1 along the sigmas of *this* run, never by ComfyUI's sigma percentages: those assume a fixed
-shift that FLUX.2's own schedule does not have (at 2048x2048 "30%" would fall on 50% of the steps).
-"""
+Steps are counted 0..steps-1 along the sigmas of *this* run, never by ComfyUI's sigma percentages: those
+assume a fixed shift that FLUX.2's own schedule does not have (at 2048x2048 "30%" would fall on 50% of the
+steps)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Plan:
     """Everything decided before the first step.
 
     reuse: per step, True where the forecast shall stand in for the network (empty for the other methods).
-    window: first step that may be skipped and the first after it that may not. cap: longest run of skipped steps.
-    """
+    window: first step that may be skipped and the first after it that may not. cap: longest run of skipped
+    steps."""
 
     steps: int
     method: str
@@ -43,7 +43,8 @@ def resolve_window(acceleration: Acceleration, steps: int, default: tuple[int, i
         start = acceleration.cache_start_step
         if start >= steps:
             raise ValueError(
-                f"cacheStartStep is {start}, but this run has {steps} steps (0 to {steps - 1}). Choose an earlier start."
+                f"cacheStartStep is {start}, but this run has {steps} steps (0 to {steps - 1}). "
+                "Choose an earlier start."
             )
     elif acceleration.cache_start_step_percentage is not None:
         start = math.floor(acceleration.cache_start_step_percentage * steps / 100)
@@ -58,8 +59,8 @@ def resolve_window(acceleration: Acceleration, steps: int, default: tuple[int, i
         end = math.ceil(acceleration.cache_end_step_percentage * steps / 100)
     if _has_start(acceleration) and _has_end(acceleration) and start >= end:
         raise ValueError(
-            f"The cache window starts at step {start} and ends at step {end} of {steps}: nothing lies in between. "
-            "Set cacheStartStep before cacheEndStep."
+            f"The cache window starts at step {start} and ends at step {end} of {steps}: nothing lies "
+            "in between. Set cacheStartStep before cacheEndStep."
         )
     return min(start, end), end
 
@@ -108,19 +109,20 @@ def budget_mask(
 ) -> tuple[bool, ...]:
     """Place `steps - computed` skipped steps where a linear forecast hurts least.
 
-    The j-th step skipped in a row is off by about j (j + 1) / 2 times the local curvature (the remainder of linear
-    extrapolation), weighted here by `profile` (equal bins over the run). The sum is minimised exactly by dynamic
-    programming over the computed steps, with at most `cap` skipped in a row and none outside `window`; the fixed
-    budget follows BudCache (arXiv 2606.13496), which searches a mask for a given number of evaluations.
-    Returns per step True where it is skipped; fewer skips where the window or the cap leave no room.
-    """
+    The j-th step skipped in a row is off by about j (j + 1) / 2 times the local curvature (the remainder of
+    linear extrapolation), weighted here by `profile` (equal bins over the run). The sum is minimised exactly
+    by dynamic programming over the computed steps, with at most `cap` skipped in a row and none outside
+    `window`; the fixed budget follows BudCache (arXiv 2606.13496), which searches a mask for a given number
+    of evaluations. Returns per step True where it is skipped; fewer skips where the window or the cap leave
+    no room."""
     start, end = window
     room = max(0, end - start)
     skips = min(max(0, steps - computed), _most_skips(room, cap))
     if skips == 0:
         return (False,) * steps
     weight = [profile[min(len(profile) - 1, i * len(profile) // steps)] for i in range(steps)]
-    # best[p][k]: least cost with step p computed and k skips before it; p counts from the step before the window.
+    # best[p][k]: least cost with step p computed and k skips before it; p counts from the step before the
+    # window.
     infinite = math.inf
     positions = room + 2
     best = [[infinite] * (skips + 1) for _ in range(positions)]

@@ -29,8 +29,9 @@ PROFILE = (1.6, 1.3, 1.0, 0.9, 0.8, 0.7, 0.7, 0.8, 1.0, 1.4)
 # Block methods that carry the residual on along its slope over sigma instead of repeating it.
 EXTRAPOLATING = ("dual_block",)
 
-# teaCache: change of block 0's modulated input -> change of the velocity, highest power first. Fitted on klein base
-# 4B with guidance by the mlx-teacache project (R^2 .106: a weak signal, see the help page); no constant term.
+# teaCache: change of block 0's modulated input -> change of the velocity, highest power first. Fitted on
+# klein base 4B with guidance by the mlx-teacache project (R^2 .106: a weak signal, see the help page); no
+# constant term.
 TEA_COEFFICIENTS = (-1841.022165607874, 848.4417137572868, -131.3554469956159, 8.179509586828413, 0.0)
 
 
@@ -64,7 +65,10 @@ def resolved_threshold(acceleration: Acceleration) -> float:
     if method == "tea":
         scale = SCALES["tea spectral" if acceleration.tea_signal == "spectral" else "tea"]
         return scale.resolve(acceleration.tea_cache_distance)
-    dial = {"first_block": acceleration.fb_cache_threshold, "dual_block": acceleration.db_cache_threshold}.get(method)
+    dial = {
+        "first_block": acceleration.fb_cache_threshold,
+        "dual_block": acceleration.db_cache_threshold,
+    }.get(method)
     if not dial:
         return 0.0
     return SCALES[method].resolve(dial if acceleration.threshold_meaning == HIGHER_REUSES_MORE else 1 - dial)

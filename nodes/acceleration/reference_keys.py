@@ -1,12 +1,13 @@
-"""Keys and values of reference images, kept per condition and block, so that most steps need no reference tokens.
+"""Keys and values of reference images, kept per condition and block, so that most steps need no reference
+tokens.
 
 One reference image is more than half of a step's work. Two ways to spare it:
-refresh   every n-th computed step runs with the references and stores their keys and values; in between text and
-          picture attend to the stored ones. On models trained with full attention this changes the picture a little.
-exact     references see only themselves and are modulated at sigma 0, as FLUX.2 [klein] 9B-KV was trained (its
-          reference implementation: diffusers transformer_flux2.py). Their keys and values then depend on neither step,
-          prompt nor noise, so once is enough and nothing is approximated.
-"""
+refresh   every n-th computed step runs with the references and stores their keys and values; in between text
+and picture attend to the stored ones. On models trained with full attention this changes the picture a
+little.
+exact     references see only themselves and are modulated at sigma 0, as FLUX.2 [klein] 9B-KV was trained
+(its reference implementation: diffusers transformer_flux2.py). Their keys and values then depend on neither
+step, prompt nor noise, so once is enough and nothing is approximated."""
 
 from __future__ import annotations
 
@@ -57,7 +58,9 @@ class ReferenceKeys:
         self._uuids = list(uuids)
         signature = (len(reference_shape), reference_shape)
         known = all(self._lengths.get(uuid) == signature and uuid in self._stored for uuid in self._uuids)
-        self._serving = bool(reference_shape) and not self._collect and known and len(set(uuids)) == len(uuids)
+        self._serving = (
+            bool(reference_shape) and not self._collect and known and len(set(uuids)) == len(uuids)
+        )
         if reference_shape and not self._serving:
             for uuid in self._uuids:
                 self._stored[uuid] = {}
@@ -71,7 +74,8 @@ class ReferenceKeys:
         return self._serving
 
     def cut_references(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """post_input patch: drop the reference tokens, which stand last, from a call that is served from the store."""
+        """post_input patch: drop the reference tokens, which stand last, from a call that is served from the
+        store."""
         references = sum(inputs["transformer_options"].get("reference_image_num_tokens", []))
         if self._serving and references:
             image = inputs["img"]
@@ -84,7 +88,8 @@ class ReferenceKeys:
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, extra: dict[str, Any]
     ) -> dict[str, Tensor]:
-        """attn1 patch: q, k, v `[B, heads, tokens, 128]`, before rotation. Store or supply the references' part."""
+        """attn1 patch: q, k, v `[B, heads, tokens, 128]`, before rotation. Store or supply the references'
+        part."""
         references = sum(extra.get("reference_image_num_tokens", []))
         if not references or not self._uuids:
             return {}

@@ -1,4 +1,5 @@
-"""The signals by which the block methods guess, early in a step, how much its result will differ from the last one."""
+"""The signals by which the block methods guess, early in a step, how much its result will differ from the
+last one."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from torch import Tensor
 
 
 def relative_change(now: Tensor, before: Tensor) -> Tensor:
-    """Mean absolute change of each row relative to its mean absolute size, `[rows]` (TeaCache's and FBCache's L1)."""
+    """Mean absolute change of each row relative to its mean absolute size, `[rows]` (TeaCache's and FBCache's
+    L1)."""
     change = (now - before).float().abs().flatten(1).mean(1)
     return change / before.float().abs().flatten(1).mean(1).clamp_min(1e-20)
 
@@ -18,9 +20,8 @@ def relative_change(now: Tensor, before: Tensor) -> Tensor:
 def modulated_input(image: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """What the first block's attention sees: layer norm, then klein's shared modulation.
 
-    image `[B, tokens, H]`; scale, shift `[B, 1, H]` (or `[B, 2, H]` with references at sigma 0, whose first row is the
-    picture's).
-    """
+    image `[B, tokens, H]`; scale, shift `[B, 1, H]` (or `[B, 2, H]` with references at sigma 0, whose first
+    row is the picture's)."""
     normal = torch.nn.functional.layer_norm(image, image.shape[-1:], eps=1e-6)
     return normal * (1 + scale[:, :1]) + shift[:, :1]
 
@@ -28,10 +29,10 @@ def modulated_input(image: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def spectral_filter(features: Tensor, height: int, width: int, sigma: float) -> Tensor:
     """Keep of `features` `[B, height * width, H]` what is picture at this sigma, and damp what is noise.
 
-    Natural pictures have power about 1 / f^2, the noise is flat, so along x = (1 - sigma) x0 + sigma noise the optimal
-    linear estimate weighs frequency f by P / (P + noise) with P = (1 - sigma)^2 / f^2 (the idea of SeaCache, arXiv
-    2602.18993; own derivation). The weights are scaled to mean 1, so that sizes stay comparable between sigmas.
-    """
+    Natural pictures have power about 1 / f^2, the noise is flat, so along x = (1 - sigma) x0 + sigma noise
+    the optimal linear estimate weighs frequency f by P / (P + noise) with P = (1 - sigma)^2 / f^2 (the idea
+    of SeaCache, arXiv 2602.18993; own derivation). The weights are scaled to mean 1, so that sizes stay
+    comparable between sigmas."""
     rows = torch.fft.fftfreq(height, device=features.device).abs()[:, None]
     columns = torch.fft.rfftfreq(width, device=features.device).abs()[None, :]
     lowest = 1.0 / max(height, width, 2)
