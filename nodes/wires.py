@@ -5,7 +5,8 @@ twin, so each field keeps the API's name, range and default where one exists. Er
 artists.
 
 Conventions everywhere in the pack: IMAGE `[B, H, W, C]` float32 in 0..1, MASK `[B, H, W]`, LATENT samples
-`[B, 128, H/16, W/16]`."""
+`[B, 128, H/16, W/16]`.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ class Calibration:
 
     tea_coefficients: polynomial, highest power first, from the change of the first block's input to that of
     the velocity. profile: relative difficulty of skipping along the run, any number of equally wide bins,
-    mean 1."""
+    mean 1.
+    """
 
     name: str
     tea_coefficients: tuple[float, ...] = ()
@@ -62,7 +64,8 @@ class Acceleration:
     The first thirteen fields are Runware's `acceleration` and `acceleratorOptions` with their names (in
     Python's spelling), ranges and defaults; None stands for "not set" where the API states no default. The
     rest is local. Exactly one method follows from them, see `method`. Thresholds of 0 always mean "never
-    reuse"."""
+    reuse".
+    """
 
     acceleration: str = "high"
     cache_start_step: int | None = None
@@ -125,7 +128,8 @@ class Acceleration:
         if len(on) > 1:
             raise ValueError(
                 f"{' and '.join(on)} are switched on together, but they answer the same question "
-                "differently. Switch on exactly one of fbCache, teaCache and dbCache, or none of them for the forecast."
+                "differently. Switch on exactly one of fbCache, teaCache and dbCache, or none "
+                "of them for the forecast."
             )
 
     def _require_one_window(self) -> None:

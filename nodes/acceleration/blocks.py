@@ -5,7 +5,8 @@ block: DBCache of vipshop/cache-dit; tea: TeaCache, arXiv 2411.19108), rebuilt f
 - everything is kept per condition (uuid), whether the two branches of guidance come in one call or in two;
 - one decision holds for all branches of a step, since guidance multiplies any difference between them;
 - ComfyUI's blocks write into their input, so what must last is cloned before;
-- reference tokens are neither measured nor kept: the model throws them away after the last block."""
+- reference tokens are neither measured nor kept: the model throws them away after the last block.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ Block = Callable[[dict[str, Any]], dict[str, Any]]
 @dataclass
 class _Memory:
     """What one condition left behind. residual: one Line per stream, tokens `[rows, n, H]`. step: last
-    computed."""
+    computed.
+    """
 
     residual: list[Line]
     signal: Tensor | None = None
@@ -186,7 +188,8 @@ class BlockCache:
 
     def end_step(self) -> tuple[float, Tensor | None]:
         """Share of the blocks that ran, and the relative error a reuse of this computed step would have
-        made."""
+        made.
+        """
         if self._decision and not self._forced:
             self._in_a_row += 1
             return self.reuse_share, None
@@ -232,7 +235,8 @@ class BlockCache:
 
     def _decide(self, call: _Call) -> None:
         """Reuse only where every row of every branch changed less than the threshold, all since the same
-        step."""
+        step.
+        """
         if self._decision is False:
             return
         distances = self._distances(call)

@@ -13,7 +13,8 @@ class StepClock:
 
     A solver that asks for a sigma twice, or for one between two entries (Heun, DPM-2, SDE midpoints, adaptive
     sizes), is `irregular` from that call on: its calls do not follow one smooth path, so no forecast may
-    connect them."""
+    connect them.
+    """
 
     def __init__(self, sigmas: Sequence[float]) -> None:
         self._sigmas = [float(sigma) for sigma in sigmas][:-1]

@@ -2,7 +2,8 @@
 computed.
 
 Knows tensors and numbers, never ComfyUI. It is made when a run starts and thrown away when it ends, whatever
-the end."""
+the end.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class Facts:
     """What the run is, beyond its settings.
 
     euler: the solver moves x by (next sigma - sigma) * velocity, so the error of past forecasts can be
-    settled. settle: False switches that off (to measure what it is worth)."""
+    settled. settle: False switches that off (to measure what it is worth).
+    """
 
     sigmas: tuple[float, ...]
     euler: bool = False
@@ -48,7 +50,8 @@ class _Unread:
 
 class Controller:
     """The state of one run. Open every call of the model with `begin`; then `forecast` or `learn`; at last
-    `finish`."""
+    `finish`.
+    """
 
     def __init__(self, acceleration: Acceleration, facts: Facts) -> None:
         self.facts = facts
@@ -94,7 +97,8 @@ class Controller:
 
     def read_sigma(self, timestep: Tensor) -> float:
         """The sigma of a call, fetched together with the last step's numbers: one wait for the device a
-        step."""
+        step.
+        """
         first = timestep.flatten()[:1].float()
         unread, self._unread = self._unread, None
         if unread is None:
@@ -110,7 +114,8 @@ class Controller:
         """Open the step at `sigma`. True where the forecast stands in for the network.
 
         key: whatever must stay the same for earlier steps to say anything about this one (shape, guidance,
-        the conditions in force). A changed key forgets everything."""
+        the conditions in force). A changed key forgets everything.
+        """
         index = self.clock.locate(sigma)
         self._record = StepRecord(index, sigma)
         self.report.records.append(self._record)
@@ -166,7 +171,8 @@ class Controller:
 
     def _close_stores(self, record: StepRecord) -> Tensor | None:
         """Let the stores say what they saved in this step. Returns the error of the block cache's own
-        forecast."""
+        forecast.
+        """
         error = None
         if self.guidance is not None:
             record.work *= self.guidance.end_step()

@@ -5,7 +5,8 @@ State is the velocity after guidance, v = (x - x0) / sigma, as in MeanCache (arX
 here knows about branches, batching or blocks. At every computed step the forecast that would have been used
 is compared with the truth, which gives three things for nothing: how far to trust the slope (gain), whether
 to forecast the velocity or the denoised picture (noise-adding samplers change v at once, but not x0), and the
-error shown to the user."""
+error shown to the user.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +54,8 @@ class Line:
 
     def add(self, sigma: float, value: Tensor) -> Tensor | None:
         """Learn a computed value. Returns the relative L2 error `[B]` the line would have made, None without
-        one."""
+        one.
+        """
         error = None
         if self.points:
             miss = self.at(sigma) - value
@@ -104,7 +106,8 @@ class VelocityForecast:
 
     def observe(self, x: Tensor, sigma: float, velocity: Tensor) -> Tensor | None:
         """Learn a computed velocity. Returns the relative error `[B]` that skipping this step would have
-        made."""
+        made.
+        """
         error = self._velocity.add(sigma, velocity)
         other = self._denoised.add(sigma, x - sigma * velocity)
         if error is None or other is None:
@@ -127,7 +130,8 @@ class VelocityForecast:
         Call it with a fresh velocity *before* `observe`. A parabola through the last two computed velocities
         and the fresh one says what the skipped ones should have been; the widths of the Euler steps turn the
         difference into a shift of x `[B, ...]`, to be added to it. It costs no evaluation and removes the
-        leading error of skipping."""
+        leading error of skipping.
+        """
         if not self._skipped or not self._velocity.points:
             self._skipped = []
             return None

@@ -2,7 +2,8 @@
 
 Classifier-free guidance computes two branches a step, v = u + g (c - u). The difference d = c - u changes
 slowly, so on most steps only c is computed and u = c - d (the idea of FasterCache's CFG cache, arXiv
-2410.19355); near the end it may be left out altogether (Adaptive Guidance, arXiv 2312.12487)."""
+2410.19355); near the end it may be left out altogether (Adaptive Guidance, arXiv 2312.12487).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ FULL, DELTA, CUT = "full", "delta", "cut"
 
 class GuidanceReuse:
     """Decides per step which branches run and keeps the difference, as a velocity `[B, ...]`, on a line over
-    sigma."""
+    sigma.
+    """
 
     def __init__(self, interval: int, end: int, head: int, steps: int) -> None:
         self.interval = interval

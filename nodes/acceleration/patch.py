@@ -3,7 +3,8 @@
 The wrapper runs once around every sampling run. ComfyUI gives each run its own copy of the model options;
 everything else (deciding, cached tensors, block patches) is put into that copy, so it ends with the run,
 however the run ends, and neither the model nor another sampler ever sees it. Nothing of ComfyUI is replaced
-or copied."""
+or copied.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def accelerate(
     nothing.
 
     on_report is called at the end of every sampling run. Applying it again replaces the earlier settings.
-    Raises ValueError where the method needs FLUX.2 [klein]'s blocks and the model has others."""
+    Raises ValueError where the method needs FLUX.2 [klein]'s blocks and the model has others.
+    """
     if presets.is_off(acceleration):
         return model
     require_suitable(model, acceleration)
@@ -102,7 +104,8 @@ class _Accelerator:
 
 def steps_like_euler(sampler: Any) -> bool:
     """True where the solver moves x by exactly width * (x - denoised) / sigma and keeps no memory of its
-    own."""
+    own.
+    """
     function = getattr(sampler, "sampler_function", None)
     options = getattr(sampler, "extra_options", None) or {}
     return function is comfy.k_diffusion.sampling.sample_euler and not options.get("s_churn")
@@ -122,7 +125,8 @@ class _Run:
         """Put the hooks into this run's private model options, innermost of all wrappers.
 
         Innermost, because a wrapper further out may change the guidance per step (core's CFG Override does):
-        it must have done so before the forecast looks."""
+        it must have done so before the forecast looks.
+        """
         transformer_options = self.guider.model_options["transformer_options"]
         wrappers = transformer_options.setdefault("wrappers", {})
 
@@ -180,7 +184,8 @@ class _Run:
 
     def _solver_reads_branches(self, model_options: dict[str, Any]) -> bool:
         """The cfg++ solvers add a post-CFG function of their own, which a step without a network would not
-        call."""
+        call.
+        """
         if self.controller.plan.method != "forecast":
             return False
         name = "sampler_post_cfg_function"
@@ -188,7 +193,8 @@ class _Run:
 
     def _conditions(self, sigma: float, x: Tensor) -> Hashable:
         """Whatever makes the last steps speak of something else: shape, guidance, conditions, hooks,
-        ControlNets."""
+        ControlNets.
+        """
         guidance = tuple(
             (name, value)
             for name, value in sorted(vars(self.guider).items())
@@ -292,7 +298,8 @@ class _Run:
 
 def _stand_before(handle: Callable[..., dict[str, Any]], i: int, inner: Any) -> Callable[..., dict[str, Any]]:
     """A block replacement that asks `handle`, which may run the original (or another node's replacement) or
-    not."""
+    not.
+    """
 
     def replacement(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         original = extra["original_block"]

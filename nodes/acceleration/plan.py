@@ -2,7 +2,8 @@
 
 Steps are counted 0..steps-1 along the sigmas of *this* run, never by ComfyUI's sigma percentages: those
 assume a fixed shift that FLUX.2's own schedule does not have (at 2048x2048 "30%" would fall on 50% of the
-steps)."""
+steps).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class Plan:
 
     reuse: per step, True where the forecast shall stand in for the network (empty for the other methods).
     window: first step that may be skipped and the first after it that may not. cap: longest run of skipped
-    steps."""
+    steps.
+    """
 
     steps: int
     method: str
@@ -114,7 +116,8 @@ def budget_mask(
     by dynamic programming over the computed steps, with at most `cap` skipped in a row and none outside
     `window`; the fixed budget follows BudCache (arXiv 2606.13496), which searches a mask for a given number
     of evaluations. Returns per step True where it is skipped; fewer skips where the window or the cap leave
-    no room."""
+    no room.
+    """
     start, end = window
     room = max(0, end - start)
     skips = min(max(0, steps - computed), _most_skips(room, cap))

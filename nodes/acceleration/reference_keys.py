@@ -7,7 +7,8 @@ and picture attend to the stored ones. On models trained with full attention thi
 little.
 exact     references see only themselves and are modulated at sigma 0, as FLUX.2 [klein] 9B-KV was trained
 (its reference implementation: diffusers transformer_flux2.py). Their keys and values then depend on neither
-step, prompt nor noise, so once is enough and nothing is approximated."""
+step, prompt nor noise, so once is enough and nothing is approximated.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ class ReferenceKeys:
 
     def cut_references(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """post_input patch: drop the reference tokens, which stand last, from a call that is served from the
-        store."""
+        store.
+        """
         references = sum(inputs["transformer_options"].get("reference_image_num_tokens", []))
         if self._serving and references:
             image = inputs["img"]
@@ -89,7 +91,8 @@ class ReferenceKeys:
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, extra: dict[str, Any]
     ) -> dict[str, Tensor]:
         """attn1 patch: q, k, v `[B, heads, tokens, 128]`, before rotation. Store or supply the references'
-        part."""
+        part.
+        """
         references = sum(extra.get("reference_image_num_tokens", []))
         if not references or not self._uuids:
             return {}

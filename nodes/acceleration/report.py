@@ -22,7 +22,8 @@ class StepRecord:
     """One call of the model. error: relative error of the forecast, known only where the truth was computed
     too.
 
-    work: share of an unaccelerated step (1 = all of it)."""
+    work: share of an unaccelerated step (1 = all of it).
+    """
 
     step: int | None
     sigma: float

@@ -1,5 +1,6 @@
 """The signals by which the block methods guess, early in a step, how much its result will differ from the
-last one."""
+last one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 def relative_change(now: Tensor, before: Tensor) -> Tensor:
     """Mean absolute change of each row relative to its mean absolute size, `[rows]` (TeaCache's and FBCache's
-    L1)."""
+    L1).
+    """
     change = (now - before).float().abs().flatten(1).mean(1)
     return change / before.float().abs().flatten(1).mean(1).clamp_min(1e-20)
 
@@ -21,7 +23,8 @@ def modulated_input(image: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """What the first block's attention sees: layer norm, then klein's shared modulation.
 
     image `[B, tokens, H]`; scale, shift `[B, 1, H]` (or `[B, 2, H]` with references at sigma 0, whose first
-    row is the picture's)."""
+    row is the picture's).
+    """
     normal = torch.nn.functional.layer_norm(image, image.shape[-1:], eps=1e-6)
     return normal * (1 + scale[:, :1]) + shift[:, :1]
 
@@ -32,7 +35,8 @@ def spectral_filter(features: Tensor, height: int, width: int, sigma: float) -> 
     Natural pictures have power about 1 / f^2, the noise is flat, so along x = (1 - sigma) x0 + sigma noise
     the optimal linear estimate weighs frequency f by P / (P + noise) with P = (1 - sigma)^2 / f^2 (the idea
     of SeaCache, arXiv 2602.18993; own derivation). The weights are scaled to mean 1, so that sizes stay
-    comparable between sigmas."""
+    comparable between sigmas.
+    """
     rows = torch.fft.fftfreq(height, device=features.device).abs()[:, None]
     columns = torch.fft.rfftfreq(width, device=features.device).abs()[None, :]
     lowest = 1.0 / max(height, width, 2)
