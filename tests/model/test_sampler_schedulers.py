@@ -20,7 +20,7 @@ from kleinod.nodes.sampling.timing import Clock
 
 from tests.model.tiny_klein import load_tiny_model, random_conditioning
 
-# torchsde rounds sigmas in its own way and says so at each step of an SDE sampler; core's graphs print the same.
+# torchsde rounds sigmas in its own way and says so in SDE samplers; core's graphs print the same.
 pytestmark = pytest.mark.filterwarnings("ignore:Should have:UserWarning")
 
 MEANS, WEIGHTS, SPREAD = (-0.9, 0.6), (0.4, 0.6), 0.15
@@ -69,7 +69,7 @@ def flow() -> Flow:
 def data() -> torch.Tensor:
     """Sorted draws from the mixture, as many as a latent has numbers."""
     generator = torch.Generator().manual_seed(5)
-    count = 128 * 12 * 12
+    count = 128 * 8 * 8
     which = torch.rand(count, generator=generator) < WEIGHTS[0]
     centre = torch.where(which, *(torch.tensor(mean) for mean in MEANS))
     return (centre + SPREAD * torch.randn(count, generator=generator)).sort().values
@@ -80,7 +80,7 @@ def distance(result: torch.Tensor, data: torch.Tensor) -> float:
     return float((result.flatten().sort().values - data).abs().mean())
 
 
-EMPTY = torch.zeros(1, 128, 12, 12)
+EMPTY = torch.zeros(1, 128, 8, 8)
 
 
 @pytest.mark.parametrize("name", SCHEDULER_NAMES)
@@ -94,7 +94,7 @@ def test_every_name_reaches_the_data(flow: Flow, data: torch.Tensor, name: str) 
 
 
 @pytest.mark.parametrize("name", PAIRS.values())
-@pytest.mark.parametrize("steps", [1, 2, 3, 5, 50])
+@pytest.mark.parametrize("steps", [1, 3, 50])
 def test_any_number_of_steps_stays_within_the_data(flow: Flow, name: str, steps: int) -> None:
     entry = SCHEDULERS[name]
     solver = entry.solver_for(steps)
@@ -106,12 +106,11 @@ def test_any_number_of_steps_stays_within_the_data(flow: Flow, name: str, steps:
 
 @pytest.mark.parametrize("name", PAIRS.values())
 @pytest.mark.parametrize("mode", ["noise-level", "schedule"])
-@pytest.mark.parametrize("strength", [0.1, 0.5])
 def test_a_start_from_a_picture_stays_within_the_data(
-    flow: Flow, data: torch.Tensor, name: str, mode: str, strength: float
+    flow: Flow, data: torch.Tensor, name: str, mode: str
 ) -> None:
     entry = SCHEDULERS[name]
-    schedule = build_schedule(entry.rule, 10, TOKENS, strength=strength, strength_mode=mode)
+    schedule = build_schedule(entry.rule, 10, TOKENS, strength=0.4, strength_mode=mode)
     start = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(1))].view_as(EMPTY)
     (result,) = flow.run(build_sampler(entry.solver_for(schedule.steps)), schedule.sigmas, start)
     assert result.abs().max() < 2.2
