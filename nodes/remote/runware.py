@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..sampling.schedulers import SCHEDULER_NAMES
 from .report import FAILURE, MODERATION, Failure, Report, Result
-from .schedulers import SCHEDULERS
 
 MODEL = "runware:400@5"
 LEVELS = ("none", "low", "medium", "high")
@@ -22,6 +22,10 @@ OUTPUT_TYPES = ("URL", "base64Data", "dataURI")
 OUTPUT_FORMATS = ("PNG", "JPG", "WEBP")
 DELIVERIES = ("async", "sync")
 SAFETY_MODES = ("none", "fast")
+# The list the local sampler offers too, so a graph keeps its choice when it moves to the API.
+SCHEDULERS = tuple(SCHEDULER_NAMES)
+# The document writes one name with a space; Runware's own client, and with it the server, does not.
+_SPELLING = {"Euler DiscreteScheduler": "EulerDiscreteScheduler"}
 PRICE_CHECKS = ("off", "show before the run", "only show the price")
 MOST_REFERENCES = 4
 MOST_SEED = 2**32 - 1
@@ -166,7 +170,9 @@ class RunwareRequest:
         optional = {
             "negativePrompt": self.negative_prompt,
             "numberResults": self.number_results if self.number_results > 1 else None,
-            "scheduler": self.scheduler if self.scheduler != "Default" else None,
+            "scheduler": _SPELLING.get(self.scheduler, self.scheduler)
+            if self.scheduler != "Default"
+            else None,
             "settings": {"trueCFGScale": self.true_cfg_scale} if self.true_cfg_scale else None,
             "outputType": self.options.output_type if self.options.output_type != "URL" else None,
             "outputQuality": self.output_quality if self.output_format != "PNG" else None,

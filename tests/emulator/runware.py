@@ -11,6 +11,7 @@ from typing import Any
 
 from .book import Book, Job
 from .faults import Faults
+from .schedulers import SCHEDULERS
 
 UUID4 = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
 TOP = {
@@ -48,6 +49,7 @@ CHOICES = {
     "outputFormat": ("JPG", "PNG", "WEBP"),
     "deliveryMethod": ("sync", "async"),
     "acceleration": ("none", "low", "medium", "high"),
+    "scheduler": SCHEDULERS,
 }
 RANGES = {
     "outputQuality": (20, 99, int),

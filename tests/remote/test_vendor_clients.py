@@ -13,6 +13,7 @@ from kleinod_pure.remote import runware
 from PIL import Image
 
 from tests.emulator import Emulator
+from tests.emulator.schedulers import SCHEDULERS
 from tests.remote.vendors import CLIENTS, run_client
 
 from .conftest import CANARY
@@ -60,7 +61,11 @@ def test_our_requests_use_only_fields_and_names_the_sdk_knows(sdk_findings) -> N
         options=runware.RunwareOptions(webhook_url="https://a.example", upload_endpoint="https://b.example"),
     ).to_task()
     assert set(full) - set(fields) == set()
-    assert set(runware.SCHEDULERS) == set(fields["scheduler"])
+    sent = {
+        runware.RunwareRequest("x", scheduler=name).to_task().get("scheduler", name)
+        for name in runware.SCHEDULERS
+    }
+    assert sent == set(fields["scheduler"]) == set(SCHEDULERS)
     assert set(runware.OUTPUT_TYPES) == set(fields["outputType"])
     assert set(runware.OUTPUT_FORMATS) == set(fields["outputFormat"])
     assert set(runware.LEVELS) == set(fields["acceleration"])

@@ -1,8 +1,7 @@
-"""Runware's scheduler names for runware:400@5, in the order of its document."""
+"""Runware's scheduler names for runware:400@5, as its own client spells them."""
 
 from __future__ import annotations
 
-# The document writes "Euler DiscreteScheduler"; Runware's own client, and its server with it, spell it as
 # here.
 SCHEDULERS = (
     "Default",
