@@ -26,6 +26,7 @@ TOUCHES_COMFYUI = {
     "model/nodes.py",
     "model/engine.py",
     "model/folders.py",
+    "model/nano.py",
     "model/text_engine.py",
     "references/nodes.py",
     "references/engine.py",
