@@ -152,7 +152,8 @@ class Server:
         folders = (
             sorted(folder.name for folder in models.iterdir() if folder.is_dir()) if models.is_dir() else []
         )
-        lines = ["reader:", f"  base_path: '{self.environment.comfyui}'"]
+        quoted = str(self.environment.comfyui).replace("'", "''")  # YAML's one escape between single quotes
+        lines = ["reader:", f"  base_path: '{quoted}'"]
         lines += [f"  {name}: models/{name}" for name in folders if name != "configs"]
         file = self.base / "extra_model_paths.yaml"
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
