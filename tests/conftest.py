@@ -34,6 +34,7 @@ _alias("kleinod_pure", ROOT / "nodes")
 _alias("tools", ROOT / "tools")
 _alias("tests", ROOT / "tests")
 
+from tools.launch.emulator import run_emulator  # noqa: E402
 from tools.launch.environment import Environment  # noqa: E402
 from tools.launch.pack import enable_comfyui, load_pack  # noqa: E402
 from tools.launch.server import Server  # noqa: E402
@@ -64,8 +65,15 @@ def comfy_environment() -> Environment:
 
 @pytest.fixture(scope="session")
 def comfy_server(comfy_environment: Environment, artifacts: Path) -> Iterator[Server]:
-    """One real ComfyUI on the CPU for all server and browser tests; `comfy_server.client` talks to it."""
-    with Server(comfy_environment, log=artifacts / "server.log", device="cpu") as server:
+    """One real ComfyUI on the CPU for all server and browser tests; `comfy_server.client` talks to it.
+
+    Its remote nodes know the emulator only, which draws patterns here.
+    """
+    log = artifacts / "server.log"
+    with (
+        run_emulator(comfy_environment, "pattern") as variables,
+        Server(comfy_environment, log=log, device="cpu", variables=variables) as server,
+    ):
         server.start()
         yield server
 

@@ -69,7 +69,9 @@ class Studio:
         for name, value in {**_SETTINGS, "Comfy.VueNodes.Enabled": vue_nodes}.items():
             self.client.post_json(f"/settings/{name}", value)
         self.page.goto(self.client.url, wait_until="domcontentloaded")
-        self.page.wait_for_function("window.app?.graph !== undefined && window.app.canvas !== undefined")
+        # On two busy cores the page's own scripts alone have taken more than Playwright's 30 seconds.
+        ready = "window.app?.graph !== undefined && window.app.canvas !== undefined"
+        self.page.wait_for_function(ready, timeout=120_000)
         self.page.wait_for_function("window.app.extensionManager?.spinner === false", timeout=60_000)
         self.page.evaluate("() => window.app.graph.clear()")
 

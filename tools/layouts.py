@@ -137,4 +137,102 @@ noise.
             ),
         ),
     ),
+    "Klein - Runware": Layout(
+        nodes={
+            "1": (0, 60, 400, 200),
+            "2": (460, 60, 420, 940),
+            "3": (940, 60, 520, 560),
+            "4": (940, 690, 520, 310),
+        },
+        groups=(Group("Klein through the Runware API", (-20, -20, 1500, 1040), GREEN),),
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 640),
+                """\
+# Klein Base through Runware
+
+The same model and settings as on your own GPU, drawn by Runware. **This costs money**: about $0.0019 for each
+picture of 1024x1024.
+
+1. **Settings > Kleinod > API keys**: paste your Runware key, **Save**, **Test**. The key stays on
+   this computer and is never part of a workflow or a picture.
+2. Set width and height to **1024** and press **Run**.
+
+The same request is paid for **once**: after an interrupt, a crash or a failed node queue it again and the
+job is picked up. To draw it anew, change the seed or raise **take**.
+
+**Klein Runware Options** asks the price first; *only show the price* sends nothing at all. Limits per run
+and per day are in the settings, too.
+
+*Klein Acceleration*, *Klein LoRA Stack*, *Klein References* and *Klein Face Settings* plug in here exactly
+as into the local nodes.
+""",
+            ),
+        ),
+    ),
+    "Klein - BFL": Layout(
+        nodes={
+            "1": (0, 60, 420, 800),
+            "2": (480, 60, 520, 520),
+            "3": (480, 650, 520, 210),
+        },
+        groups=(Group("Klein through the BFL API", (-20, -20, 1040, 900), GREEN),),
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 520),
+                """\
+# Klein through Black Forest Labs
+
+Drawn by the makers of FLUX. **This costs money**: about $0.014 a picture.
+
+1. **Settings > Kleinod > API keys**: paste your BFL key, **Save**, **Test**.
+2. Press **Run**.
+
+BFL serves the *distilled* klein: four steps, no guidance, no negative prompt. The pictures differ
+from those of klein Base, also with the same seed.
+
+**Editing**: connect *Load Image* to **input_image** and describe the change. Width and height 0 follow that
+picture.
+
+An accepted job is never lost: queue again, or use *Klein Recover Job*.
+""",
+            ),
+        ),
+    ),
+    "Klein - Local or Remote": Layout(
+        nodes={
+            "1": (0, 60, 400, 270),
+            "2": (0, 390, 400, 360),
+            "3": (460, 60, 380, 690),
+            "4": (460, 880, 380, 940),
+            "5": (900, 60, 300, 130),
+            "6": (900, 260, 520, 560),
+        },
+        groups=(
+            Group("1  My GPU", (-20, -20, 880, 790)),
+            Group("2  The Runware API", (440, 810, 420, 1030), GREEN),
+            Group("3  One switch", (880, -20, 560, 860), GREY),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 620),
+                """\
+# My GPU or the API
+
+One graph, one switch. **Off**: the upper half draws on this computer. **On**: the lower half sends the same
+request to Runware. Only the half that is wanted runs, so the switch off costs nothing.
+
+Both halves take the same settings objects: *Klein Acceleration*, *Klein References*, *Klein LoRA Stack*
+and *Klein Face Settings* can be connected to both at once.
+
+The API half needs a Runware key: **Settings > Kleinod > API keys**.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
 }

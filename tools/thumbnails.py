@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from tools.launch.client import load_prompt
+from tools.launch.emulator import run_emulator
 from tools.launch.environment import ROOT, RUNTIME, prepare
 from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER, ORDER
@@ -60,7 +61,11 @@ def _fill(picture: Image.Image, side: int) -> Image.Image:
 
 
 def main(names: list[str]) -> int:
-    with Server(prepare(), log=RUNTIME / "logs" / "thumbnails.log", device="cpu") as server:
+    environment, log = prepare(), RUNTIME / "logs" / "thumbnails.log"
+    with (
+        run_emulator(environment) as variables,
+        Server(environment, log=log, device="cpu", variables=variables) as server,
+    ):
         server.start()
         for name in names or ORDER:
             print(make_thumbnail(server, name).relative_to(ROOT))

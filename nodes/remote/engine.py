@@ -232,7 +232,11 @@ class Engine:
                 if quiet >= _QUIET_POLLS and job.state == ACCEPTED:
                     job = self._settle(job, report)
         except StillRunning:
-            raise _pending(job, f"{find_service(job.service).title} has not finished in time") from None
+            title = find_service(job.service).title
+            trace = f"{title} has not finished in time"
+            if lost >= _LOST_POLLS:
+                trace = f"{title} shows no trace of it; if so later too, 'take' {job.take + 1} orders it anew"
+            raise _pending(job, trace) from None
         return job
 
     def _absorb(

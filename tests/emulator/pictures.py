@@ -16,6 +16,11 @@ def draw_pattern(prompt: str, width: int, height: int, seed: int) -> np.ndarray:
     digest = hashlib.sha256(f"{seed}|{prompt}".encode()).digest()
     coarse = np.frombuffer((digest * 6)[:192], np.uint8).reshape(8, 8, 3)
     picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
+    return sign(picture)
+
+
+def sign(picture: Image.Image) -> np.ndarray:
+    """Write EMULATOR into the corner: nobody shall take the picture for the service's."""
     pen = ImageDraw.Draw(picture)
     pen.rectangle((0, 0, 78, 13), fill=(0, 0, 0))
     pen.text((3, 1), "EMULATOR", fill=(255, 255, 255))

@@ -16,6 +16,9 @@ API_FOLDER = ROOT / "workflows" / "api"
 ORDER = (
     "Klein - Text to Image",
     "Klein - Image to Image",
+    "Klein - Runware",
+    "Klein - BFL",
+    "Klein - Local or Remote",
 )
 
 
