@@ -96,8 +96,9 @@ def test_the_middle_of_the_image_is_kept(parts: dict[str, Any]) -> None:
 
 def test_alpha_is_left_out(parts: dict[str, Any]) -> None:
     image = picture(128, 128, channels=4)
-    made = make(parts, image=image, strength=0.4)
-    assert torch.equal(made.image, make(parts, image=image[..., :3], strength=0.4).image)
+    for strength in (0.0, 0.4):
+        made = make(parts, image=image, strength=strength)
+        assert torch.equal(made.image, make(parts, image=image[..., :3], strength=strength).image)
 
 
 def test_small_and_large_images_are_brought_into_range(parts: dict[str, Any]) -> None:
@@ -120,9 +121,9 @@ def test_more_strength_moves_further_from_the_picture(parts: dict[str, Any], mod
 
 
 def test_full_strength_forgets_the_picture(parts: dict[str, Any]) -> None:
-    """At sigma 1 nothing of the start is left in the mixture."""
-    from_picture = make(parts, image=picture(128, 128), strength=1.0)
-    assert torch.equal(from_picture.latent["samples"], make(parts).latent["samples"])
+    """At sigma 1 nothing of the start is left in the mixture, but for core's last bit of sigma."""
+    from_picture = make(parts, image=picture(128, 128), strength=1.0).latent["samples"]
+    assert (from_picture - make(parts).latent["samples"]).abs().max() < 1e-4
 
 
 def test_strength_0_calls_nothing_and_returns_the_picture(parts: dict[str, Any]) -> None:
@@ -154,6 +155,7 @@ def test_an_empty_latent_of_another_model_is_converted(parts: dict[str, Any]) ->
     made = make(parts, latent=empty)
     assert torch.equal(made.image, make(parts, height=144).image)
     assert "downscale_ratio_spacial" not in made.latent
+    assert empty["samples"].shape[1] == 4 and "downscale_ratio_spacial" in empty, "the wire's value stays"
 
 
 def test_the_latent_comes_back_with_its_mask(parts: dict[str, Any]) -> None:
@@ -164,7 +166,6 @@ def test_the_latent_comes_back_with_its_mask(parts: dict[str, Any]) -> None:
     assert "mask is kept" in once.report.text()
     twice = make(parts, latent=given, results=2)
     assert twice.latent["noise_mask"] is mask and "batch_index" not in twice.latent
-    assert set(given) == {"samples", "noise_mask", "batch_index"}, "the wire's value must not change"
 
 
 # --- other samplers and sigmas
