@@ -247,6 +247,26 @@ def test_an_interrupt_stops_between_decodes(parts: dict[str, Any], monkeypatch: 
     assert decoded == [1]
 
 
+def test_out_of_memory_while_decoding_falls_back_to_tiles(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """VAE.decode's own way out; nothing around it may catch the error first."""
+    net = parts["vae"].first_stage_model
+    decode, shapes = net.decode, []
+
+    def run_out_once(samples: torch.Tensor, **options: Any) -> torch.Tensor:
+        shapes.append(tuple(samples.shape))
+        if len(shapes) == 1:
+            raise comfy.model_management.OOM_EXCEPTION("full")
+        return decode(samples, **options)
+
+    monkeypatch.setattr(net, "decode", run_out_once)
+    made = make(parts, results=1)
+    assert len(shapes) > 1
+    monkeypatch.undo()
+    assert torch.allclose(made.image, make(parts).image, atol=1e-4), "one tile holds the whole picture"
+
+
 # --- refusals
 
 
