@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from .pictures import sign
@@ -39,7 +40,7 @@ class NanoPainter:
         from kleinod.nodes.sampling.nodes import KleinodSampler
 
         model, clip, vae = self._set[:3]
-        with self._lock:
+        with self._lock, torch.inference_mode():  # as ComfyUI runs every prompt
             positive, negative = KleinodPrompt.execute(clip, prompt, "").args[:2]
             made = KleinodSampler.execute(
                 model, positive, negative, vae, SIDE, SIDE, STEPS, 4.0, seed, "Default", 1
