@@ -75,11 +75,12 @@ def test_shipped_workflow_runs(comfy_server: Server, name: str) -> None:
     steps: list[StepProgress] = []
     result = comfy_server.client.run(prompt, steps.append)
     assert result.images(), "no picture was saved"
-    for image in result.images():
-        picture = pixels(comfy_server, image)
-        assert picture.shape[:2] == (sampler_of(prompt)["height"], sampler_of(prompt)["width"])
-        assert picture.std() > 10, "an empty picture"
-    assert any(step.total > 1 for step in steps), "no step was shown while it ran"
+    pictures = [pixels(comfy_server, image) for image in result.images()]
+    assert all(picture.std() > 10 for picture in pictures), "an empty picture"
+    if any(node["class_type"] == "KleinodSampler" for node in prompt.values()):
+        size = (sampler_of(prompt)["height"], sampler_of(prompt)["width"])
+        assert all(picture.shape[:2] == size for picture in pictures)
+        assert any(step.total > 1 for step in steps), "no step was shown while it ran"
 
 
 def test_progress_counts_every_step_and_previews_come(comfy_server: Server) -> None:
