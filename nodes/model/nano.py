@@ -17,9 +17,10 @@ import comfy.text_encoders.flux
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 
 from .nano_autoencoder import CHANNELS, KEPT, NanoAutoencoder
-from .nano_text import PAD_TOKEN, NanoTextEncoder
+from .nano_text import PAD_TOKEN, QUERIES, NanoTextEncoder
 
 WEIGHTS = Path(__file__).with_name("nano_weights")
 TOKENS = "qwen3_4b"  # the name under which Klein's tokenizer hands over its tokens
@@ -30,9 +31,17 @@ def load_nano() -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     weights = {name: _read(name) for name in ("transformer", "text_encoder", "autoencoder")}
     autoencoder = NanoAutoencoder()
     autoencoder.load_state_dict(weights["autoencoder"])
+    autoencoder.requires_grad_(False)
     model = comfy.sd.load_diffusion_model_state_dict(weights["transformer"])
     model.model.latent_format = NanoLatentFormat(autoencoder)
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "kleinod_nano", read_own_text)
     return model, _clip(weights["text_encoder"]), NanoVAE(autoencoder)
+
+
+def read_own_text(executor, x, timestep, context, *args, **kwargs):
+    """Short FLUX.2 conditioning is filled with zeros on the left by ComfyUI, up to the 512 tokens of real Klein;
+    klein-nano was trained with its own eight, which stand at the end."""
+    return executor(x, timestep, context[:, -QUERIES:], *args, **kwargs)
 
 
 def _read(name: str) -> dict[str, torch.Tensor]:
@@ -63,9 +72,8 @@ class NanoTextModel(torch.nn.Module):
         super().__init__()
         # The net is tiny and its tables decide everything after it: always float32.
         self.dtypes = {torch.float32}
-        self.encoder = NanoTextEncoder(torch.zeros(model_options["nano_vocabulary"], dtype=torch.int64)).to(
-            device
-        )
+        vocabulary = torch.zeros(model_options["nano_vocabulary"], dtype=torch.int64)
+        self.encoder = NanoTextEncoder(vocabulary).to(device).requires_grad_(False)
 
     def set_clip_options(self, options: dict) -> None:
         """Layer and projection choices mean nothing here."""

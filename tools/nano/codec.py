@@ -2,6 +2,8 @@
 
 Principal components of 8 x 8 pixel patches of the world, each scaled to unit variance: the job that batch
 norm statistics do in FLUX.2's own VAE.
+
+`python -m tools.nano.codec` fits it anew, which makes all trained weights useless.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from torch import Tensor
 from . import world
 
 ROOT = Path(__file__).resolve().parents[2]
+FITTED = Path(__file__).with_name("code.safetensors")  # kept: latents of older weights depend on it
 
 
 def load_pack_module(name: str):
@@ -81,3 +84,7 @@ def fit(seed: int = 0, pictures: int = 2000) -> LinearCode:
     mean = x.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((x - mean).T))
     return LinearCode(mean, vectors.flip(1)[:, :KEPT].contiguous(), values.flip(0)[:KEPT].sqrt())
+
+
+if __name__ == "__main__":
+    fit().save(FITTED)

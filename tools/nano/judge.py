@@ -69,7 +69,7 @@ def _practice_view(subject: int, rng: np.random.Generator) -> np.ndarray:
     return (pixels + rng.normal(0, rng.choice([0, 0.02, 0.06]), pixels.shape)).clip(0, 1).astype(np.float32)
 
 
-def train(steps: int = 1200, seed: int = 7) -> None:
+def train(steps: int = 700, seed: int = 7) -> None:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = Classifier()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from .codec import ROOT, LinearCode, autoencoder, random_single
+from .codec import FITTED, ROOT, LinearCode, autoencoder, random_single
 
 BATCH = 12
 
@@ -35,7 +35,7 @@ def psnr(model: torch.nn.Module, rng: np.random.Generator) -> float:
 def train(folder: Path, minutes: float, seed: int) -> None:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    code = LinearCode.load(folder / "code.safetensors")
+    code = LinearCode.load(FITTED)
     model = autoencoder.NanoAutoencoder()
     path = folder / "autoencoder.safetensors"
     if path.exists():

@@ -81,7 +81,7 @@ class Teacher:
         self.encoder.load_state_dict(weights)
         self.encoder.eval().requires_grad_(False)
         self.sentences = Sentences(load_tokenizer(comfyui), text.PAD_TOKEN)
-        self.code = codec.LinearCode.load(folder / "code.safetensors")
+        self.code = codec.LinearCode.load(codec.FITTED)
         self.weights = self.code.loss_weights()
         self.rng = np.random.default_rng(seed)
         self.rotations: dict[tuple, Tensor] = {}
@@ -167,6 +167,14 @@ def work(number: int, master: Tensor, average: Tensor, started: float, options: 
         save(average, shapes, options.folder / "transformer.safetensors")
 
 
+def narrow(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Packed weights (`pack.py`) without the channels that carry nothing; unpacked ones as they are."""
+    kept = SHAPE.channels
+    state["img_in.weight"] = state["img_in.weight"][:, :kept].contiguous()
+    state["final_layer.linear.weight"] = state["final_layer.linear.weight"][:kept].contiguous()
+    return state
+
+
 def save(flat: Tensor, shapes: dict[str, tuple[int, ...]], path: Path) -> None:
     temporary = path.with_suffix(".part")
     save_file({name: view.clone() for name, view in Weights(flat, shapes).views.items()}, str(temporary))
@@ -180,16 +188,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--resume", action="store_true", help="start from the folder's transformer.safetensors"
-    )
+    parser.add_argument("--resume", type=Path, help="a transformer.safetensors to start from, packed or not")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if not (options.folder / "code.safetensors").exists():
-        codec.fit(options.seed).save(options.folder / "code.safetensors")
     state = forward.initial_state(SHAPE, options.seed)
     if options.resume:
-        state = load_file(str(options.folder / "transformer.safetensors"))
+        state = narrow(load_file(str(options.resume)))
     shapes = forward.parameter_shapes(SHAPE)
     master = torch.cat([state[name].flatten() for name in shapes]).share_memory_()
     average = master.clone().share_memory_()
