@@ -39,7 +39,7 @@ def load_nano() -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
 
 
 def read_own_text(executor, x, timestep, context, *args, **kwargs):
-    """Short FLUX.2 conditioning is filled with zeros on the left by ComfyUI, up to the 512 tokens of real Klein;
+    """Short FLUX.2 conditioning is filled with zeros on the left by ComfyUI, up to the 512 tokens of Klein;
     klein-nano was trained with its own eight, which stand at the end."""
     return executor(x, timestep, context[:, -QUERIES:], *args, **kwargs)
 
