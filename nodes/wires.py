@@ -41,12 +41,13 @@ class Calibration:
     """What Klein Calibrate measured on one model: never leaves this machine.
 
     tea_coefficients: polynomial, highest power first, from the change of the first block's input to that of
-    the velocity. profile: relative difficulty of skipping along the run, any number of equally wide bins,
-    mean 1.
+    the velocity, seen up to tea_limit. profile: relative difficulty of skipping along the run, any number of
+    equally wide bins, mean 1.
     """
 
     name: str
     tea_coefficients: tuple[float, ...] = ()
+    tea_limit: float = 0.2
     profile: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:

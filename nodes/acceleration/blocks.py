@@ -72,7 +72,7 @@ class BlockCache:
         front: int = 1,
         back: int = 0,
         spectral: bool = False,
-        coefficients: tuple[float, ...] = presets.TEA_COEFFICIENTS,
+        curve: signals.Curve = presets.TEA_CURVE,
     ) -> None:
         self.method = method
         self.threshold = threshold
@@ -82,7 +82,7 @@ class BlockCache:
         self.back = back
         self.last = singles - back - 1
         self.spectral = spectral
-        self.coefficients = coefficients
+        self.curve = curve
         # Share of the blocks that run although the step is reused: all blocks of klein cost the same.
         self.reuse_share = (self.front + self.back) / (doubles + singles)
         self.extrapolates = method in presets.EXTRAPOLATING
@@ -111,7 +111,7 @@ class BlockCache:
                 f"back_blocks is {back}, but this model has {singles} single blocks, one of which must "
                 f"be left to skip. Set back_blocks to {max(0, singles - 1)} or less."
             )
-        fitted = acceleration.calibration.tea_coefficients if acceleration.calibration else ()
+        fitted = acceleration.calibration
         return cls(
             plan.method,
             threshold,
@@ -122,7 +122,9 @@ class BlockCache:
             front=acceleration.front_blocks if dual else 1,
             back=back,
             spectral=acceleration.tea_signal == "spectral",
-            coefficients=fitted or presets.TEA_COEFFICIENTS,
+            curve=signals.Curve(fitted.tea_coefficients, fitted.tea_limit)
+            if fitted and fitted.tea_coefficients
+            else presets.TEA_CURVE,
         )
 
     def begin_step(self, index: int | None, sigma: float) -> None:
@@ -268,7 +270,7 @@ class BlockCache:
         if self.method != "tea":
             return changes
         for memory, part, change in zip(past, now, changes, strict=True):
-            memory.distance += change if self.spectral else signals.evaluate(self.coefficients, change)
+            memory.distance += change if self.spectral else self.curve.at(change)
             memory.signal = part
         return [memory.distance for memory in past]
 

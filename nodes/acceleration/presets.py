@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..wires import HIGHER_REUSES_MORE, Acceleration
+from .signals import Curve
 
 # Times fewer computed steps, Runware's four words.
 SPEEDS = {"none": 1.0, "low": 1.33, "medium": 1.75, "high": 2.4}
@@ -29,10 +30,11 @@ PROFILE = (1.6, 1.3, 1.0, 0.9, 0.8, 0.7, 0.7, 0.8, 1.0, 1.4)
 # Block methods that carry the residual on along its slope over sigma instead of repeating it.
 EXTRAPOLATING = ("dual_block",)
 
-# teaCache: change of block 0's modulated input -> change of the velocity, highest power first. Fitted on
-# klein base 4B with guidance by the mlx-teacache project (R^2 .106: a weak signal, see the help page); no
-# constant term.
-TEA_COEFFICIENTS = (-1841.022165607874, 848.4417137572868, -131.3554469956159, 8.179509586828413, 0.0)
+# teaCache: change of block 0's modulated input -> change of the velocity, with no constant term. Fitted on
+# klein base 4B with guidance by the mlx-teacache project (R^2 .106: a weak signal, see the help page).
+TEA_CURVE = Curve(
+    (-1841.022165607874, 848.4417137572868, -131.3554469956159, 8.179509586828413, 0.0), limit=0.2
+)
 
 
 @dataclass(frozen=True)

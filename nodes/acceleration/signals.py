@@ -4,8 +4,7 @@ last one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -49,9 +48,22 @@ def spectral_filter(features: Tensor, height: int, width: int, sigma: float) -> 
     return torch.fft.irfft2(spectrum, s=(height, width), dim=(1, 2)).reshape(features.shape)
 
 
-def evaluate(coefficients: Sequence[float], value: float) -> float:
-    """A polynomial, highest power first, at `value`; never negative, never infinite."""
-    total = 0.0
-    for coefficient in coefficients:
-        total = total * value + coefficient
-    return max(0.0, total) if math.isfinite(total) else math.inf
+@dataclass(frozen=True)
+class Curve:
+    """A fitted polynomial, highest power first, from a signal's change to the result's; trusted up to
+    `limit`.
+
+    Beyond it goes on in a straight line through the origin: a polynomial left alone may turn down there and
+    call a great change none.
+    """
+
+    coefficients: tuple[float, ...]
+    limit: float
+
+    def at(self, change: float) -> float:
+        """The change to expect; never negative."""
+        inside = min(change, self.limit)
+        total = 0.0
+        for coefficient in self.coefficients:
+            total = total * inside + coefficient
+        return max(0.0, total) * max(1.0, change / self.limit)
