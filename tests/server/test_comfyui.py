@@ -48,8 +48,11 @@ def test_every_node_is_registered(comfy_server: Server) -> None:
     assert all(known[node.__name__]["python_module"] == "custom_nodes.kleinod" for node in NODES)
 
 
-def test_the_log_has_no_complaint_about_the_pack(comfy_server: Server) -> None:
-    lines = comfy_server.read_log().splitlines()
+def test_the_start_has_no_complaint_about_the_pack(comfy_server: Server) -> None:
+    # Later lines belong to other tests, some of which break workflows on purpose.
+    start, ready, _ = comfy_server.read_log().partition("To see the GUI go to")
+    assert ready
+    lines = start.splitlines()
     assert not [line for line in lines if "IMPORT FAILED" in line]
     assert not [
         line for line in lines if "kleinod" in line.lower() and ("ERROR" in line or "WARNING" in line)
