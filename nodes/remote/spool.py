@@ -9,11 +9,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from .keys import make_private_folder
 
 DEFAULT_BYTES = 2 << 30
+_UNFINISHED = ".new-"
+_STALE_SECONDS = 3600
 _ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 
 
@@ -28,7 +31,7 @@ class Spool:
         """Write a result whole or not at all; returns its name."""
         place = make_private_folder(self.folder / job_id)
         name = f"{job_id}/{position}{_ENDINGS[kind]}"
-        handle, temporary = tempfile.mkstemp(dir=place, prefix=".new-")
+        handle, temporary = tempfile.mkstemp(dir=place, prefix=_UNFINISHED)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -51,7 +54,15 @@ class Spool:
 
     def trim(self, is_delivered: Callable[[str], bool]) -> int:
         """Delete until the limit holds: delivered jobs first, the least recently used first. Bytes freed."""
-        files = [(file, file.stat()) for file in self.folder.glob("*/*") if file.is_file()]
+        files = []
+        for file in self.folder.glob("*/*"):
+            # Other jobs finish meanwhile: what was listed may be renamed or trimmed by now.
+            with suppress(FileNotFoundError):
+                facts = file.stat()
+                if not file.name.startswith(_UNFINISHED):
+                    files.append((file, facts))
+                elif time.time() - facts.st_mtime > _STALE_SECONDS:
+                    file.unlink()  # its writer was killed
         total = sum(facts.st_size for _, facts in files)
         freed = 0
         for file, facts in sorted(files, key=lambda f: (not is_delivered(f[0].parent.name), f[1].st_mtime)):
@@ -61,6 +72,7 @@ class Spool:
             freed += facts.st_size
         for folder in self.folder.iterdir():
             # A young empty folder may be about to receive its first file.
-            if folder.is_dir() and not any(folder.iterdir()) and time.time() - folder.stat().st_mtime > 3600:
-                folder.rmdir()
+            with suppress(OSError):
+                if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+                    folder.rmdir()  # refuses a folder that holds anything
         return freed

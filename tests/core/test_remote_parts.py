@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,6 +220,42 @@ def test_the_spool_keeps_to_its_limit_delivered_first(tmp_path) -> None:
     names = [spool.keep(f"job-{n}", 0, bytes(100), "PNG") for n in range(4)]
     assert spool.trim(lambda job_id: job_id in ("job-1", "job-3")) == 200
     assert [spool.read(name) is None for name in names] == [False, True, False, True]
+
+
+def test_spool_trims_while_other_jobs_write(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", limit=0)
+    ended = threading.Event()
+
+    def write(job_id: str) -> None:
+        for position in range(200):
+            assert spool.keep(job_id, position, b"picture", "PNG") == f"{job_id}/{position}.png"
+
+    def trim() -> int:
+        freed = 0
+        while not ended.is_set():
+            freed += spool.trim(lambda _: True)
+        return freed
+
+    with ThreadPoolExecutor(6) as pool:
+        trimmers = [pool.submit(trim) for _ in range(3)]
+        try:
+            list(pool.map(write, ("job-1", "job-2", "job-3")))
+        finally:
+            ended.set()
+        assert all(trimmer.result() >= 0 for trimmer in trimmers)
+    spool.trim(lambda _: True)
+    assert not [file for file in spool.folder.glob("*/*")]
+
+
+def test_spool_clears_what_a_killed_writer_left(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.keep("job-1", 0, b"picture", "PNG")
+    old, young = (spool.folder / "job-1" / name for name in (".new-old", ".new-young"))
+    for file in (old, young):
+        file.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    assert spool.trim(lambda _: True) == 0
+    assert not old.exists() and young.exists() and spool.read("job-1/0.png") == b"picture"
 
 
 def test_limits_are_kept_and_checked(tmp_path) -> None:
