@@ -20,6 +20,7 @@ TOUCHES_COMFYUI = {
     "acceleration/nodes.py",
     "acceleration/patch.py",
     "faces/nodes.py",
+    "faces/detectors.py",
     "faces/engine.py",
     "loras/nodes.py",
     "loras/engine.py",
