@@ -1,0 +1,76 @@
+"""References to latents and onto conditionings, through ComfyUI's own VAE and conditioning key."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import node_helpers
+from torch import Tensor
+
+from .latents import LatentShelf
+from .value import CELL, Reference, References
+
+logger = logging.getLogger("kleinod.references")
+
+SHELF = "kleinod_reference_latents"
+LATENT_CHANNELS = 128
+
+
+def latents_of(vae: Any, references: References) -> list[Tensor]:
+    """One latent `[1, 128, H/16, W/16]` for each reference, in order: what VAE Encode makes of each picture.
+
+    A picture is encoded once for a VAE: its latent stays with the VAE while that is in use. Where memory runs
+    out, `VAE.encode` itself goes on in tiles. Raises ValueError for another model's VAE.
+    """
+    shelf = _shelf_of(vae)
+    progress = comfy.utils.ProgressBar(len(references))
+    latents = []
+    for number, item in enumerate(references.items, start=1):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        latent = shelf.get(item.digest)
+        if latent is None:
+            latent = _encode(vae, item, number)
+            shelf.put(item.digest, latent)
+        latents.append(latent)
+        progress.update(1)
+    return latents
+
+
+def add_references(conditioning: list, latents: list[Tensor]) -> list:
+    """The conditioning with the latents behind those it already has, as one Reference Latent node each does.
+
+    Klein numbers references by their order: the first is "image 1" of the prompt.
+    """
+    return node_helpers.conditioning_set_values(
+        conditioning, {"reference_latents": list(latents)}, append=True
+    )
+
+
+def _shelf_of(vae: Any) -> LatentShelf:
+    if vae is None:
+        raise ValueError(
+            "references is connected, but vae is not: connect the vae of Klein Loader, which turns the "
+            "images into what the model reads."
+        )
+    shelf = vae.patcher.get_attachment(SHELF)
+    if shelf is None:
+        shelf = LatentShelf()
+        vae.patcher.set_attachments(SHELF, shelf)
+    return shelf
+
+
+def _encode(vae: Any, item: Reference, number: int) -> Tensor:
+    latent = vae.encode(item.image)
+    width, height = item.size
+    expected = (1, LATENT_CHANNELS, height // CELL, width // CELL)
+    if tuple(latent.shape) != expected:
+        raise ValueError(
+            f"vae turned image {number} ({width}x{height}) into a latent of shape {list(latent.shape)}, but "
+            f"FLUX.2 [klein] needs {list(expected)}: connect the vae of Klein Loader, or load "
+            "flux2-vae.safetensors."
+        )
+    logger.debug("Encoded reference %d, %dx%d.", number, width, height)
+    return latent

@@ -1,0 +1,111 @@
+"""The References value: pictures made ready for Klein, in the order in which prompts number them.
+
+It carries pixels, not latents: the same value feeds a local model, whose VAE encodes it, and the remote
+services, which take pictures. `nodes/wires.py` hands it on with the other values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CELL = 16
+"""Pixels of one latent cell's side: every prepared picture is a whole number of cells wide and high."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One prepared picture and where it came from.
+
+    image: `[1, H, W, 3]` float32 on the CPU, 0..1, both sides multiples of 16. given: (width, height) of the
+    picture that was connected. shown: the part of it that `image` shows, (left, top, right, bottom) in pixels
+    of the given picture, with fractions where it was scaled. digest: of the pixels; equal pictures have equal
+    digests. notes: what else was done to it, as sentences.
+    """
+
+    image: Tensor = field(compare=False, repr=False)
+    given: tuple[int, int]
+    shown: tuple[float, float, float, float]
+    digest: str
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.image.shape)
+        if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
+            raise ValueError(
+                f"A reference has the shape {list(shape)}, but must be one colour picture "
+                "[1, height, width, 3]: let Klein References prepare it."
+            )
+        if shape[1] % CELL or shape[2] % CELL or not shape[1] * shape[2]:
+            raise ValueError(
+                f"A reference is {shape[2]}x{shape[1]}, but both sides must be multiples of {CELL}: let "
+                "Klein References prepare it."
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels as the model sees it."""
+        return self.image.shape[2], self.image.shape[1]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens it adds to every step: one for each cell of 16 x 16 pixels."""
+        return (self.size[0] // CELL) * (self.size[1] // CELL)
+
+    @property
+    def scale(self) -> float:
+        """Used pixels per given pixel, at most 1."""
+        return self.size[0] / (self.shown[2] - self.shown[0])
+
+    @property
+    def lost(self) -> float:
+        """Share of the given picture's area that was cut off, 0..1."""
+        left, top, right, bottom = self.shown
+        return max(0.0, 1 - (right - left) * (bottom - top) / (self.given[0] * self.given[1]))
+
+
+@dataclass(frozen=True)
+class References:
+    """Prepared pictures; number k in a prompt ("image k") is `items[k - 1]`.
+
+    matched: the number of the picture whose size an edit takes.
+    """
+
+    items: tuple[Reference, ...]
+    matched: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.items:
+            raise ValueError(
+                "references holds no image: connect at least one image to Klein References, or unplug it."
+            )
+        if not 1 <= self.matched <= len(self.items):
+            raise ValueError(
+                f"match_image is {self.matched}, but there are {len(self.items)} images: "
+                f"choose a number from 1 to {len(self.items)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def images(self) -> tuple[Tensor, ...]:
+        """The pictures in order, each `[1, H, W, 3]` float32 in 0..1; their sizes differ."""
+        return tuple(item.image for item in self.items)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of each picture."""
+        return tuple(item.size for item in self.items)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(width, height) of the picture to make, so that it lies exactly over reference `matched`."""
+        return self.items[self.matched - 1].size
+
+    @property
+    def tokens(self) -> int:
+        return sum(item.tokens for item in self.items)
