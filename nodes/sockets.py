@@ -8,5 +8,6 @@ from comfy_api.v0_0_2 import io
 Acceleration = io.Custom("KLEINOD_ACCELERATION")
 References = io.Custom("KLEINOD_REFERENCES")
 Loras = io.Custom("KLEINOD_LORAS")
+LoraStack = io.Custom("LORA_STACK")
 FaceRefinement = io.Custom("KLEINOD_FACE_REFINEMENT")
 RunwareOptions = io.Custom("KLEINOD_RUNWARE_OPTIONS")

@@ -208,3 +208,172 @@ class Acceleration:
         if options:
             request["acceleratorOptions"] = options
         return request
+
+
+# --- LoRAs
+
+LORA_STAGES = ("both", "high", "low")
+BOUNDARY_UNITS = ("share of steps", "sigma")
+
+
+@dataclass(frozen=True)
+class StageBoundary:
+    """Where a run turns from its high stage (coarse, early) into its low one (fine, late).
+
+    unit "share of steps": the first `at` of a run's steps are high. unit "sigma": steps at `at` or noisier
+    are high.
+    """
+
+    unit: str = "share of steps"
+    at: float = 0.5
+
+    def __post_init__(self) -> None:
+        _require_choice("stage_boundary", self.unit, BOUNDARY_UNITS)
+        _require_range("boundary_at", self.at, 0, 1)
+
+
+@dataclass(frozen=True)
+class LoraRow:
+    """One LoRA of a stack. `weight` and `stage` (`transformer` there) are Runware's, with its range and
+    defaults.
+
+    file: its name below models/loras, or empty for a LoRA that exists at Runware only. sha256: of the whole
+    file, lower case, empty while unknown. air: the id at Runware, empty where it is not there. boundary
+    counts for stages high and low.
+    """
+
+    file: str = ""
+    weight: float = 1.0
+    stage: str = "both"
+    enabled: bool = True
+    sha256: str = ""
+    air: str = ""
+    boundary: StageBoundary = StageBoundary()
+
+    def __post_init__(self) -> None:
+        if not self.file and not self.air:
+            raise ValueError(
+                "A LoRA row names no file and no AIR id. Write a file of models/loras into it, or remove it."
+            )
+        _require_range(f"The weight of LoRA '{self.label}'", self.weight, -4, 4)
+        _require_choice(f"The stage of LoRA '{self.label}'", self.stage, LORA_STAGES)
+        if self.sha256 and (len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")):
+            raise ValueError(
+                f"The sha256 of LoRA '{self.label}' is '{self.sha256}', but it must be 64 digits 0-9 a-f. "
+                "Remove it: Klein LoRA Stack finds it out again."
+            )
+        if self.air and (":" not in self.air or any(character.isspace() for character in self.air)):
+            raise ValueError(
+                f"The AIR id of LoRA '{self.label}' is '{self.air}', but it must look like civitai:123@456. "
+                "Copy it from the LoRA's page at Runware."
+            )
+
+    @property
+    def label(self) -> str:
+        """What sentences call it."""
+        return self.file or self.air
+
+    @property
+    def acts(self) -> bool:
+        """Whether it changes anything: rows switched off or of weight 0 are never read."""
+        return self.enabled and self.weight != 0
+
+
+@dataclass(frozen=True)
+class Loras:
+    """The rows of one or several Klein LoRA Stacks, in order."""
+
+    rows: tuple[LoraRow, ...] = ()
+
+    def to_runware(self) -> list[dict[str, Any]]:
+        """`lora` as the request spells it. Raises ValueError naming the row that only exists on this
+        machine.
+        """
+        request: list[dict[str, Any]] = []
+        for number, row in enumerate(self.rows, 1):
+            if not row.acts:
+                continue
+            if not row.air:
+                raise ValueError(
+                    f"Row {number} of loras, '{row.file}', has no AIR id, and Runware cannot see files of "
+                    "this computer. Write the LoRA's AIR id (like civitai:123@456) into its row of Klein "
+                    "LoRA Stack, or switch the row off."
+                )
+            entry: dict[str, Any] = {"model": row.air, "weight": row.weight}
+            request.append(entry if row.stage == "both" else entry | {"transformer": row.stage})
+        return request
+
+
+# --- Faces
+
+MASK_PIXELS = "pixels"
+MASK_PERCENT = "percent of the face"
+MASK_UNITS = (MASK_PIXELS, MASK_PERCENT)
+INPAINT_SIZE_STEP = 16
+
+
+@dataclass(frozen=True)
+class FaceRefinement:
+    """How every found face is painted anew.
+
+    The first eight fields are Runware's `advancedFeatures.ultralytics`, and inpaint_size that of its own
+    ComfyUI node, with their ranges and defaults. Locally: confidence is the detector's least score.
+    mask_padding is how far beyond the face anything may change, mask_blur the width of the transition, which
+    runs inwards from there; both are counted in mask_unit. strength is read by the refiner's strength_mode.
+    guidance is CFGScale; 1 and less run no negative pass. Empty prompts inherit the main prompt.
+    inpaint_size: side in pixels at which a face's surroundings are painted.
+
+    The rest is local. context: side of the square around a face, in sides of the face. max_upscale: a smaller
+    face is painted below inpaint_size instead of from nothing. colour_match: 0 (off) to 1.
+    """
+
+    confidence: float = 0.9
+    mask_padding: int = 5
+    mask_blur: int = 5
+    strength: float = 0.3
+    steps: int = 20
+    guidance: float = 8.0
+    positive_prompt: str = ""
+    negative_prompt: str = ""
+    inpaint_size: int = 1024
+    mask_unit: str = MASK_PIXELS
+    context: float = 2.0
+    max_upscale: float = 8.0
+    colour_match: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_range("confidence", self.confidence, 0, 1)
+        _require_range("mask_padding", self.mask_padding, 0, 20)
+        _require_range("mask_blur", self.mask_blur, 0, 100)
+        _require_range("strength", self.strength, 0, 1)
+        _require_range("steps", self.steps, 1, 100)
+        _require_range("guidance", self.guidance, 0, 50)
+        _require_range("inpaint_size", self.inpaint_size, 128, 2048)
+        _require_choice("mask_unit", self.mask_unit, MASK_UNITS)
+        _require_range("context", self.context, 1.2, 6)
+        _require_range("max_upscale", self.max_upscale, 1, 16)
+        _require_range("colour_match", self.colour_match, 0, 1)
+        if self.inpaint_size % INPAINT_SIZE_STEP:
+            below = self.inpaint_size // INPAINT_SIZE_STEP * INPAINT_SIZE_STEP
+            raise ValueError(
+                f"inpaint_size is {self.inpaint_size}, but must be a multiple of {INPAINT_SIZE_STEP}: use "
+                f"{below} or {below + INPAINT_SIZE_STEP}."
+            )
+
+    def to_runware(self) -> dict[str, Any]:
+        """The object `advancedFeatures.ultralytics` of a request; blank prompts stay out of it."""
+        request: dict[str, Any] = {
+            "confidence": self.confidence,
+            "maskPadding": self.mask_padding,
+            "maskBlur": self.mask_blur,
+            "strength": self.strength,
+            "steps": self.steps,
+            "CFGScale": self.guidance,
+        }
+        for name, text in (
+            ("positivePrompt", self.positive_prompt),
+            ("negativePrompt", self.negative_prompt),
+        ):
+            if text.strip():
+                request[name] = text
+        return request

@@ -1,0 +1,127 @@
+"""The text form of a LoRA stack: one row a line, as a person would write it.
+
+    style.safetensors 0.8
+    people/anna v2.safetensors 1.2 high air=civitai:123@456
+    sketch.safetensors -0.5 off sha256=<64 digits>
+    <lora:film:0.7>
+    # a remark
+
+First the file (quotes are allowed, the ending may be left out), then in any order: the weight (1 where none
+stands), the stage (`high`, `low`; else both), `off`, `air=` and `sha256=`. It is what the node stores, so a
+workflow saved without any of our scripts stays readable, and a row's script only rewrites lines.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..wires import LORA_STAGES, LoraRow, Loras, StageBoundary
+
+MOST_ROWS = 64
+
+_TAG = re.compile(r"<lora:(?P<name>[^:<>]+)(?::(?P<weight>[^:<>]*))?(?::[^<>]*)?>", re.IGNORECASE)
+_QUOTED = re.compile(r"""(["'])(?P<name>.+?)\1(?:\s+|$)""")
+_NAMED = re.compile(r"(?P<name>.+?\.(?:safetensors|sft))(?:\s+|$)", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)$")
+
+
+def parse_rows(text: str, boundary: StageBoundary | None = None) -> Loras:
+    """The rows that `text` spells. Raises ValueError naming the line and what is wrong with it."""
+    rows: list[LoraRow] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        try:
+            if _TAG.search(line):
+                rows.extend(_read_tags(line, boundary or StageBoundary()))
+            else:
+                rows.append(_read_line(line, boundary or StageBoundary()))
+        except ValueError as error:
+            raise ValueError(f"rows, line {number}: {error}") from None
+    if len(rows) > MOST_ROWS:
+        raise ValueError(f"rows holds {len(rows)} LoRAs, but at most {MOST_ROWS} fit. Remove some.")
+    return Loras(tuple(rows))
+
+
+def format_rows(loras: Loras) -> str:
+    """The text of `loras`; `parse_rows` reads it back as the same rows (boundaries aside)."""
+    return "\n".join(format_row(row) for row in loras.rows)
+
+
+def format_row(row: LoraRow) -> str:
+    name = row.file
+    plain = _NAMED.match(name)
+    if name and (plain is None or plain["name"] != name or name[0] in "\"'#<"):
+        name = f"'{name}'" if '"' in name else f'"{name}"'
+    words = [name] if name else []
+    words.append(f"{row.weight:.10g}")
+    if row.stage != "both":
+        words.append(row.stage)
+    if not row.enabled:
+        words.append("off")
+    if row.air:
+        words.append(f"air={row.air}")
+    if row.sha256:
+        words.append(f"sha256={row.sha256}")
+    return " ".join(words)
+
+
+def _read_tags(line: str, boundary: StageBoundary) -> list[LoraRow]:
+    """`<lora:name:weight>` as pasted from a prompt; words around the tags are none of a stack's business."""
+    rows = []
+    for tag in _TAG.finditer(line):
+        weight = (tag["weight"] or "1").strip()
+        if not _NUMBER.match(weight):
+            raise ValueError(f"'{weight}' in {tag[0]} is no weight. Write a number from -4 to 4.")
+        rows.append(LoraRow(tag["name"].strip(), float(weight), boundary=boundary))
+    return rows
+
+
+def _read_line(line: str, boundary: StageBoundary) -> LoraRow:
+    match = _QUOTED.match(line) or _NAMED.match(line)
+    if match:
+        name, words = match["name"], line[match.end() :].split()
+    else:
+        name, words = _split_from_the_right(line.split())
+    fields: dict[str, object] = {}
+    for word in words:
+        field, value = _read_word(word)
+        if field in fields:
+            raise ValueError(f"'{word}' says {field} a second time. Keep one of them.")
+        fields[field] = value
+    return LoraRow(file=name.replace("\\", "/"), boundary=boundary, **fields)  # type: ignore[arg-type]
+
+
+def _split_from_the_right(words: list[str]) -> tuple[str, list[str]]:
+    """A name without its ending stops where the fields begin."""
+    end = len(words)
+    while end > 0 and _is_field(words[end - 1]):
+        end -= 1
+    return " ".join(words[:end]), words[end:]
+
+
+def _is_field(word: str) -> bool:
+    try:
+        _read_word(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_word(word: str) -> tuple[str, object]:
+    lower = word.lower()
+    if _NUMBER.match(word):
+        return "weight", float(word)
+    if lower in LORA_STAGES:
+        return "stage", lower
+    if lower in ("on", "off"):
+        return "enabled", lower == "on"
+    if lower.startswith("air="):
+        return "air", word[4:]
+    if lower.startswith("sha256="):
+        return "sha256", lower[7:]
+    raise ValueError(
+        f"'{word}' is not understood after the file's name. Write a weight, high, low, off, air=... or "
+        "sha256=..., in quotes what belongs to the name."
+    )
