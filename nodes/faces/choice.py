@@ -1,0 +1,87 @@
+"""Which of the found faces are painted, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .detection import Face
+
+BY_SCORE = "score"
+BY_SIZE = "size"
+LEFT_TO_RIGHT = "left to right"
+FROM_CENTRE = "centre"
+ORDERS = (BY_SIZE, BY_SCORE, LEFT_TO_RIGHT, FROM_CENTRE)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Indices of the faces to paint, in their order, and of each other face the reason why not."""
+
+    chosen: tuple[int, ...]
+    left_out: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """order: one of ORDERS. top_k: only so many, 0 all. min_size, max_size: longer side of a face in pixels,
+    0 any. Raises ValueError naming the input."""
+
+    order: str = BY_SIZE
+    top_k: int = 0
+    min_size: int = 0
+    max_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ValueError(f"order is {self.order!r}, but must be one of: {', '.join(ORDERS)}.")
+        for name in ("top_k", "min_size", "max_size"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (no limit) or more.")
+        if self.max_size and self.min_size > self.max_size:
+            raise ValueError(
+                f"min_size is {self.min_size} and max_size {self.max_size}, so no face can fit: "
+                "raise max_size, or set it to 0 for no limit."
+            )
+
+
+def choose_faces(faces: Sequence[Face], picture: tuple[int, int], wanted: Wanted) -> Choice:
+    """Filter by size, order, then keep the first `top_k`. picture: (width, height).
+
+    Ties keep the order given. `centre`: nearest to the middle of the picture first.
+    """
+    left_out: dict[int, str] = {}
+    fitting: list[int] = []
+    for index, face in enumerate(faces):
+        size = max(face.width, face.height)
+        if size < wanted.min_size:
+            left_out[index] = f"{size:.0f} px, smaller than min_size {wanted.min_size}"
+        elif wanted.max_size and size > wanted.max_size:
+            left_out[index] = f"{size:.0f} px, larger than max_size {wanted.max_size}"
+        else:
+            fitting.append(index)
+
+    def key(index: int) -> float:
+        face = faces[index]
+        x, y = face.centre
+        if wanted.order == BY_SCORE:
+            return -face.score
+        if wanted.order == BY_SIZE:
+            return -face.area
+        if wanted.order == LEFT_TO_RIGHT:
+            return x
+        return (x - picture[0] / 2) ** 2 + (y - picture[1] / 2) ** 2
+
+    fitting.sort(key=key)
+    kept = fitting[: wanted.top_k] if wanted.top_k else fitting
+    left_out |= {index: f"beyond top_k {wanted.top_k}" for index in fitting[len(kept) :]}
+    return Choice(tuple(kept), left_out)
+
+
+def reading_ranks(faces: Sequence[Face]) -> list[int]:
+    """The place of every face from left to right: a number that no order, limit or top_k changes."""
+    places = sorted(range(len(faces)), key=lambda i: (*faces[i].centre, i))
+    ranks = [0] * len(faces)
+    for rank, index in enumerate(places):
+        ranks[index] = rank
+    return ranks

@@ -1,0 +1,54 @@
+"""Out of the picture and back into it: enlarging a crop, fitting the painted face, blending.
+
+All in float32 and never through 8 bits. Enlarging and shrinking are bicubic, antialiased, with the same exact
+scale on both axes (`Crop`), so a face that comes back lies where it was.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .geometry import Crop
+
+
+def cut_out(picture: Tensor, crop: Crop) -> Tensor:
+    """`[H, W, C]` -> the crop at its target size, `[target_height, target_width, 3]`, float32 in 0..1."""
+    rows, columns = crop.region
+    piece = picture[rows, columns, :3].float()
+    return _resize(piece, (crop.target_height, crop.target_width)).clamp(0, 1)
+
+
+def fit_back(painted: Tensor, crop: Crop) -> Tensor:
+    """A painted crop `[target_height, target_width, 3]` at the picture's own size, `[height, width, 3]`.
+
+    Raises ValueError for any other size: stretching it would move the face.
+    """
+    if tuple(painted.shape[:2]) != (crop.target_height, crop.target_width):
+        raise ValueError(
+            f"vae made {painted.shape[1]}x{painted.shape[0]} pixels of a crop painted at "
+            f"{crop.target_width}x{crop.target_height}: load flux2-vae.safetensors."
+        )
+    return _resize(painted.float(), (crop.height, crop.width)).clamp(0, 1)
+
+
+def blend(picture: Tensor, painted: Tensor, mask: Tensor, crop: Crop) -> None:
+    """Write `painted` `[h, w, 3]` into `picture` `[H, W, C]` through `mask` `[h, w]`, in place.
+
+    Where the mask is 0 not a bit changes, nor does alpha anywhere.
+    """
+    rows, columns = crop.region
+    region = picture[rows, columns, :3]
+    weight = mask[..., None].to(region.device)
+    mixed = torch.lerp(region.float(), painted.to(region.device), weight).to(region.dtype)
+    picture[rows, columns, :3] = torch.where(weight > 0, mixed, region)
+
+
+def _resize(piece: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(piece.shape[:2]) == size:
+        return piece
+    moved = functional.interpolate(
+        piece.movedim(-1, 0)[None], size, mode="bicubic", antialias=True, align_corners=False
+    )
+    return moved[0].movedim(0, -1)

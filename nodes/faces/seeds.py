@@ -1,0 +1,30 @@
+"""One seed a face, never the same twice in a run.
+
+Peers add the picture's and the face's numbers, so that the second face of one picture gets the noise of the
+first face of the next. PyTorch's CPU generator, from which ComfyUI draws noise, reads only the lower 32 bits
+of a seed, so a wider number or a hash that differs above them would repeat as well. Here every step is a
+permutation of the 32-bit numbers.
+"""
+
+from __future__ import annotations
+
+FACES_A_PICTURE = 4096
+_MASK = 0xFFFFFFFF
+
+
+def seed_of_face(seed: int, picture: int, face: int) -> int:
+    """A seed below 2**32: for one `seed` different for every picture (below 2**20) and face (below 4096)."""
+    if not 0 <= face < FACES_A_PICTURE or not 0 <= picture < 1 << 20:
+        raise ValueError(
+            f"Face {face} of picture {picture} is beyond what one run can hold: raise confidence or min_size."
+        )
+    run = _permute(seed & _MASK) ^ _permute(seed >> 32 & _MASK ^ 0x5BD1E995)
+    return _permute((run + picture * FACES_A_PICTURE + face) & _MASK)
+
+
+def _permute(number: int) -> int:
+    """A permutation of the 32-bit numbers without visible order: Murmur3's finaliser (Appleby, public
+    domain)."""
+    number = (number ^ number >> 16) * 0x85EBCA6B & _MASK
+    number = (number ^ number >> 13) * 0xC2B2AE35 & _MASK
+    return number ^ number >> 16
