@@ -24,7 +24,7 @@ from torch import Tensor
 
 from . import codec, forward
 from .codec import ROOT, load_pack_module
-from .examples import KINDS, make_batch
+from .examples import KINDS, Batch, make_batch
 from .train_text import Sentences, load_tokenizer
 
 SHIFT = 1.3
@@ -87,7 +87,9 @@ class Teacher:
         self.rotations: dict[tuple, Tensor] = {}
 
     def loss(self, state: dict[str, Tensor], kind: str) -> Tensor:
-        batch = make_batch(kind, self.code, self.rng)
+        return self.batch_loss(state, make_batch(kind, self.code, self.rng))
+
+    def batch_loss(self, state: dict[str, Tensor], batch: Batch) -> Tensor:
         with torch.no_grad():
             text = self.encoder(self.sentences.batch(batch.sentences))
         sigma = sample_sigma(len(text))

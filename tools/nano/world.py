@@ -119,16 +119,14 @@ class Placement:
 
 
 @functools.cache
-def drawing(subject: int) -> np.ndarray:
-    """The subject alone as float32 RGBA `[SUBJECT, SUBJECT, 4]` in 0..1, alpha premultiplied."""
+def render(character: str) -> np.ndarray:
+    """One emoji alone as float32 RGBA `[SUBJECT, SUBJECT, 4]` in 0..1, alpha premultiplied."""
     font = ImageFont.truetype(FONT, STRIKE)
     strike = Image.new("RGBA", (136, 128), (0, 0, 0, 0))
-    ImageDraw.Draw(strike).text((0, 0), SUBJECTS[NAMES[subject]], font=font, embedded_color=True, anchor="lt")
+    ImageDraw.Draw(strike).text((0, 0), character, font=font, embedded_color=True, anchor="lt")
     box = strike.getbbox()
     if box is None:
-        raise ValueError(
-            f"The emoji font draws nothing for '{NAMES[subject]}'. Install fonts-noto-color-emoji."
-        )
+        raise ValueError(f"The emoji font draws nothing for {character!a}. Install fonts-noto-color-emoji.")
     cut = strike.crop(box)
     side = max(cut.size)
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
@@ -138,17 +136,32 @@ def drawing(subject: int) -> np.ndarray:
     return rgba
 
 
+def drawing(subject: int) -> np.ndarray:
+    """The subject of that index in `NAMES` alone, as `render` gives it."""
+    return render(SUBJECTS[NAMES[subject]])
+
+
 def paint(placements: list[Placement], colour: int) -> np.ndarray:
     """A picture of one or two subjects, left to right, as uint8 `[128, 128 or 192, 3]`."""
-    width = SIZE if len(placements) == 1 else PAIR_WIDTH
+    return compose([(drawing(p.subject), p.dx, p.dy) for p in placements], colour)
+
+
+def compose(pieces: list[tuple[np.ndarray, int, int]], colour: int) -> np.ndarray:
+    """Square premultiplied RGBA pieces, each with its offset, side by side as `paint` places its subjects.
+
+    What of a piece lies outside the picture is cut off; pieces of `SUBJECT` pixels never do.
+    """
+    width = SIZE if len(pieces) == 1 else PAIR_WIDTH
     picture = np.empty((SIZE, width, 3), np.float32)
     picture[:] = np.asarray(BACKGROUNDS[COLOURS[colour]], np.float32) / 255.0
-    step = width // len(placements)
-    for i, place in enumerate(placements):
-        left = step * i + (step - SUBJECT) // 2 + place.dx
-        top = (SIZE - SUBJECT) // 2 + place.dy
-        rgba = drawing(place.subject)
-        region = picture[top : top + SUBJECT, left : left + SUBJECT]
+    step = width // len(pieces)
+    for i, (rgba, dx, dy) in enumerate(pieces):
+        side = len(rgba)
+        left, top = step * i + (step - side) // 2 + dx, (SIZE - side) // 2 + dy
+        cut = slice(max(0, -left), side - max(0, left + side - width))
+        rgba = rgba[:, cut]
+        left = max(0, left)
+        region = picture[top : top + side, left : left + rgba.shape[1]]
         region *= 1.0 - rgba[..., 3:]
         region += rgba[..., :3]
     return (picture.clip(0, 1) * 255.0 + 0.5).astype(np.uint8)
