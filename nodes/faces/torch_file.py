@@ -1,0 +1,134 @@
+"""Opens a .pt file as what it is, a ZIP archive of numbers with one pickle, and trusts nothing in it.
+
+The layout follows PyTorch's `torch.save` (since 1.6): `<name>/data.pkl` describes the value,
+`<name>/data/<key>` are the storages, uncompressed, `<name>/byteorder` says which end of a number comes first.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .pickles import LONGEST, Record, TensorPlan, read_pickle
+
+LARGEST = 2 * 1024**3  # bytes; the largest YOLO has 0.3 GB
+MOST_ENTRIES = 20_000
+_ENCRYPTED = 0x1
+_DAMAGE = (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, ValueError, struct.error)
+
+
+class TorchFile:
+    """The described value of a .pt file and its tensors, read when asked for.
+
+    `value` holds dicts, lists, tuples, plain values, `Record` and `TensorPlan`. Use as a context manager.
+    Raises ValueError, in one sentence, for whatever is not a proper file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise ValueError(f"it has {size / 1e9:.1f} GB, more than any face detector.")
+        with path.open("rb") as file:
+            start = file.read(64)
+        if not start.startswith(b"PK\x03\x04"):
+            raise ValueError(_what_it_is(start, size))
+        try:
+            self.archive = zipfile.ZipFile(path)
+        except _DAMAGE as error:
+            raise ValueError("it is cut short or damaged: download it again.") from error
+        try:
+            self.entries = _checked_entries(self.archive, size)
+            self.value = read_pickle(self._read("data.pkl"))
+            if self.entries.get("byteorder") and self._read("byteorder").strip() != b"little":
+                raise ValueError("it was saved on a big-endian machine: save it again on an ordinary one.")
+        except BaseException:
+            self.archive.close()
+            raise
+
+    def __enter__(self) -> TorchFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.archive.close()
+
+    def tensor(self, plan: TensorPlan) -> torch.Tensor:
+        """A tensor with memory of its own, in the file's dtype."""
+        data = self._read(f"data/{plan.storage.key}")
+        dtype = getattr(torch, plan.storage.dtype)
+        if len(data) < plan.storage.count * dtype.itemsize:
+            raise ValueError("it holds fewer numbers than it promises: download it again.")
+        if not plan.storage.count:
+            return torch.empty(plan.size, dtype=dtype)
+        flat = torch.frombuffer(bytearray(data), dtype=dtype, count=plan.storage.count)
+        return flat.as_strided(plan.size, plan.stride, plan.offset).clone()
+
+    def _read(self, name: str) -> bytes:
+        entry = self.entries.get(name)
+        if entry is None:
+            raise ValueError(f"it lacks '{name[:60]}': it is not a PyTorch file, or an incomplete one.")
+        if name == "data.pkl" and entry.file_size > LONGEST:
+            raise ValueError("its table of contents is far larger than any face detector needs.")
+        try:
+            return self.archive.read(entry)
+        except (
+            zipfile.BadZipFile,
+            NotImplementedError,
+            OSError,
+            EOFError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            raise ValueError("it is damaged (a checksum is wrong): download it again.") from error
+
+
+def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Entries by their name inside the archive's one folder."""
+    listed = archive.infolist()
+    if len(listed) > MOST_ENTRIES:
+        raise ValueError(f"it holds {len(listed):,} parts, more than any face detector.")
+    if any(entry.flag_bits & _ENCRYPTED for entry in listed):
+        raise ValueError("it is encrypted, which a PyTorch file never is.")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in listed):
+        raise ValueError("it is compressed, which a PyTorch file never is: unpack it first.")
+    if sum(entry.file_size for entry in listed) > size:
+        raise ValueError("it claims to hold more than its own size, as archives made to harm do.")
+    folders = {entry.filename.partition("/")[0] for entry in listed}
+    if len(folders) != 1:
+        raise ValueError("it is an archive, but not one that PyTorch wrote.")
+    entries = {entry.filename.partition("/")[2]: entry for entry in listed}
+    if len(entries) != len(listed):
+        raise ValueError("it holds the same part twice, which a PyTorch file never does.")
+    return entries
+
+
+def _what_it_is(start: bytes, size: int) -> str:
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file itself: download the real file."
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page saved under this name: download the real file."
+    if start.startswith(b"\x80\x02") or start.startswith(b"\x80\x03"):
+        return (
+            "it is in PyTorch's format of before 2020: open it once with a current PyTorch and save it again."
+        )
+    if not size:
+        return "it is empty: download it again."
+    return "it is not a PyTorch file."
+
+
+def find_model(value: Any) -> Record:
+    """The model in a checkpoint's value: the averaged one (`ema`) before the last one (`model`)."""
+    found = value
+    if isinstance(value, dict):
+        found = value.get("ema") if isinstance(value.get("ema"), Record) else value.get("model")
+        if found is None and value and all(isinstance(item, TensorPlan) for item in value.values()):
+            raise ValueError(
+                "it holds bare weights without the model they belong to, so it cannot be rebuilt."
+            )
+    if not isinstance(found, Record):
+        raise ValueError("it holds no model: it is not a detector that Ultralytics saved.")
+    return found
