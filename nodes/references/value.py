@@ -21,13 +21,15 @@ class Reference:
     """One prepared picture and where it came from.
 
     image: `[1, H, W, 3]` float32 on the CPU, 0..1, both sides multiples of 16. given: (width, height) of the
-    picture that was connected. shown: the part of it that `image` shows, (left, top, right, bottom) in pixels
-    of the given picture, with fractions where it was scaled. digest: of the pixels; equal pictures have equal
-    digests. notes: what else was done to it, as sentences.
+    picture that was connected. asked: the part of it that was wanted (left, top, right, bottom): all, or
+    where its mask is. shown: the part that `image` shows, in pixels of the given picture, with fractions
+    where it was scaled. digest: of the pixels; equal pictures have equal digests. notes: what else was done
+    to it, in words.
     """
 
     image: Tensor = field(compare=False, repr=False)
     given: tuple[int, int]
+    asked: tuple[int, int, int, int]
     shown: tuple[float, float, float, float]
     digest: str
     notes: tuple[str, ...] = ()
@@ -62,9 +64,12 @@ class Reference:
 
     @property
     def lost(self) -> float:
-        """Share of the given picture's area that was cut off, 0..1."""
-        left, top, right, bottom = self.shown
-        return max(0.0, 1 - (right - left) * (bottom - top) / (self.given[0] * self.given[1]))
+        """Share of the wanted part's area that was cut off, 0..1."""
+        return max(0.0, 1 - _area(self.shown) / _area(self.asked))
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,217 @@
+"""Whatever is plugged in, as clean single pictures: counted, checked, without alpha, masked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .sizing import ASPECT_MOST, SIDE_LEAST
+
+MOST_PICTURES = 100
+FILL, CROP, CROP_AND_FILL = "hide the rest", "crop", "crop and hide the rest"
+MASK_USES = (FILL, CROP, CROP_AND_FILL)
+BACKGROUNDS = {"white": 1.0, "grey": 0.5, "black": 0.0}
+_OVERSHOOT = 16.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture as it came: pixels `[H, W, C]`, mask `[h, w]` (1 = the part that counts) or None."""
+
+    pixels: Tensor
+    mask: Tensor | None
+    label: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A clean picture: `[H, W, 3]` float32 in 0..1. asked: the part of the given picture it is, (left, top,
+    right, bottom); given: (width, height) of that.
+    """
+
+    pixels: Tensor
+    given: tuple[int, int]
+    asked: tuple[int, int, int, int]
+    label: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+
+def collect(images: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> list[Frame]:
+    """Every picture of sockets `image_1`, `image_2` ... with its mask, in order.
+
+    Each socket holds an IMAGE `[B, H, W, C]`, or a list of them; `mask_2` belongs to `image_2` and holds one
+    mask for all of its pictures or one for each. Raises ValueError where nothing is connected, a batch is
+    empty, masks and images do not pair, or there are over 100 pictures.
+    """
+    connected = {_number(name): value for name, value in images.items() if _holds(value)}
+    covers = {_number(name): value for name, value in (masks or {}).items() if _holds(value)}
+    for number in sorted(set(covers) - set(connected)):
+        raise ValueError(
+            f"mask_{number} is connected, but image_{number} is not: a mask belongs to the image of its "
+            "number."
+        )
+    frames: list[Frame] = []
+    for number in sorted(connected):
+        name = f"image_{number}"
+        pixels = _split(connected[number], name, 4)
+        parts = _split(covers[number], f"mask_{number}", 3) if number in covers else [None]
+        if len(parts) not in (1, len(pixels)):
+            raise ValueError(
+                f"mask_{number} holds {len(parts)} masks, but {name} holds {len(pixels)} images: connect one "
+                "mask for all, or one for each."
+            )
+        for index, single in enumerate(pixels):
+            place = f"{name}" if len(pixels) == 1 else f"{name}, picture {index + 1} of {len(pixels)},"
+            frames.append(Frame(single, parts[index if len(parts) > 1 else 0], place))
+    if not frames:
+        raise ValueError("images is empty: connect at least one image to Klein References.")
+    if len(frames) > MOST_PICTURES:
+        raise ValueError(
+            f"images holds {len(frames)} pictures, but Klein References takes at most {MOST_PICTURES}: is a "
+            "video connected? Pick some of its frames first."
+        )
+    return frames
+
+
+def clean(frame: Frame, background: str = "white", mask_use: str = FILL) -> Picture:
+    """Three channels in 0..1 on the CPU, alpha laid over the background, mask applied.
+
+    One channel is grey, two are grey and alpha. Values outside 0..1 are clamped. Raises ValueError for NaN,
+    other numbers of channels, values as large as 255, and a mask of another shape than its image.
+    """
+    notes: list[str] = []
+    if frame.pixels.shape[-1] not in (1, 2, 3, 4):
+        raise ValueError(
+            f"{frame.label} has {frame.pixels.shape[-1]} channels, but an image has 1 (grey), 3 (colour) "
+            "or 4 (colour with transparency)."
+        )
+    rgb = _to_rgb(_to_unit(frame.pixels, frame.label, notes), BACKGROUNDS[background], background, notes)
+    height, width = rgb.shape[:2]
+    box = (0, 0, width, height)
+    mask = None if frame.mask is None else _fit_mask(frame.mask, (width, height), frame.label)
+    if mask is not None and not mask.any():
+        notes.append("its mask is empty, so all of it is used")
+    elif mask is not None:
+        if mask_use in (FILL, CROP_AND_FILL):
+            rgb = torch.lerp(torch.full_like(rgb, BACKGROUNDS[background]), rgb, mask[..., None])
+            notes.append(f"{background} outside its mask")
+        if mask_use in (CROP, CROP_AND_FILL):
+            box = _surround(mask)
+            left, top, right, bottom = box
+            rgb = rgb[top:bottom, left:right]
+            notes.append("cut to its mask")
+    return Picture(rgb, (width, height), box, frame.label, tuple(notes))
+
+
+def _holds(value: Any) -> bool:
+    return value is not None and not (isinstance(value, (list, tuple)) and all(v is None for v in value))
+
+
+def _number(name: str) -> int:
+    return int(re.findall(r"\d+", name)[-1])
+
+
+def _split(value: Any, name: str, dimensions: int) -> list[Tensor]:
+    """Single pictures `[H, W, C]` (dimensions 4) or masks `[H, W]` (3) of a batch or a list of batches."""
+    batches = value if isinstance(value, (list, tuple)) else [value]
+    singles: list[Tensor] = []
+    for batch in batches:
+        if batch is None:
+            continue
+        if batch.ndim == dimensions - 1:
+            batch = batch[None]
+        if batch.ndim != dimensions:
+            kind = "an IMAGE [batch, height, width, channels]" if dimensions == 4 else "a MASK"
+            raise ValueError(f"{name} has the shape {list(batch.shape)}, but must be {kind}.")
+        if batch.numel() == 0:
+            raise ValueError(
+                f"{name} is empty: its shape is {list(batch.shape)}. Check the node before it, or unplug it."
+            )
+        singles += batch.unbind(0)
+    return singles
+
+
+def _to_unit(pixels: Tensor, label: str, notes: list[str]) -> Tensor:
+    """float32 on the CPU, in 0..1."""
+    whole = not pixels.is_floating_point()
+    values = pixels.detach().to("cpu", torch.float32)
+    if whole:
+        values = values / 255
+    if not torch.isfinite(values).all():
+        raise ValueError(
+            f"{label} holds values that are not numbers (NaN or infinity): look at the node before it. A "
+            "black picture out of a VAE is a common cause; try its fp32 precision."
+        )
+    low, high = float(values.min()), float(values.max())
+    if high > _OVERSHOOT:
+        raise ValueError(
+            f"{label} holds values up to {high:g}, but images range from 0 to 1: divide by 255 in the node "
+            "that made it."
+        )
+    if low < 0 or high > 1:
+        values = values.clamp(0, 1)
+        if low < -0.01 or high > 1.01:
+            notes.append(f"values from {low:.2f} to {high:.2f} clamped to 0..1")
+    return values
+
+
+def _to_rgb(values: Tensor, shade: float, background: str, notes: list[str]) -> Tensor:
+    channels = values.shape[2]
+    if channels == 3:
+        return values
+    if channels == 1:
+        return values.expand(-1, -1, 3)
+    alpha = values[..., -1:]
+    colour = values[..., :-1].expand(-1, -1, 3)
+    if bool((alpha == 1).all()):
+        return colour
+    notes.append(f"transparency laid on {background}")
+    return torch.lerp(torch.full_like(colour, shade), colour, alpha)
+
+
+def _fit_mask(mask: Tensor, size: tuple[int, int], label: str) -> Tensor:
+    """`[h, w]` -> `[H, W]` in 0..1. An all-black one may have any shape: Load Image gives 64 x 64."""
+    width, height = size
+    mask = mask.detach().to("cpu", torch.float32)
+    if not torch.isfinite(mask).all():
+        raise ValueError(f"The mask of {label} holds values that are not numbers (NaN).")
+    mask = mask.clamp(0, 1)
+    if tuple(mask.shape) == (height, width) or not mask.any():
+        return mask if tuple(mask.shape) == (height, width) else mask.new_zeros(height, width)
+    rows, columns = mask.shape
+    if abs(columns * height - rows * width) > 0.02 * rows * width:
+        raise ValueError(
+            f"The mask of {label} is {columns}x{rows}, but the image is {width}x{height}, another shape: "
+            "draw the mask on this image, or resize both alike."
+        )
+    return functional.interpolate(
+        mask[None, None], size=(height, width), mode="bilinear", antialias=True, align_corners=False
+    )[0, 0].clamp(0, 1)
+
+
+def _surround(mask: Tensor) -> tuple[int, int, int, int]:
+    """The part of the picture that holds the mask (left, top, right, bottom), widened as far as the picture
+    allows where it would be too small or too narrow for a reference.
+    """
+    solid = mask >= 0.5 if bool((mask >= 0.5).any()) else mask > 0
+    spans = []
+    for axis in (0, 1):
+        hit = torch.nonzero(solid.any(dim=axis)).flatten()
+        spans.append((int(hit[0]), int(hit[-1]) + 1))
+    lengths = [end - start for start, end in spans]
+    box = []
+    for (start, end), other, limit in zip(spans, lengths[::-1], (mask.shape[1], mask.shape[0]), strict=True):
+        wanted = min(limit, max(end - start, SIDE_LEAST, -(-other // ASPECT_MOST)))
+        begin = min(max(0, (start + end - wanted) // 2), limit - wanted)
+        box.append((begin, begin + wanted))
+    return box[0][0], box[1][0], box[0][1], box[1][1]
