@@ -62,16 +62,20 @@ class Network(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> Predictions:
         """`[B, 3, H, W]`, RGB in 0..1, sides multiples of `stride`."""
+        return self.layers[-1](self.features(pictures), pictures.shape[2])
+
+    def features(self, pictures: torch.Tensor) -> list[torch.Tensor]:
+        """The feature maps that the head reads, finest first."""
         value: Any = pictures
         kept: dict[int, Any] = {}
         for index, (layer, sources) in enumerate(zip(self.layers, self.sources, strict=True)):
             inputs = [value if source == index - 1 else kept[source] for source in sources]
-            if isinstance(layer, Detect):
-                return layer(inputs, pictures.shape[2])
+            if layer is self.layers[-1]:
+                return inputs
             value = layer(inputs if isinstance(layer, Concat) else inputs[0])
             if index in self.kept:
                 kept[index] = value
-        raise AssertionError("checked in the constructor: the last layer detects")
+        raise ValueError("its network has no layers.")
 
     @torch.inference_mode()
     def _try_out(self) -> int:
@@ -237,14 +241,14 @@ class Detect(Block):
     def forward(self, features: list[torch.Tensor], height: int) -> Predictions:
         distinct = self._is_distinct()
         prefix = "one2one_" if distinct else ""
-        distances = self._everywhere(prefix + "cv2", features)
+        distances = self.everywhere(prefix + "cv2", features)
         if int(self.options.get("reg_max", 16)) > 1:
             distances = self.dfl(distances)
         boxes = _to_pixels(distances, features, height).transpose(1, 2)
-        scores = self._everywhere(prefix + "cv3", features).sigmoid().transpose(1, 2)
+        scores = self.everywhere(prefix + "cv3", features).sigmoid().transpose(1, 2)
         coefficients = prototypes = None
         if hasattr(self, "proto"):
-            coefficients = self._everywhere(prefix + "cv4", features).transpose(1, 2)
+            coefficients = self.everywhere(prefix + "cv4", features).transpose(1, 2)
             prototypes = self.proto(features)
         coarsest = max(height // feature.shape[2] for feature in features)
         return Predictions(boxes, scores, coefficients, prototypes, distinct, coarsest)
@@ -256,7 +260,7 @@ class Detect(Block):
             bool(self.options.get("_end2end")) or not hasattr(self, "cv2")
         )
 
-    def _everywhere(self, branch: str, features: list[torch.Tensor]) -> torch.Tensor:
+    def everywhere(self, branch: str, features: list[torch.Tensor]) -> torch.Tensor:
         """One branch over all feature maps: `[B, C, A]`."""
         layers = getattr(self, branch)
         return torch.cat([layer(x).flatten(2) for layer, x in zip(layers, features, strict=True)], dim=2)
