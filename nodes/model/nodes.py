@@ -5,6 +5,9 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import io
 
 from .. import sockets
+from ..references.engine import add_references, latents_of
+from ..references.report import describe_for_prompt
+from ..references.value import References
 from . import engine, folders, text_engine
 from .choices import (
     AUTOMATIC,
@@ -120,7 +123,7 @@ class KleinodLoader(io.ComfyNode):
 
 
 class KleinodPrompt(io.ComfyNode):
-    """Positive and negative text to conditioning."""
+    """Positive and negative text, and the references they speak of, to conditioning."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -128,9 +131,9 @@ class KleinodPrompt(io.ComfyNode):
             node_id="KleinodPrompt",
             display_name="Klein Prompt",
             category="Kleinod",
-            description="Turns a positive and a negative prompt into what the Klein Sampler is steered by. "
-            "Prompts longer than 512 tokens are cut as in the original software, and info says which words "
-            "were lost.",
+            description="Turns a positive and a negative prompt, and the reference images they speak of, "
+            "into what the Klein Sampler is steered by. Prompts longer than 512 tokens are cut as in the "
+            "original software, and info says which words were lost.",
             search_aliases=[
                 "flux2 prompt",
                 "clip text encode",
@@ -162,8 +165,14 @@ class KleinodPrompt(io.ComfyNode):
                 sockets.References.Input(
                     "references",
                     optional=True,
-                    tooltip="Images that the prompt speaks of, from Klein References. Reserved: has no "
-                    "effect yet.",
+                    tooltip="Images that the prompt speaks of, from Klein References: image 1, image 2 and "
+                    "so on, in their order. They go to the positive and the negative prompt; needs vae.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="The VAE of the Klein Loader; needed for references only. Each image is encoded "
+                    "once, however often the prompt changes.",
                 ),
             ],
             outputs=[
@@ -171,16 +180,27 @@ class KleinodPrompt(io.ComfyNode):
                 io.Conditioning.Output(display_name="negative"),
                 io.String.Output(
                     display_name="info",
-                    tooltip="Tokens used of 512 by each prompt, and the words that were cut, if any.",
+                    tooltip="Tokens used of 512 by each prompt, the words that were cut, if any, and which "
+                    "image is which.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(cls, clip: object, positive: str, negative: str, references: object = None) -> io.NodeOutput:
+    def execute(
+        cls,
+        clip: object,
+        positive: str,
+        negative: str,
+        references: References | None = None,
+        vae: object = None,
+    ) -> io.NodeOutput:
+        latents = [] if references is None else latents_of(vae, references)
         positive_conditioning, positive_report = text_engine.encode_prompt(clip, positive, "positive")
         negative_conditioning, negative_report = text_engine.encode_prompt(clip, negative, "negative")
-        # `references` joins both conditionings here once the References value can be encoded.
-        return io.NodeOutput(
-            positive_conditioning, negative_conditioning, f"{positive_report}\n{negative_report}"
-        )
+        info = f"{positive_report}\n{negative_report}"
+        if references is not None:
+            positive_conditioning = add_references(positive_conditioning, latents)
+            negative_conditioning = add_references(negative_conditioning, latents)
+            info += f"\n{describe_for_prompt(references, positive)}"
+        return io.NodeOutput(positive_conditioning, negative_conditioning, info)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .cost import describe_cost
+from .cost import count_tokens, describe_cost, step_factor
 from .sizing import SIDE_MOST
 from .value import Reference, References
 
@@ -34,6 +34,14 @@ def describe(references: References) -> str:
     lines.append(f"width and height: {width}x{height}, the size of image {references.matched}")
     lines += [f"Warning: {text}" for text in list_warnings(references)]
     return "\n".join(lines)
+
+
+def headline(references: References) -> str:
+    """What fits under the node: number, tokens, cost, then the warnings."""
+    count = len(references)
+    factor = step_factor(count_tokens(references.canvas), references.tokens)
+    first = f"{count} image{'s' * (count > 1)}, {references.tokens:,} tokens, a step x{factor:.1f}"
+    return "\n".join([first, *(f"Warning: {text}" for text in list_warnings(references))])
 
 
 def list_warnings(references: References) -> list[str]:
