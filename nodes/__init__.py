@@ -3,6 +3,7 @@
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .model.nodes import KleinodLoader, KleinodPrompt
+from .references.nodes import KleinodReferences
 from .remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
 from .remote.session import register_routes
 from .sampling.nodes import KleinodSampler
@@ -11,6 +12,7 @@ NODES: list[type[io.ComfyNode]] = [
     KleinodLoader,
     KleinodPrompt,
     KleinodSampler,
+    KleinodReferences,
     KleinodRunware,
     KleinodRunwareOptions,
     KleinodBFL,
