@@ -44,6 +44,14 @@ class RefineRequest:
         """The API's scale begins at 0; there is no guidance below 1."""
         return max(1.0, self.settings.guidance)
 
+    @property
+    def steps(self) -> int:
+        """Model calls for each face, guidance not counted."""
+        settings = self.settings
+        if self.strength_mode == NOISE_LEVEL:
+            return settings.steps
+        return max(1, round(settings.steps * settings.strength))
+
     def schedule(self, target: tuple[int, int]) -> Schedule:
         """Sigmas for a crop painted at `target` (width, height)."""
         tokens = target[0] * target[1] // CELL**2
@@ -53,7 +61,7 @@ class RefineRequest:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One face to paint.
 

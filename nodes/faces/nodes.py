@@ -1,0 +1,118 @@
+"""Klein Face Settings and Klein Face Refiner."""
+
+from __future__ import annotations
+
+from comfy_api.v0_0_2 import io
+
+from .. import sockets
+from ..sampling.engine import show_status
+from ..sampling.schedule import NOISE_LEVEL
+from ..wires import MASK_PIXELS, FaceRefinement
+from .choice import Wanted
+from .detectors import list_detectors
+from .engine import Source, refine_faces, send_crops
+from .inputs import list_refiner_inputs, list_settings_inputs
+from .painter import Steering
+from .plan import BATCH_DEFAULT, RefineRequest
+from .presets import KLEIN_BASE, PRESETS, choose_settings
+from .prompts import FacePrompts
+
+
+class KleinodFaceSettings(io.ComfyNode):
+    """Runware's `advancedFeatures.ultralytics` as one value, for the local refiner and the API alike."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KleinodFaceSettings",
+            display_name="Klein Face Settings",
+            category="Kleinod/faces",
+            description="How faces are refined, as one value for Klein Face Refiner and Klein Runware alike: "
+            "every field of Runware's ultralytics settings, with a preset that suits Klein.",
+            search_aliases=["ultralytics", "adetailer", "face detailer settings", "face restore", "faces"],
+            inputs=list_settings_inputs(),
+            outputs=[
+                sockets.FaceRefinement.Output(
+                    display_name="settings", tooltip="For Klein Face Refiner or Klein Runware."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, preset, confidence, mask_padding, mask_blur, strength, steps, guidance, positive_prompt,
+        negative_prompt, inpaint_size, mask_unit=MASK_PIXELS, context=2.0, max_upscale=8.0, colour_match=1.0,
+    ) -> io.NodeOutput:  # fmt: skip
+        custom = FaceRefinement(
+            confidence, mask_padding, mask_blur, strength, steps, guidance, positive_prompt, negative_prompt,
+            inpaint_size, mask_unit, context, max_upscale, colour_match,
+        )  # fmt: skip
+        return io.NodeOutput(choose_settings(preset, custom))
+
+
+class KleinodFaceRefiner(io.ComfyNode):
+    """Finds faces, paints each at full size with the face itself as reference, and blends them in."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KleinodFaceRefiner",
+            display_name="Klein Face Refiner",
+            category="Kleinod/faces",
+            description="Finds the faces of a picture and paints each anew at full size, with the face as it "
+            "is as reference, so that it stays the same person. Outside the masks not a bit changes.",
+            search_aliases=[
+                "face detailer",
+                "adetailer",
+                "detailer",
+                "face fix",
+                "face restore",
+                "ultralytics",
+                "yolo",
+            ],
+            inputs=list_refiner_inputs(list_detectors()),
+            outputs=[
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The picture with its faces refined; the very same one where there is no face.",
+                ),
+                io.Mask.Output(display_name="mask", tooltip="What was blended in: 0 is untouched."),
+                io.BoundingBox.Output(
+                    display_name="bounding_boxes", tooltip="The faces chosen, a list for each picture."
+                ),
+                io.Image.Output(
+                    display_name="crops_before",
+                    is_output_list=True,
+                    tooltip="Every face as the model saw it; nothing comes where no face was painted.",
+                ),
+                io.Image.Output(
+                    display_name="crops_after", is_output_list=True, tooltip="The same places afterwards."
+                ),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="What was found: painted faces numbered, with score and crop; others grey.",
+                ),
+                io.String.Output(
+                    display_name="info",
+                    tooltip="Every face with its place, size, noise level and seed; why one was left out.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, image, model, clip, vae, detector, seed, order, top_k, min_size, max_size, settings=None,
+        positive=None, negative=None, face_prompts="", mask=None, bounding_boxes=None, references=None,
+        acceleration=None, strength_mode=NOISE_LEVEL, batch_limit=BATCH_DEFAULT,
+    ) -> io.NodeOutput:  # fmt: skip
+        request = RefineRequest(
+            settings or PRESETS[KLEIN_BASE], Wanted(order, top_k, min_size, max_size),
+            FacePrompts.read(face_prompts), seed, strength_mode, batch_limit,
+        )  # fmt: skip
+        source = Source(detector, bounding_boxes, mask)
+        steering = Steering(model, clip, vae, positive, negative, references, acceleration)
+        made = refine_faces(image, source, steering, request)
+        show_status(cls.hidden, made.headline)
+        before, after = send_crops(made.before), send_crops(made.after)
+        return io.NodeOutput(made.image, made.mask, made.boxes, before, after, made.preview, made.info)
