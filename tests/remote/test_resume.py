@@ -301,15 +301,23 @@ def test_killed_at_random_moments_nothing_is_paid_twice_and_nothing_is_lost(emul
         victim, heir = waiting
         before = emulator.accepted
         victim.start()
-        time.sleep(draw.uniform(0.0, 0.35))
+        progress, deadline = draw.randint(0, 3 * jobs - 1), time.monotonic() + 20
+
+        def stage(folder: Path = tmp_path / str(round_) / "spool", before: int = before) -> tuple[int, int]:
+            return emulator.accepted - before, len(list(folder.glob("*/*.png")))
+
+        # Jobs sent plus pictures kept, so that the moments spread out on a slow machine as on a fast one.
+        while sum(stage()) < progress and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0.0, 0.04))
         os.kill(victim.process.pid, signal.SIGKILL)
         victim.process.wait()
-        stages.add((emulator.accepted - before, len(list((tmp_path / str(round_)).glob("spool/*/*.png")))))
+        stages.add(stage())
         # The next pair loads its modules while this heir finishes.
         waiting = [Child(tmp_path / str(round_ + 1), emulator.url, jobs) for _ in range(2)]
         heir.start()
         assert heir.process.stdout.readline().strip() == str(jobs * 2)
-        heir.process.wait(10)
+        heir.process.wait(60)
         assert emulator.accepted - before == jobs, f"kill number {round_}"
     assert len(stages) >= 4, f"the kills came at too few different stages: {stages}"
     for child in waiting:
