@@ -2,6 +2,13 @@
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
+from .acceleration.nodes import (
+    KleinodAcceleration,
+    KleinodAccelerationReport,
+    KleinodApplyAcceleration,
+    KleinodFast,
+)
+from .faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
 from .model.nodes import KleinodLoader, KleinodPrompt
 from .references.nodes import KleinodReferences
 from .remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
@@ -13,6 +20,12 @@ NODES: list[type[io.ComfyNode]] = [
     KleinodPrompt,
     KleinodSampler,
     KleinodReferences,
+    KleinodAcceleration,
+    KleinodApplyAcceleration,
+    KleinodAccelerationReport,
+    KleinodFast,
+    KleinodFaceSettings,
+    KleinodFaceRefiner,
     KleinodRunware,
     KleinodRunwareOptions,
     KleinodBFL,

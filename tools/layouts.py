@@ -137,6 +137,53 @@ noise.
             ),
         ),
     ),
+    "Klein - Accelerated": Layout(
+        nodes={
+            "1": (0, 60, 400, 270),
+            "2": (0, 390, 400, 360),
+            "3": (460, 60, 380, 720),
+            "6": (900, 60, 440, 480),
+            "4": (0, 900, 400, 700),
+            "5": (460, 900, 380, 720),
+            "7": (900, 900, 440, 480),
+            "8": (1440, 60, 820, 560),
+            "10": (1440, 700, 820, 340),
+            "9": (1440, 1120, 820, 260),
+        },
+        groups=(
+            Group("1  Model and prompt", (-20, -20, 440, 820)),
+            Group("2  Every step computed", (440, -20, 920, 820)),
+            Group("3  The same picture, accelerated", (-20, 820, 1380, 820), GREEN),
+            Group("4  What was skipped", (1420, -20, 860, 1420), GREY),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 800),
+                """\
+# The same picture, faster
+
+Press **Run**. Both pictures come from one seed: above every step is computed, below **Klein Acceleration**
+leaves out those that can be foreseen. The chart shows which, and how far off each forecast would have been.
+
+**Simplest use**: no extra node at all. Choose *low*, *medium* or *high* under **acceleration** of *Klein
+Sampler*.
+
+**Try**: *high*; any **speed** from 1 to 5; **guidance_interval** 2, which also spares every second negative
+prompt; or, without any cache, **scheduler** *Kleinod Fast* with 14 steps.
+
+**When not to**: for a final picture in which every detail must stay, with fewer than about 20 steps, and with
+the distilled Klein (4 steps), which has nothing to spare. If speed is all you need, use *that* model: it is
+many times faster than any acceleration of Base.
+
+KSampler or SamplerCustomAdvanced: *Klein Apply Acceleration*. Runware: the same *Klein Acceleration*
+plugs into *Klein Runware*.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
     "Klein - Runware": Layout(
         nodes={
             "1": (0, 60, 400, 200),

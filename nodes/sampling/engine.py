@@ -11,8 +11,9 @@ between. All are sampled before any is decoded, so the model and the VAE change 
 
 from __future__ import annotations
 
+import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import comfy.latent_formats
@@ -24,14 +25,19 @@ import latent_preview
 import torch
 from torch import Tensor
 
+from ..acceleration.application import watch_runs
+from ..acceleration.chart import chart_image
+from ..acceleration.report import RunReport, summarise_runs
+from ..acceleration.solver import sample_fast
 from ..model.engine import facts_of
+from ..wires import Acceleration
 from . import checks
 from .advice import list_notes, list_warnings
 from .picture import fit_picture
 from .report import Report
 from .request import CELL, SamplingRequest
 from .schedule import Schedule
-from .schedulers import Solver
+from .schedulers import KLEINOD_FAST, Solver
 from .timing import Clock
 
 logger = logging.getLogger("kleinod.sampling")
@@ -39,11 +45,28 @@ logger = logging.getLogger("kleinod.sampling")
 
 @dataclass(frozen=True)
 class Pictures:
-    """image: IMAGE `[results * batch, H, W, 3]`, result by result. latent: LATENT of the same order."""
+    """image: IMAGE `[results * batch, H, W, 3]`, result by result. latent: LATENT of the same order.
+
+    runs: what each result's run computed and reused, empty where nothing was sampled. acceleration: the
+    settings behind them, None without any.
+    """
 
     image: Tensor
     latent: dict[str, Any]
     report: Report
+    runs: tuple[RunReport, ...] = ()
+    acceleration: Acceleration | None = None
+
+    def data(self) -> str:
+        """The runs step by step, with the settings behind them, as JSON."""
+        seeds = self.report.request.seeds
+        runs = [{"seed": seed, **run.data()} for seed, run in zip(seeds, self.runs, strict=False)]
+        settings = None if self.acceleration is None else asdict(self.acceleration)
+        return json.dumps({"acceleration": settings, "runs": runs})
+
+    def chart(self) -> Tensor:
+        """The runs as a picture, IMAGE `[1, H, W, 3]`."""
+        return chart_image(self.runs, _name_runs(self.report.request))
 
 
 @dataclass(frozen=True)
@@ -95,12 +118,14 @@ def sample_pictures(
     image: Tensor | None = None,
     sampler: Any = None,
     sigmas: Tensor | None = None,
+    acceleration: Acceleration | None = None,
 ) -> Pictures:
     """Run a request on a MODEL and decode what comes out.
 
     model: a ModelPatcher, wrapped or patched by the caller as it likes: every result is one
     `CFGGuider.sample`, so an OUTER_SAMPLE wrapper sees each begin and end. sampler (SAMPLER) and sigmas
-    (SIGMAS [steps + 1]) replace what the request's scheduler, mu and strength would give.
+    (SIGMAS [steps + 1]) replace what the request's scheduler, mu and strength would give. acceleration: which
+    work may be skipped; None and method none leave the model as it is.
     Raises ValueError where an input does not fit FLUX.2 [klein], and where the first picture comes out as
     not-a-number.
     """
@@ -128,22 +153,26 @@ def sample_pictures(
         Schedule(sigmas, None) if sigmas is not None else request.schedule(start.tokens, start.from_picture)
     )
     solver = request.recipe.solver_for(schedule.steps) if sampler is None else None
+    watched = watch_runs(model, acceleration, schedule.sigmas)
     clock = Clock()
-    guide = Guide(model, positive, negative, request.guidance)
+    guide = Guide(watched.model, positive, negative, request.guidance)
     results = sample_results(
         guide, sampler or build_sampler(solver), schedule.sigmas, start.latent, request, clock
     )
     clock.sampled()
     pixels = decode_each(vae, results)
+    runs = watched.reports_of(schedule.sigmas, request.results)
     report = replace(
         report.with_warnings(*_spoilt_results(results, request)),
         schedule=schedule,
         solver=solver,
         timing=clock.read(),
+        acceleration=tuple(summarise_runs(runs, _name_runs(request))) if watched.reports else (),
     )
     for warning in report.warnings:
         logger.warning(warning)
-    return Pictures(pixels, _output_latent(start.latent, results), report)
+    latent = _output_latent(start.latent, results)
+    return Pictures(pixels, latent, report, tuple(runs), watched.acceleration)
 
 
 def show_status(hidden: Any, text: str) -> None:
@@ -179,6 +208,8 @@ def prepare_start(
 
 def build_sampler(solver: Solver) -> Any:
     """The SAMPLER of a solver, the same object that ComfyUI's sampler nodes make."""
+    if solver is KLEINOD_FAST:
+        return comfy.samplers.KSAMPLER(sample_fast)
     if solver.options:
         return comfy.samplers.ksampler(solver.sampler, dict(solver.options))
     return comfy.samplers.sampler_object(solver.sampler)
@@ -302,6 +333,10 @@ def _spoilt_results(results: list[Tensor], request: SamplingRequest) -> list[str
         seed for seed, result in zip(request.seeds, results, strict=True) if not torch.isfinite(result).all()
     ]
     return [f"The result of seed {seed} came out as not-a-number; its picture is black." for seed in spoilt]
+
+
+def _name_runs(request: SamplingRequest) -> list[str]:
+    return [f"seed {seed}" for seed in request.seeds]
 
 
 def _context_width(model: Any) -> int | None:

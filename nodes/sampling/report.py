@@ -15,7 +15,8 @@ class Report:
     """What happened in one run. `schedule` is None where nothing was sampled, `solver` where it is foreign.
 
     size: pixels (width, height). batch: pictures of one result. from_picture: it started from a latent or an
-    image. extra: further lines (title, text) of nodes that add to the sampler, in their order.
+    image. acceleration: a line a run (or one for all), empty where nothing was accelerated. extra: further
+    lines (title, text) of nodes that add to the sampler, in their order.
     """
 
     request: SamplingRequest
@@ -28,6 +29,7 @@ class Report:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     extra: tuple[tuple[str, str], ...] = ()
+    acceleration: tuple[str, ...] = ()
 
     def with_lines(self, *lines: tuple[str, str]) -> Report:
         """The same report with lines (title, text) added before the notes."""
@@ -38,12 +40,13 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """One line, then the warnings: what fits under a node."""
+        """What fits under a node: a line, one on acceleration, and the warnings."""
         count = self.request.results * self.batch
         words = [f"{count} {'picture' if count == 1 else 'pictures'}", f"{self.size[0]}x{self.size[1]}"]
         if self.schedule is not None:
             words.append(f"{self.timing.step:.2f} s a step")
-        return "\n".join([", ".join(words), *(f"Warning: {text}" for text in self.warnings)])
+        warnings = (f"Warning: {text}" for text in self.warnings)
+        return "\n".join([", ".join(words), *self.acceleration[:1], *warnings])
 
     def text(self) -> str:
         """Lines `title  text`, then one line a note and a warning."""
@@ -57,10 +60,11 @@ class Report:
         lines.append(("seeds", ", ".join(f"{i}: {seed}" for i, seed in enumerate(self.request.seeds, 1))))
         if self.schedule is not None:
             lines.append(("time", self._time()))
+        lines += [("acceleration", text) for text in self.acceleration]
         lines += self.extra
         lines += [("note", text) for text in (*self._scheduler_notes(), *self.notes)]
         lines += [("warning", text) for text in self.warnings]
-        return "\n".join(f"{title:<11}{text}" for title, text in lines)
+        return "\n".join(f"{title:<13}{text}" for title, text in lines)
 
     def _sampling_lines(self, schedule: Schedule) -> list[tuple[str, str]]:
         recipe, solver = self.request.recipe, self.solver

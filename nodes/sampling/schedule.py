@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RULES = ("native", "uniform", "karras", "exponential", "beta")
+from ..acceleration.solver import fast_sigmas
+
+RULES = ("native", "uniform", "karras", "exponential", "beta", "fast")
 
 MU_AUTO = "auto"
 MU_FIXED = "fixed 2.02"
@@ -93,7 +95,7 @@ def respace_sigmas(rule: str, native: Tensor, mu: float) -> Tensor:
     karras (Karras et al. 2022, rho 7), exponential and beta (ppf with 0.6, 0.6) stay inside that range, as
     diffusers' FlowMatchEuler scheduler does. ComfyUI's schedulers of the same names run down to 0.00075
     instead and spend most of their steps where a flow model has nothing left to decide.
-    uniform: ComfyUI's sgm_uniform with this run's own mu.
+    uniform: ComfyUI's sgm_uniform with this run's own mu. fast: Kleinod Fast's, short steps at the end.
     """
     steps = len(native) - 1
     high, low = float(native[0]), float(native[-2])
@@ -101,6 +103,8 @@ def respace_sigmas(rule: str, native: Tensor, mu: float) -> Tensor:
         return native
     if rule == "uniform":
         return _uniform(steps, mu, high)
+    if rule == "fast":
+        return fast_sigmas(steps, mu, high)
     if rule == "karras":
         ramp = torch.linspace(0, 1, steps)
         body = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7

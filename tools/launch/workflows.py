@@ -16,6 +16,7 @@ API_FOLDER = ROOT / "workflows" / "api"
 ORDER = (
     "Klein - Text to Image",
     "Klein - Image to Image",
+    "Klein - Accelerated",
     "Klein - Runware",
     "Klein - BFL",
     "Klein - Local or Remote",

@@ -1,0 +1,153 @@
+"""How acceleration gets onto a MODEL, and how the reports of its runs come back.
+
+A report cannot leave through ComfyUI's own sampler nodes, so it is put into a book that travels with the
+MODEL. The book holds numbers only, of each sampler node's newest queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from comfy.patcher_extension import WrappersMP
+from comfy_execution.utils import get_executing_context
+from torch import Tensor
+
+from ..sampling.schedule import build_schedule
+from ..wires import Acceleration
+from . import presets
+from .controller import Controller, Facts
+from .patch import KEY, accelerate, count_blocks, require_suitable
+from .report import RunReport, StepRecord
+
+CELL = 16
+
+
+@dataclass
+class ReportBook:
+    """Reports by the sampler node that ran, each node's newest queue only.
+
+    tell: called with every report as it comes, to show it while the queue still runs.
+    """
+
+    tell: Callable[[RunReport], None] | None = None
+    _pages: dict[str, tuple[str, list[RunReport]]] = field(default_factory=dict)
+
+    def __call__(self, report: RunReport) -> None:
+        context = get_executing_context()
+        node, queue = (context.node_id, context.prompt_id) if context else ("", "")
+        if node not in self._pages or self._pages[node][0] != queue:
+            self._pages[node] = (queue, [])
+        self._pages[node][1].append(report)
+        if self.tell is not None:
+            self.tell(report)
+
+    def read(self, nodes: Collection[str] | None = None) -> list[RunReport]:
+        """The reports of these sampler nodes, of all where None; in the order in which they first ran."""
+        return [
+            report
+            for node, (_, reports) in self._pages.items()
+            if nodes is None or node in nodes
+            for report in reports
+        ]
+
+
+def apply_acceleration(
+    model: Any, acceleration: Acceleration, tell: Callable[[RunReport], None] | None = None
+) -> Any:
+    """A clone of `model` (ModelPatcher) that samples faster; the very `model` where nothing is to be skipped.
+
+    Raises ValueError where the settings cannot work on this model, whatever the run.
+    """
+    return accelerate(model, acceleration, ReportBook(tell))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A model ready to be sampled, and where the reports of its runs arrive, one a run."""
+
+    model: Any
+    acceleration: Acceleration | None
+    reports: list[RunReport] = field(default_factory=list)
+
+    def reports_of(self, sigmas: Tensor, runs: int) -> list[RunReport]:
+        """One report for each of `runs` runs over `sigmas`, also where nothing was accelerated."""
+        return self.reports or [report_plain_run(sigmas) for _ in range(runs)]
+
+
+def watch_runs(model: Any, acceleration: Acceleration | None, sigmas: Tensor) -> Watched:
+    """`model` as Klein Sampler runs it over `sigmas`: with these settings, else with those it came with.
+
+    Raises ValueError, before anything is sampled, where the settings do not fit the model or the run.
+    """
+    earlier = _wrapper_of(model)
+    if presets.is_off(acceleration):
+        if earlier is None:
+            return Watched(model, None)
+        acceleration = earlier.acceleration
+    check_run(model, acceleration, sigmas)
+    reports: list[RunReport] = []
+
+    def keep(report: RunReport) -> None:
+        reports.append(report)
+        if earlier is not None and earlier.on_report is not None:
+            earlier.on_report(report)
+
+    return Watched(accelerate(model, acceleration, keep), acceleration, reports)
+
+
+def report_plain_run(sigmas: Tensor) -> RunReport:
+    """The report of a run in which every step was computed."""
+    levels = sigmas.tolist()[:-1]
+    records = [StepRecord(i, sigma) for i, sigma in enumerate(levels)]
+    return RunReport("no acceleration", len(levels), records)
+
+
+def check_run(model: Any, acceleration: Acceleration, sigmas: Tensor) -> None:
+    """Raises ValueError, before anything is sampled, where the settings do not fit this model or run."""
+    require_suitable(model, acceleration)
+    doubles, singles = count_blocks(model.model.diffusion_model)
+    Controller(acceleration, Facts(tuple(sigmas.tolist()), False, doubles, singles))
+
+
+def read_reports(model: Any, hidden: Any) -> list[RunReport]:
+    """The reports of the sampler nodes that lie before the running node in its graph.
+
+    hidden: the node's, with `prompt` and `unique_id`; None outside of a queue. All reports of the model where
+    the graph is not known, or holds none of them (they come from nodes that another node made). None for a
+    model that was not accelerated.
+    """
+    wrapper = _wrapper_of(model)
+    if wrapper is None or not isinstance(wrapper.on_report, ReportBook):
+        return []
+    book = wrapper.on_report
+    if hidden is None or not hidden.prompt:
+        return book.read()
+    return book.read(nodes_before(hidden.prompt, hidden.unique_id)) or book.read()
+
+
+def nodes_before(prompt: Mapping[str, Any], node_id: str) -> set[str]:
+    """Ids of all nodes whose results reach `node_id`."""
+    found: set[str] = set()
+    waiting = [node_id]
+    while waiting:
+        inputs = prompt.get(waiting.pop(), {}).get("inputs", {})
+        links = {str(value[0]) for value in inputs.values() if isinstance(value, list) and len(value) == 2}
+        waiting += links - found
+        found |= links
+    return found
+
+
+def fast_schedule(steps: int, width: int, height: int, latent: Any, mu: str, strength: float) -> Tensor:
+    """The SIGMAS of Kleinod Fast `[steps + 1]` for a picture of this size; a connected latent has its own."""
+    tokens = (width // CELL) * (height // CELL)
+    if latent is not None:
+        shape, ratio = latent["samples"].shape, latent.get("downscale_ratio_spacial") or CELL
+        tokens = (shape[-2] * ratio // CELL) * (shape[-1] * ratio // CELL)
+    return build_schedule("fast", steps, tokens, mu, strength).sigmas
+
+
+def _wrapper_of(model: Any) -> Any:
+    found = model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY)
+    return found[-1] if found else None

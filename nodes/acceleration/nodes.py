@@ -1,0 +1,222 @@
+"""The acceleration nodes: all dials as one value, the same on a bare MODEL, its report, and Kleinod Fast."""
+
+from __future__ import annotations
+
+import json
+
+from comfy_api.v0_0_2 import io
+
+from .. import sockets
+from ..sampling import request as limits
+from ..sampling.engine import build_sampler, show_status
+from ..sampling.schedule import MU_AUTO, MU_MODES
+from ..sampling.schedulers import KLEINOD_FAST
+from ..wires import LOWER_REUSES_MORE
+from .application import apply_acceleration, fast_schedule, read_reports
+from .chart import chart_image
+from .inputs import ask_level, list_acceleration_inputs
+from .report import RunReport, join_reports
+from .settings import UNSET, choose_acceleration, describe, make_acceleration
+
+
+class KleinodAcceleration(io.ComfyNode):
+    """Every field of Runware's `acceleration` and `acceleratorOptions`, and ours, as one value."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KleinodAcceleration",
+            display_name="Klein Acceleration",
+            category="Kleinod/acceleration",
+            description="All dials of acceleration as one value, for Klein Sampler, Klein Apply Acceleration "
+            "and Klein Runware alike. info says what they add up to.",
+            search_aliases=[
+                "cache",
+                "teacache",
+                "fbcache",
+                "first block cache",
+                "dbcache",
+                "cache-dit",
+                "speed up",
+            ],
+            inputs=list_acceleration_inputs(),
+            outputs=[
+                sockets.Acceleration.Output(
+                    "acceleration",
+                    display_name="acceleration",
+                    tooltip="For Klein Sampler, Klein Apply Acceleration or Klein Runware.",
+                ),
+                io.String.Output(
+                    "info",
+                    display_name="info",
+                    tooltip="The method, what its threshold means inside, which steps a run of 28 or 50 "
+                    "skips, and what Runware is sent.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, acceleration, cache_start_step=UNSET, cache_end_step=UNSET, cache_start_step_percentage=UNSET,
+        cache_end_step_percentage=UNSET, cache_max_consecutive_steps=3, fb_cache=False,
+        fb_cache_threshold=0.25, tea_cache=False, tea_cache_distance=0.5, db_cache=False,
+        db_cache_threshold=0.25, db_cache_skip_interval=5, threshold_meaning=LOWER_REUSES_MORE, speed=0.0,
+        forecast_error_limit=0.5, front_blocks=1, back_blocks=0, tea_signal="coefficients",
+        guidance_interval=1, guidance_end_percentage=100, reference_cache="off", reference_interval=4,
+    ) -> io.NodeOutput:  # fmt: skip
+        value = make_acceleration(
+            acceleration=acceleration, cache_start_step=cache_start_step, cache_end_step=cache_end_step,
+            cache_start_step_percentage=cache_start_step_percentage,
+            cache_end_step_percentage=cache_end_step_percentage,
+            cache_max_consecutive_steps=cache_max_consecutive_steps, fb_cache=fb_cache,
+            fb_cache_threshold=fb_cache_threshold, tea_cache=tea_cache,
+            tea_cache_distance=tea_cache_distance, db_cache=db_cache, db_cache_threshold=db_cache_threshold,
+            db_cache_skip_interval=db_cache_skip_interval, threshold_meaning=threshold_meaning, speed=speed,
+            forecast_error_limit=forecast_error_limit, front_blocks=front_blocks, back_blocks=back_blocks,
+            tea_signal=tea_signal, guidance_interval=guidance_interval,
+            guidance_end_percentage=guidance_end_percentage, reference_cache=reference_cache,
+            reference_interval=reference_interval,
+        )  # fmt: skip
+        return io.NodeOutput(value, describe(value))
+
+
+class KleinodApplyAcceleration(io.ComfyNode):
+    """Acceleration for graphs of ComfyUI's own sampler nodes."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KleinodApplyAcceleration",
+            display_name="Klein Apply Acceleration",
+            category="Kleinod/acceleration",
+            description="Makes a MODEL skip the steps that can be foreseen, for KSampler, "
+            "SamplerCustomAdvanced and every other sampler node. After each run its report appears under "
+            "this node. The forecast works on models other than Klein, too.",
+            search_aliases=["cache", "easycache", "teacache", "speed up ksampler", "accelerate model"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to accelerate, before it goes into a sampler."),
+                ask_level(
+                    "medium",
+                    "low, medium and high are speeds, the same for every prompt. none hands the model on "
+                    "untouched.",
+                ),
+                sockets.Acceleration.Input(
+                    "acceleration_settings",
+                    optional=True,
+                    tooltip="A Klein Acceleration with all the dials. It wins over acceleration.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="For the sampler.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, model, acceleration, acceleration_settings=None) -> io.NodeOutput:
+        hidden = cls.hidden
+
+        def tell(report: RunReport) -> None:
+            show_status(hidden, report.line())
+
+        chosen = choose_acceleration(acceleration, acceleration_settings)
+        return io.NodeOutput(apply_acceleration(model, chosen, tell))
+
+
+class KleinodAccelerationReport(io.ComfyNode):
+    """What an accelerated model did in a core sampler node."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KleinodAccelerationReport",
+            display_name="Klein Acceleration Report",
+            category="Kleinod/acceleration",
+            description="Says which steps ComfyUI's own sampler nodes computed and which were reused on a "
+            "model from Klein Apply Acceleration. Klein Sampler has these outputs itself.",
+            search_aliases=["cache report", "cache hits", "skipped steps", "speed up chart"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model from Klein Apply Acceleration."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="What the sampler made; it is handed on. Only samplers before this input are "
+                    "reported.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="The latent, as it came."),
+                io.String.Output(display_name="report", tooltip="One readable line for each run."),
+                io.String.Output(display_name="data", tooltip="The same as JSON, step by step."),
+                io.Image.Output(display_name="chart", tooltip="The same as a picture."),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+        )
+
+    @classmethod
+    def execute(cls, model, latent) -> io.NodeOutput:
+        runs = read_reports(model, cls.hidden)
+        data = json.dumps({"runs": [run.data() for run in runs]})
+        return io.NodeOutput(latent, join_reports(runs), data, chart_image(runs))
+
+
+class KleinodFast(io.ComfyNode):
+    """Kleinod Fast for SamplerCustom and SamplerCustomAdvanced."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        side = {"default": 1024, "min": limits.SIZE_MIN, "max": limits.SIZE_MAX, "step": limits.CELL}
+        return io.Schema(
+            node_id="KleinodFast",
+            display_name="Klein Fast Steps",
+            category="Kleinod/acceleration",
+            description="Kleinod Fast as SAMPLER and SIGMAS for SamplerCustomAdvanced: fewer and better "
+            "steps in place of a cache. In Klein Sampler it is a choice of scheduler.",
+            search_aliases=["kleinod fast", "sigmas", "multistep", "fewer steps", "flux2 scheduler"],
+            inputs=[
+                io.Int.Input(
+                    "steps",
+                    default=14,
+                    min=limits.STEPS_MIN,
+                    max=limits.STEPS_MAX,
+                    tooltip="How often the model is called. 14 stand for about 28 of Euler.",
+                ),
+                io.Int.Input(
+                    "width",
+                    **side,
+                    tooltip="Width of the picture in pixels. Not used where a latent is connected.",
+                ),
+                io.Int.Input(
+                    "height",
+                    **side,
+                    tooltip="Height of the picture in pixels. Not used where a latent is connected.",
+                ),
+                io.Latent.Input(
+                    "latent", optional=True, tooltip="Takes width and height from this latent."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Image to image: the share of noise to begin with (noise level, not denoise). "
+                    "1 starts from noise alone.",
+                ),
+                io.Combo.Input(
+                    "mu",
+                    options=list(MU_MODES),
+                    default=MU_AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="How long the steps stay with the composition; see Klein Sampler.",
+                ),
+            ],
+            outputs=[
+                io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced."),
+                io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, steps, width, height, latent=None, strength=1.0, mu=MU_AUTO) -> io.NodeOutput:
+        sigmas = fast_schedule(steps, width, height, latent, mu, strength)
+        return io.NodeOutput(build_sampler(KLEINOD_FAST), sigmas)
