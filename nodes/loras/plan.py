@@ -1,0 +1,269 @@
+"""What of a LoRA file acts on which weight, decided from the file's header alone.
+
+Everything that can be wrong with a file is found here, before a tensor is read: trained for another model,
+only for a text encoder, nothing that fits, a kind of adapter nobody can apply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..model.checkpoint import Header
+from .keys import StatedScale, group_by_module
+from .parts import DIFF, LOHA, LOKR, LORA
+from .targets import Architecture, Target, UnknownModule, block_of, describe_size, find_target, is_of_flux1
+
+# Files with more misfits than this share were made for another model; fewer are named in the report.
+MOST_MISFITS = 0.1
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A module of the file and what it changes. keys: role -> tensor. rank 0: not low-rank.
+
+    alpha None: neither the file's tensors nor its metadata state one, so the scale is 1. transposed: down is
+    `[columns, r]` and up `[r, rows]`, as MLX writes them.
+    """
+
+    source: str
+    target: Target
+    kind: str
+    keys: Mapping[str, str]
+    shape: tuple[int, ...]
+    rank: int = 0
+    alpha_key: str = ""
+    alpha: float | None = None
+    rank_stabilised: bool = False
+    transposed: bool = False
+
+    def scale(self, alpha: float | None) -> float:
+        """The factor on the product, for the alpha found in the file (None: what the metadata state)."""
+        alpha = self.alpha if alpha is None else alpha
+        if alpha is None or not self.rank:
+            return 1.0
+        return alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """parts: in the file's order. total: modules the file holds. unused: reason -> names, of modules and of
+    tensors.
+    """
+
+    parts: tuple[PlannedPart, ...]
+    total: int
+    unused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    alpha_source: str = ""
+
+    @property
+    def ranks(self) -> list[int]:
+        return sorted({part.rank for part in self.parts if part.rank})
+
+
+class _Misfit(Exception):
+    """A shape that does not fit; carries (found, expected)."""
+
+    def __init__(self, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+        super().__init__()
+        self.found, self.expected = found, expected
+
+
+def plan_file(header: Header, architecture: Architecture) -> FilePlan:
+    """Match a LoRA file with a model.
+
+    Raises ValueError, one sentence naming the file, where the file is for another model or nothing of it
+    could be used.
+    """
+    groups, strange = group_by_module(header.tensors)
+    kohya = any(".lora_down" in key for key in header.tensors)
+    stated = StatedScale(header.metadata, kohya)
+    parts: list[PlannedPart] = []
+    unused: dict[str, list[str]] = {}
+    misfits: list[tuple[str, _Misfit]] = []
+    foreign: list[str] = []
+    for module, roles in groups.items():
+        kind = _kind_of(roles)
+        try:
+            if kind is None:
+                raise UnknownModule(_explain_roles(roles))
+            target = find_target(module, architecture)
+            parts.append(_plan_part(header, architecture, module, target, kind, roles, stated))
+            if "bias" in roles:
+                unused.setdefault("Klein has no biases", []).append(roles["bias"])
+        except _Misfit as misfit:
+            misfits.append((module, misfit))
+        except UnknownModule as reason:
+            unused.setdefault(str(reason), []).append(module)
+            if is_of_flux1(module) or "of which this model has" in str(reason):
+                foreign.append(module)
+    if strange:
+        unused["tensors that belong to nothing here"] = strange
+    _refuse_other_models(header, architecture, groups, len(parts), misfits, foreign)
+    if not parts:
+        raise ValueError(_explain_nothing(header, unused))
+    if misfits:
+        unused["of another size than the model's"] = [module for module, _ in misfits]
+    frozen = {reason: tuple(names) for reason, names in unused.items()}
+    source = "stored" if any(part.alpha_key for part in parts) else "metadata" if stated.stated else ""
+    return FilePlan(tuple(parts), len(groups), frozen, source)
+
+
+def _kind_of(roles: Mapping[str, str]) -> str | None:
+    if "mid" in roles or "reshape" in roles:
+        return None
+    if "down" in roles and "up" in roles:
+        return LORA
+    if all(f"hada_{name}" in roles for name in ("w1_a", "w1_b", "w2_a", "w2_b")):
+        return None if "hada_t1" in roles else LOHA
+    if _pair(roles, "lokr_w1") and _pair(roles, "lokr_w2"):
+        return None if "lokr_t2" in roles else LOKR
+    return DIFF if "diff" in roles else None
+
+
+def _pair(roles: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Keys of a matrix that may be stored as a product."""
+    if name in roles:
+        return (roles[name],)
+    pair = (roles.get(f"{name}_a"), roles.get(f"{name}_b"))
+    return pair if all(pair) else ()
+
+
+def _explain_roles(roles: Mapping[str, str]) -> str:
+    if set(roles) <= {"alpha", "scalar", "magnitude"}:
+        return "a scale without the matrices it scales"
+    if set(roles) <= {"bias"}:
+        return "Klein has no biases"
+    if "whole" in roles:
+        return "a whole weight, not a change of one"
+    if "unsupported" in roles or "mid" in roles or "reshape" in roles or "lokr_t2" in roles:
+        return "a kind of adapter that does not act on linear layers as a sum (OFT, BOFT, GLoRA, LoCon's mid)"
+    return "incomplete: half of a pair is missing"
+
+
+def _plan_part(
+    header: Header,
+    architecture: Architecture,
+    module: str,
+    target: Target,
+    kind: str,
+    roles: Mapping[str, str],
+    stated: StatedScale,
+) -> PlannedPart:
+    expected = architecture.rows_and_columns(target)
+    used = {role: key for role, key in roles.items() if role not in ("bias", "alpha", "whole")}
+    for role in ("alpha", "scalar"):
+        if role in roles and math.prod(header.tensors[roles[role]].shape) != 1:
+            raise UnknownModule(f"its {role} is not one number")
+    for key in used.values():
+        if header.tensors[key].dtype not in _FLOATS:
+            raise UnknownModule(f"stored as {header.tensors[key].dtype}, which is no number format of LoRAs")
+    found, rank, transposed = _measure(header, kind, roles, expected)
+    if found != expected:
+        raise _Misfit(found, expected)
+    if "magnitude" in roles:
+        numbers = header.tensors[roles["magnitude"]].shape
+        per_row, per_column = math.prod(numbers) == expected[0], numbers == (1, *expected[1:])
+        if kind == DIFF or not (per_row or per_column):
+            raise _Misfit(numbers, expected)
+    return PlannedPart(
+        module, target, kind, used, expected, rank, roles.get("alpha", ""),
+        None if "alpha" in roles else stated.alpha_of(module), stated.rank_stabilised, transposed,
+    )  # fmt: skip
+
+
+def _measure(
+    header: Header, kind: str, roles: Mapping[str, str], expected: tuple[int, ...]
+) -> tuple[tuple[int, ...], int, bool]:
+    """(shape of the change, rank, whether the factors are stored transposed)."""
+
+    def flat(key: str) -> tuple[int, int]:
+        shape = header.tensors[key].shape
+        return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (math.prod(shape), 1)
+
+    if kind == DIFF:
+        return header.tensors[roles["diff"]].shape, 0, False
+    if kind == LORA:
+        down, up = flat(roles["down"]), flat(roles["up"])
+        if down[0] == up[1] and ((up[0], down[1]) == expected or down[1] != up[0]):
+            return (up[0], down[1]), down[0], False
+        if down[1] == up[0]:
+            return (up[1], down[0]), down[1], True
+        raise _Misfit((up[0], down[1]), expected)
+    if kind == LOHA:
+        w1_a, w1_b, w2_a, w2_b = (flat(roles[f"hada_{n}"]) for n in ("w1_a", "w1_b", "w2_a", "w2_b"))
+        if w1_a[1] != w1_b[0] or w2_a[1] != w2_b[0] or (w1_a[0], w1_b[1]) != (w2_a[0], w2_b[1]):
+            raise _Misfit((w2_a[0], w2_b[1]), expected)
+        return (w1_a[0], w1_b[1]), w1_b[0], False
+    rank, sides = 0, []
+    for name in ("lokr_w1", "lokr_w2"):
+        keys = _pair(roles, name)
+        first, last = flat(keys[0]), flat(keys[-1])
+        if len(keys) == 2:
+            if first[1] != last[0]:
+                raise _Misfit((first[0], last[1]), expected)
+            rank = last[0]
+        sides.append((first[0], last[1]))
+    return (sides[0][0] * sides[1][0], sides[0][1] * sides[1][1]), rank, False
+
+
+def _refuse_other_models(
+    header: Header,
+    architecture: Architecture,
+    groups: Mapping[str, Mapping[str, str]],
+    fitting: int,
+    misfits: list[tuple[str, _Misfit]],
+    foreign: list[str],
+) -> None:
+    wrong = len(misfits) + len(foreign)
+    if wrong <= MOST_MISFITS * (wrong + fitting):
+        return
+    example = ""
+    if misfits:
+        module, misfit = misfits[0]
+        sizes = ["x".join(map(str, sides)) for sides in (misfit.found, misfit.expected)]
+        example = f", for example {_short(module)} is {sizes[0]} there and {sizes[1]} here"
+    raise ValueError(
+        f"{header.label} was trained for {_guess_model(header, groups, foreign)}, but the model is "
+        f"{architecture.title}: {wrong} of its {wrong + fitting} modules do not fit{example}. Use a LoRA "
+        "made for this model, or load the model it was made for."
+    )
+
+
+def _guess_model(header: Header, groups: Mapping[str, Mapping[str, str]], foreign: list[str]) -> str:
+    """What a file was trained for, by block numbers and widths."""
+    highest: Counter[str] = Counter()
+    widths: list[int] = []
+    for module, roles in groups.items():
+        block = block_of(module)
+        if block is None:
+            continue
+        highest[block[0]] = max(highest[block[0]], block[1] + 1)
+        if "down" in roles and "up" in roles and len(header.tensors[roles["down"]].shape) > 1:
+            widths.append(header.tensors[roles["down"]].shape[1])
+        elif _pair(roles, "lokr_w1") and _pair(roles, "lokr_w2"):
+            sides = [header.tensors[_pair(roles, name)[-1]].shape for name in ("lokr_w1", "lokr_w2")]
+            widths.append(math.prod(side[-1] for side in sides))
+    width = min(widths, default=0)
+    many = highest["double_blocks"] > 8 or highest["single_blocks"] > 24
+    if any(map(is_of_flux1, foreign)) or (width == 3072 and many):
+        return f"FLUX.1 (width {width or 3072})"
+    if width == 3072 and not many:
+        return "FLUX.1 or another model of width 3072"
+    return describe_size(width) if width else "another model"
+
+
+def _explain_nothing(header: Header, unused: Mapping[str, list[str]]) -> str:
+    reasons = "; ".join(f"{_short(names[0])}: {reason}" for reason, names in list(unused.items())[:3])
+    return (
+        f"{header.label} holds nothing that acts on FLUX.2 [klein] ({reasons}). Check that the file is a "
+        "LoRA for FLUX.2 [klein], or switch its row off."
+    )
+
+
+def _short(name: str) -> str:
+    shown = "".join(character if character.isprintable() else "?" for character in name)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
