@@ -46,12 +46,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    """`nodes`: the place of every node by its id in the API twin."""
+    """`nodes`: the place of every node by its id in the API twin. `fixed_seeds`: Run keeps the seeds, because
+    the graph compares pictures.
+    """
 
     nodes: dict[str, Place]
     groups: tuple[Group, ...] = ()
     notes: tuple[Note, ...] = ()
     models: tuple[dict[str, str], ...] = MODELS
+    fixed_seeds: bool = False
     view: dict[str, object] = field(default_factory=lambda: {"scale": 0.8, "offset": [80, 120]})
 
 
@@ -156,6 +159,7 @@ noise.
             Group("3  The same picture, accelerated", (-20, 820, 1380, 820), GREEN),
             Group("4  What was skipped", (1420, -20, 860, 1420), GREY),
         ),
+        fixed_seeds=True,
         notes=(
             Note(
                 "Read me",

@@ -52,6 +52,9 @@ def lay_out(graph: dict, layout: Layout) -> None:
         x, y, width, height = layout.nodes[str(node["id"])]
         node["pos"], node["size"] = [x, y], [width, height]
         node["properties"]["Node name for S&R"] = node["type"]
+        if layout.fixed_seeds:
+            values = node.get("widgets_values", [])
+            node["widgets_values"] = ["fixed" if value == "randomize" else value for value in values]
         if node["type"] == "KleinodLoader":
             node["properties"]["models"] = [dict(model) for model in layout.models]
     number = max(node["id"] for node in graph["nodes"])
