@@ -1,7 +1,7 @@
 """Taking back the tint: Klein and its VAE shift colours a little, which shows wherever a painted face ends.
 
-Measured on the ring just outside the composite mask, where picture and painting show the same thing: the
-median of the difference tells the shift, and, where the ring has contrast, the spread tells the gain.
+Measured on the ring just outside the composite mask, as far as both show the same there:
+the median of the difference tells the shift, and, where the ring has contrast, the spread tells the gain.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ def match_colours(painted: Tensor, original: Tensor, ring: Tensor, amount: float
         return painted
     ours, theirs = painted[ring], original[ring].to(painted)
     middle = ours.median(dim=0).values
-    spread, wanted = ours.std(dim=0), theirs.std(dim=0)
+    shift = (theirs - ours).median(dim=0).values.clamp(-MOST_SHIFT, MOST_SHIFT)
+    same = (theirs - ours - shift).abs().amax(dim=-1) < MOST_SHIFT
+    if int(same.sum()) < 16:
+        return painted
+    spread, wanted = ours[same].std(dim=0), theirs[same].std(dim=0)
     textured = (spread > LEAST_SPREAD) & (wanted > LEAST_SPREAD)
     gain = torch.where(textured, (wanted / spread.clamp_min(1e-6)).clamp(1 / MOST_GAIN, MOST_GAIN), 1.0)
-    shift = (theirs - ours).median(dim=0).values.clamp(-MOST_SHIFT, MOST_SHIFT)
     matched = (painted - middle) * gain + middle + shift
     return torch.lerp(painted, matched, amount).clamp(0, 1)

@@ -111,6 +111,8 @@ def _square(side: int, scale: float, picture: tuple[int, int]) -> tuple[int, int
         return (side, side, side, side) if side else None
     # A float product may fall just short of the size it was made from.
     target = math.floor(side * scale + 1e-6) // CELL * CELL
+    if scale > 1 and target < side:  # whole cells would make it smaller
+        return _square(side, 1.0, picture)
     return side, side, target, target
 
 
@@ -125,13 +127,15 @@ def _rectangle(width: int, height: int, scale: float, most: float) -> tuple[int,
             shared = math.gcd(across, down)
             p, q = across // shared, down // shared
             pixels = min(width // p, height // q)
-            if not pixels or CELL * across > most * p * pixels:
+            too_large = CELL * max(across, down) > max(width, height) * scale + CELL / 2
+            enlarged = Fraction(CELL * across, max(1, p * pixels))
+            if not pixels or too_large or enlarged > most or (scale > 1 > enlarged):
                 continue
             kept = (p * pixels / width) * (q * pixels / height)
-            value = kept - 0.1 * abs(math.log(CELL * across / (p * pixels) / scale))
+            value = kept - 0.1 * abs(math.log(enlarged / scale))
             if value > best:
                 best, found = value, (p * pixels, q * pixels, CELL * across, CELL * down)
-    return found
+    return found or (_rectangle(width, height, 1.0, most) if scale > 1 else None)
 
 
 def _near(cells: float) -> range:
