@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 SKIP = "[SKIP]"
 SHARED = "[PROMPT]"
-_SEPARATOR = re.compile(r"\s*(?:\[SEP\]|\n)\s*", re.IGNORECASE)
+_SEPARATOR = re.compile(r"\[SEP\]|\n", re.IGNORECASE)
 
 DEFAULT_POSITIVE = "The face of image 1 in sharp, natural detail: same person, same expression, same light."
 """What Klein is asked where nobody wrote a prompt: as an edit model it follows an instruction."""
@@ -22,7 +22,7 @@ class FacePrompts:
 
     @classmethod
     def read(cls, text: str) -> FacePrompts:
-        return cls(tuple(_SEPARATOR.split(text.strip()))) if text.strip() else cls()
+        return cls(tuple(_SEPARATOR.split(text.rstrip()))) if text.strip() else cls()
 
     def skips(self, number: int) -> bool:
         """Whether face `number`, counted from 0, is left alone."""
