@@ -1,0 +1,63 @@
+// @ts-check
+/** Page elements without a framework: pure makers, no side effects on import. */
+
+/**
+ * @param {string} tag
+ * @param {Record<string, any>} [properties] set as properties; `data` and `style` are objects, `aria-*` attributes
+ * @param {(Node | string)[]} children
+ * @returns {any}
+ */
+export function make(tag, properties = {}, ...children) {
+  const { style, data, ...rest } = properties;
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(rest)) {
+    if (name.startsWith("aria-") || name === "role") element.setAttribute(name, String(value));
+    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element[name] = value;
+  }
+  Object.assign(element.style, style ?? {});
+  Object.assign(element.dataset, data ?? {});
+  element.append(...children);
+  return element;
+}
+
+/**
+ * A panel on top of the page below (or above) `anchor`, until a click elsewhere, Escape, or a wheel outside it.
+ * It hangs on the body: inside a node it would be scaled, clipped and covered.
+ * @param {HTMLElement} anchor
+ * @param {HTMLElement} content
+ * @param {() => void} [onClose]
+ * @returns {() => void} closes it
+ */
+export function openPanel(anchor, content, onClose) {
+  const panel = make("div", { className: "kleinod-panel", role: "dialog" }, content);
+  const controller = new AbortController();
+  const close = () => {
+    if (controller.signal.aborted) return;
+    controller.abort();
+    panel.remove();
+    onClose?.();
+  };
+  const place = () => {
+    const at = anchor.getBoundingClientRect();
+    const size = panel.getBoundingClientRect();
+    const below = at.bottom + 4 + size.height <= innerHeight || at.top < size.height;
+    const top = below ? Math.min(at.bottom + 4, innerHeight - size.height - 8) : at.top - 4 - size.height;
+    panel.style.left = `${Math.max(8, Math.min(at.left, innerWidth - size.width - 8))}px`;
+    panel.style.top = `${Math.max(8, top)}px`;
+  };
+  const outside = (event) => {
+    if (!panel.contains(event.target)) close();
+  };
+  document.body.append(panel);
+  place();
+  new ResizeObserver(() => !controller.signal.aborted && place()).observe(content);
+  const listen = { capture: true, signal: controller.signal };
+  addEventListener("pointerdown", outside, listen);
+  addEventListener("wheel", outside, { ...listen, passive: true });
+  panel.addEventListener("keydown", (event) => {
+    event.stopPropagation(); // the page's own shortcuts are not meant here
+    if (event.key === "Escape") close();
+  });
+  return close;
+}

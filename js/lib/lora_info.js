@@ -1,0 +1,96 @@
+// @ts-check
+/** What a LoRA file says about itself, in a panel: read from the file and those beside it, never from the network. */
+import { api } from "../../../scripts/api.js";
+import { make, openPanel } from "./elements.js";
+import { isAir } from "./lora_rows.js";
+
+/**
+ * @param {string} file
+ * @returns {Promise<any>} what `nodes/loras/routes.py` knows of it; an Error with a sentence otherwise
+ */
+export async function readInfo(file) {
+  const answer = await api.fetchApi(`/kleinod/loras/info?file=${encodeURIComponent(file)}`);
+  const data = await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }));
+  if (!answer.ok) throw new Error(data.error ?? `HTTP ${answer.status}`);
+  return data;
+}
+
+/**
+ * @param {HTMLElement} anchor
+ * @param {import("./lora_rows.js").Row} row
+ * @param {(fields: {air: string}) => void} onChange
+ * @returns {() => void} closes the panel
+ */
+export function openLoraInfo(anchor, row, onChange) {
+  const told = make("div", { className: "kleinod-told", textContent: row.file ? "Reading..." : "" });
+  const news = make("div", { className: "kleinod-news", role: "status" });
+  const air = make("input", {
+    type: "text",
+    value: row.air,
+    placeholder: "civitai:123@456",
+    spellcheck: false,
+    title: "For Klein Runware: which LoRA of its catalogue this row means there.",
+    "aria-label": "AIR id",
+    onchange: () => {
+      const id = air.value.trim();
+      const fine = id === "" ? row.file !== "" : isAir(id);
+      news.textContent = fine ? "" : "An AIR id looks like civitai:123@456.";
+      if (fine && id !== row.air) onChange({ air: id });
+    },
+  });
+  const title = make("div", { className: "kleinod-title", textContent: row.file || row.air });
+  const label = make("label", { className: "kleinod-field" }, "AIR id", air);
+  const close = openPanel(anchor, make("div", { className: "kleinod-about" }, title, told, label, news), () => {
+    if (document.activeElement === air) air.blur();
+  });
+  if (row.file)
+    readInfo(row.file).then(
+      (info) => told.replaceChildren(...describe(info)),
+      (error) => (told.textContent = error.message),
+    );
+  return close;
+}
+
+/** @param {any} info */
+function describe(info) {
+  const parts = [];
+  if (info.preview) parts.push(make("img", { src: api.apiURL(info.preview), alt: "Preview", className: "kleinod-preview" }));
+  const words = info.trigger_words ?? [];
+  if (words.length > 0) {
+    const chips = words.map((word) =>
+      make("button", {
+        type: "button",
+        textContent: word,
+        title: "Copy",
+        onclick: (event) => copy(word, event.currentTarget),
+      }),
+    );
+    parts.push(fact("Trigger words", make("span", { className: "kleinod-words" }, ...chips)));
+  }
+  for (const [label, value] of [
+    ["Base model", info.base_model],
+    ["Rank", info.rank],
+    ["Alpha", info.alpha],
+    ["About", info.description],
+    ["sha256", info.sha256 ? `${info.sha256.slice(0, 10)}...` : ""],
+  ])
+    if (value !== undefined && value !== null && value !== "") parts.push(fact(label, String(value)));
+  if (parts.length === 0) parts.push("The file says nothing about itself.");
+  return parts;
+}
+
+/** @param {string} label @param {Node | string} value */
+function fact(label, value) {
+  return make("div", { className: "kleinod-fact" }, make("b", { textContent: label }), make("span", {}, value));
+}
+
+/** @param {string} text @param {HTMLElement} button */
+async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+    button.title = "Copied";
+    button.classList.add("kleinod-copied");
+  } catch {
+    button.title = "The browser does not allow copying here";
+  }
+}

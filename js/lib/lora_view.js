@@ -1,0 +1,480 @@
+// @ts-check
+/** The rows of one Klein LoRA Stack as page elements. No side effects on import. */
+import { app } from "../../../scripts/app.js";
+import { make, openPanel } from "./elements.js";
+import { openLoraInfo, readInfo } from "./lora_info.js";
+import {
+  STAGES,
+  formatRows,
+  makeRow,
+  moveLine,
+  parseRows,
+  searchFiles,
+  splitName,
+  tidyWeight,
+} from "./lora_rows.js";
+
+const ROW_HEIGHT = 30;
+const HEAD_HEIGHT = 34;
+const TEXT_HEIGHT = 120;
+const MARGINS = 34; // the node's own around the element, and a little air
+const MOST_SHOWN = 200;
+const NO_LORA = "none";
+const PIXELS_A_STEP = 2; // of dragging for 0.01
+const STAGE_WORDS = { both: "all steps", high: "high", low: "low" };
+const STAGE_HELP =
+  "all steps; high: only the early steps, where composition forms; low: only the late ones, where detail forms";
+
+export class LoraRows {
+  /**
+   * @param {any} node
+   * @param {Record<string, any>} plain the widgets rows, lora, weight, stage
+   */
+  constructor(node, plain) {
+    this.node = node;
+    this.plain = plain;
+    this.root = make("div", { className: "kleinod-loras", data: { testid: "kleinod-loras" } });
+    this.asText = false;
+    this.closePanel = () => {};
+    this.passToCanvas();
+  }
+
+  /** @returns {import("./lora_rows.js").Line[]} the text's lines, then the LoRA picked in the plain widgets, if any */
+  get lines() {
+    const lines = parseRows(String(this.plain.rows.value ?? ""));
+    const { lora, weight, stage } = this.plain;
+    if (lora.value && lora.value !== NO_LORA)
+      lines.push(makeRow(lora.value, { weight: tidyWeight(Number(weight.value)), stage: stage.value }));
+    return lines;
+  }
+
+  /** @returns {string[]} */
+  get files() {
+    const values = this.plain.lora.options?.values ?? [];
+    return (typeof values === "function" ? values() : values).filter((file) => file !== NO_LORA);
+  }
+
+  get isLinked() {
+    return this.node.inputs?.some((input) => input.name === "rows" && input.link != null) ?? false;
+  }
+
+  /** Pixels the node must leave for the element. */
+  get height() {
+    const rows = Math.max(1, this.lines.length);
+    return HEAD_HEIGHT + (this.asText ? TEXT_HEIGHT : rows * ROW_HEIGHT) + MARGINS;
+  }
+
+  close() {
+    this.closePanel();
+  }
+
+  /**
+   * Writes the rows into the node, as one step of undoing.
+   * @param {import("./lora_rows.js").Line[]} lines
+   */
+  commit(lines) {
+    app.canvas?.emitBeforeChange?.();
+    const { lora, weight, stage, rows } = this.plain;
+    if (lora.value !== NO_LORA) {
+      // It is among the lines now.
+      for (const [widget, value] of [[lora, NO_LORA], [weight, 1], [stage, "both"]]) widget.value = value;
+    }
+    rows.value = formatRows(lines);
+    app.canvas?.emitAfterChange?.();
+    this.render();
+  }
+
+  /**
+   * @param {number} index
+   * @param {Partial<import("./lora_rows.js").Row>} fields
+   */
+  change(index, fields) {
+    this.commit(this.lines.map((line, i) => (i === index ? Object.assign(line, fields) : line)));
+  }
+
+  /** @param {number} index */
+  remove(index) {
+    this.commit(this.lines.filter((_, i) => i !== index));
+  }
+
+  render() {
+    const focused = /** @type {HTMLElement | null} */ (this.root.contains(document.activeElement) ? document.activeElement : null);
+    const { index, part } = focused?.dataset ?? {};
+    const lines = this.lines;
+    const body = this.asText ? [this.makeText()] : lines.map((line, i) => this.makeLine(line, i));
+    if (body.length === 0) body.push(this.makeHint());
+    const list = make("div", { className: "kleinod-list", role: "list" }, ...body);
+    this.root.replaceChildren(this.makeHead(lines), list);
+    this.root.style.minHeight = `${this.height - MARGINS}px`;
+    this.root.classList.toggle("kleinod-linked", this.isLinked);
+    if (part) this.root.querySelector(`[data-index="${index}"][data-part="${part}"]`)?.focus();
+    this.fit();
+  }
+
+  /** The node grows and shrinks with its rows, unless the user made it larger. */
+  fit() {
+    const needed = this.height;
+    const fitted = this.fittedTo === undefined || Math.abs(this.node.size[1] - this.fittedTo) < 3;
+    const least = this.node.computeSize()[1];
+    if (this.lastHeight !== undefined && needed !== this.lastHeight && (fitted || this.node.size[1] < least))
+      this.node.setSize([this.node.size[0], least]);
+    this.lastHeight = needed;
+    this.fittedTo = least;
+    this.node.setDirtyCanvas?.(true, true);
+  }
+
+  /** @param {import("./lora_rows.js").Line[]} lines */
+  makeHead(lines) {
+    const rows = lines.filter((line) => line.kind === "row");
+    const on = rows.filter((row) => row.enabled).length;
+    const all = make("input", {
+      type: "checkbox",
+      checked: on > 0,
+      indeterminate: on > 0 && on < rows.length,
+      disabled: rows.length === 0,
+      title: "All rows on or off",
+      "aria-label": "All rows on or off",
+      data: { index: "head", part: "all" },
+      onchange: () => {
+        const enabled = on < rows.length;
+        this.commit(this.lines.map((line) => (line.kind === "row" ? Object.assign(line, { enabled }) : line)));
+      },
+    });
+    const told = this.isLinked ? "rows come from the connected input" : `${on} of ${rows.length} on`;
+    const text = make("button", {
+      type: "button",
+      textContent: this.asText ? "Rows" : "Text",
+      title: "Show the rows as text, to copy them or to paste <lora:name:0.8>",
+      onclick: () => {
+        this.asText = !this.asText;
+        this.render();
+      },
+    });
+    const add = make("button", {
+      type: "button",
+      className: "kleinod-add",
+      textContent: "+ Add LoRA",
+      onclick: (event) => this.openSearch(event.currentTarget, (file) => this.add(file)),
+    });
+    return make("div", { className: "kleinod-head" }, all, make("span", { textContent: told }), text, add);
+  }
+
+  makeHint() {
+    return make("div", { className: "kleinod-hint", textContent: "No LoRA yet. Add one: it starts at weight 1." });
+  }
+
+  makeText() {
+    return make("textarea", {
+      value: String(this.plain.rows.value ?? ""),
+      spellcheck: false,
+      placeholder: "style.safetensors 0.8\nface.safetensors 1 low",
+      "aria-label": "Rows as text",
+      onchange: (event) => this.commit([...parseRows(event.target.value), ...this.picked()]),
+    });
+  }
+
+  /** The LoRA of the plain widgets alone. */
+  picked() {
+    return this.lines.slice(parseRows(String(this.plain.rows.value ?? "")).length);
+  }
+
+  /**
+   * @param {import("./lora_rows.js").Line} line
+   * @param {number} index
+   */
+  makeLine(line, index) {
+    const remove = make("button", {
+      type: "button",
+      className: "kleinod-remove",
+      textContent: "\u00d7",
+      title: "Remove this row",
+      "aria-label": "Remove this row",
+      onclick: () => this.remove(index),
+    });
+    if (line.kind !== "row") {
+      const broken = line.kind === "broken";
+      const text = make("span", {
+        className: broken ? "kleinod-broken" : "kleinod-remark",
+        textContent: line.text,
+        title: broken ? "This line cannot be read. Open Text and correct it, or remove it." : line.text,
+      });
+      return make("div", { className: "kleinod-row", role: "listitem", data: { index } }, this.makeGrip(index), text, remove);
+    }
+    const known = this.isKnown(line.file);
+    const { folder, name } = splitName(line.file || line.air);
+    const pick = make(
+      "button",
+      {
+        type: "button",
+        className: "kleinod-name",
+        title: known ? line.file : `${line.file || line.air}\nis not in models/loras under this name.`,
+        "aria-label": `LoRA file: ${line.file || line.air}`,
+        data: { index, part: "name" },
+        onclick: (event) => this.openSearch(event.currentTarget, (file) => this.repick(index, file), line.file),
+      },
+      make("span", { className: "kleinod-folder", textContent: folder }),
+      name,
+    );
+    const row = make(
+      "div",
+      { className: "kleinod-row", role: "listitem", data: { index } },
+      this.makeGrip(index),
+      this.makeToggle(line, index),
+      pick,
+      ...(line.air ? [make("span", { className: "kleinod-air", textContent: "AIR", title: line.air })] : []),
+      this.makeStage(line, index),
+      this.makeWeight(line, index),
+      this.makeInfo(line, index),
+      remove,
+    );
+    row.classList.toggle("kleinod-off", !line.enabled || line.weight === 0);
+    row.classList.toggle("kleinod-missing", !known && line.file !== "");
+    return row;
+  }
+
+  /** @param {string} file */
+  isKnown(file) {
+    const files = this.files;
+    return files.includes(file) || files.some((known) => splitName(known).folder + splitName(known).name === file);
+  }
+
+  makeToggle(row, index) {
+    return make("input", {
+      type: "checkbox",
+      checked: row.enabled,
+      title: "On or off. A row that is off is not read.",
+      "aria-label": `${row.file} on`,
+      data: { index, part: "toggle" },
+      onchange: (event) => this.change(index, { enabled: event.target.checked }),
+    });
+  }
+
+  makeStage(row, index) {
+    const options = STAGES.map((stage) =>
+      make("option", { value: stage, textContent: STAGE_WORDS[stage], selected: stage === row.stage }),
+    );
+    return make(
+      "select",
+      {
+        title: STAGE_HELP,
+        "aria-label": `Stage of ${row.file}`,
+        data: { index, part: "stage" },
+        onchange: (event) => this.change(index, { stage: event.target.value }),
+      },
+      ...options,
+    );
+  }
+
+  makeInfo(row, index) {
+    return make("button", {
+      type: "button",
+      className: "kleinod-info",
+      textContent: "i",
+      title: "Trigger words, base model, rank, preview, AIR id",
+      "aria-label": `About ${row.file || row.air}`,
+      onclick: (event) => {
+        this.closePanel();
+        this.closePanel = openLoraInfo(event.currentTarget, row, (fields) => this.change(index, fields));
+      },
+    });
+  }
+
+  /** Drag sideways (Shift: ten times finer, ten times faster is the wheel of a mouse's job), or click and type. */
+  makeWeight(row, index) {
+    const field = make("input", {
+      type: "text",
+      inputMode: "decimal",
+      value: row.weight.toFixed(2),
+      className: "kleinod-weight",
+      title: "Weight, -4 to 4. Drag sideways, or click and type. Arrow keys: 0.05, with Shift 0.01.",
+      "aria-label": `Weight of ${row.file || row.air}`,
+      data: { index, part: "weight" },
+    });
+    const set = (value) => {
+      const weight = tidyWeight(value);
+      if (Number.isFinite(weight) && weight !== row.weight) this.change(index, { weight });
+      else field.value = row.weight.toFixed(2);
+    };
+    field.addEventListener("change", () => set(field.value.trim() === "" ? 1 : Number(field.value.replace(",", "."))));
+    field.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+      if (step) {
+        event.preventDefault();
+        set(Number(field.value) + step * (event.shiftKey ? 0.01 : 0.05));
+      } else if (event.key === "Enter") field.blur();
+      else if (event.key === "Escape") {
+        field.value = row.weight.toFixed(2);
+        field.blur();
+      }
+    });
+    field.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || document.activeElement === field) return;
+      event.preventDefault();
+      field.setPointerCapture(event.pointerId);
+      let moved = 0;
+      let weight = row.weight;
+      const drag = (move) => {
+        moved += move.movementX;
+        if (Math.abs(moved) < 3) return;
+        weight = tidyWeight(row.weight + (moved / PIXELS_A_STEP) * (move.shiftKey ? 0.001 : 0.01));
+        field.value = weight.toFixed(2);
+      };
+      field.addEventListener("pointermove", drag);
+      const end = () => {
+        field.removeEventListener("pointermove", drag);
+        field.removeEventListener("pointerup", end);
+        field.removeEventListener("pointercancel", end);
+        if (Math.abs(moved) >= 3) set(weight);
+        else field.select();
+      };
+      field.addEventListener("pointerup", end);
+      field.addEventListener("pointercancel", end);
+    });
+    return field;
+  }
+
+  /** @param {number} index */
+  makeGrip(index) {
+    const grip = make("span", { className: "kleinod-grip", textContent: "\u2261", title: "Drag to reorder", tabIndex: 0 });
+    Object.assign(grip.dataset, { index, part: "grip" });
+    grip.setAttribute("aria-label", "Drag, or press the arrow keys, to reorder");
+    grip.addEventListener("keydown", (event) => {
+      const to = { ArrowUp: index - 1, ArrowDown: index + 2 }[event.key];
+      if (to === undefined || to < 0 || to > this.lines.length) return;
+      event.preventDefault();
+      event.stopPropagation();
+      grip.dataset.index = String(event.key === "ArrowUp" ? index - 1 : index + 1); // focus goes with it
+      this.commit(moveLine(this.lines, index, to));
+    });
+    grip.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      event.preventDefault();
+      grip.setPointerCapture(event.pointerId);
+      const rows = [...this.root.querySelectorAll(".kleinod-row")];
+      let to = index;
+      const drag = (move) => {
+        const after = rows.filter((row) => {
+          const box = row.getBoundingClientRect();
+          return move.clientY > box.top + box.height / 2;
+        });
+        to = after.length;
+        rows.forEach((row, i) => {
+          row.classList.toggle("kleinod-dragged", i === index);
+          row.classList.toggle("kleinod-before", i === to && to !== index && to !== index + 1);
+          row.classList.toggle("kleinod-after", to === rows.length && i === to - 1 && index !== i);
+        });
+      };
+      const end = (up) => {
+        grip.removeEventListener("pointermove", drag);
+        if (up.type === "pointerup" && to !== index && to !== index + 1) this.commit(moveLine(this.lines, index, to));
+        else this.render();
+      };
+      grip.addEventListener("pointermove", drag);
+      grip.addEventListener("pointerup", end, { once: true });
+      grip.addEventListener("pointercancel", end, { once: true });
+    });
+    return grip;
+  }
+
+  /** @param {string} file */
+  async add(file) {
+    this.commit([...this.lines, makeRow(file)]);
+    await this.remember(file);
+  }
+
+  /**
+   * @param {number} index
+   * @param {string} file
+   */
+  async repick(index, file) {
+    this.change(index, { file, sha256: "" });
+    await this.remember(file);
+  }
+
+  /**
+   * Writes the sha256 of a file just picked into its rows, so that the workflow finds it after a rename.
+   * @param {string} file
+   */
+  async remember(file) {
+    const info = await readInfo(file).catch(() => null);
+    const sha256 = info?.sha256;
+    const lines = this.lines;
+    const waiting = lines.filter((line) => line.kind === "row" && line.file === file && !line.sha256);
+    if (!sha256 || waiting.length === 0) return;
+    for (const line of waiting) Object.assign(line, { sha256 });
+    this.commit(lines);
+  }
+
+  /**
+   * @param {HTMLElement} anchor
+   * @param {(file: string) => void} onPick
+   * @param {string} [current]
+   */
+  openSearch(anchor, onPick, current) {
+    this.closePanel();
+    const files = this.files;
+    const list = make("div", { className: "kleinod-found", role: "listbox" });
+    let found = files;
+    let marked = Math.max(0, files.indexOf(current ?? ""));
+    const pick = (file) => {
+      this.closePanel();
+      onPick(file);
+    };
+    const mark = (index) => {
+      marked = Math.max(0, Math.min(index, Math.min(found.length, MOST_SHOWN) - 1));
+      [...list.children].forEach((child, i) => child.setAttribute("aria-selected", String(i === marked)));
+      list.children[marked]?.scrollIntoView({ block: "nearest" });
+    };
+    const show = () => {
+      const shown = found.slice(0, MOST_SHOWN).map((file) => {
+        const { folder, name } = splitName(file);
+        const dim = make("span", { className: "kleinod-folder", textContent: folder });
+        return make("div", { role: "option", title: file, onclick: () => pick(file) }, dim, name);
+      });
+      if (found.length > MOST_SHOWN) shown.push(make("i", { textContent: `${found.length - MOST_SHOWN} more: type on` }));
+      if (files.length === 0) shown.push(make("i", { textContent: "No file in models/loras. Press R after adding some." }));
+      else if (found.length === 0) shown.push(make("i", { textContent: "No file has this in its name." }));
+      list.replaceChildren(...shown);
+    };
+    const search = make("input", {
+      type: "search",
+      placeholder: "Search LoRA files",
+      "aria-label": "Search LoRA files",
+      oninput: () => {
+        found = searchFiles(files, search.value);
+        show();
+        mark(0);
+      },
+      onkeydown: (event) => {
+        if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+          event.preventDefault();
+          mark(marked + (event.key === "ArrowDown" ? 1 : -1));
+        } else if (event.key === "Enter" && found[marked] !== undefined) pick(found[marked]);
+      },
+    });
+    show();
+    this.closePanel = openPanel(anchor, make("div", { className: "kleinod-search" }, search, list));
+    search.focus();
+    mark(marked);
+  }
+
+  /** In the classic renderer the element covers the canvas: zooming and panning must still reach it. */
+  passToCanvas() {
+    const isClassic = () => !globalThis.LiteGraph?.vueNodesMode;
+    this.root.addEventListener("wheel", (event) => {
+      const list = event.target.closest?.("textarea");
+      if (isClassic() && !(list && list.scrollHeight > list.clientHeight)) {
+        event.preventDefault();
+        app.canvas.processMouseWheel(event);
+      }
+    });
+    const passes = { pointerdown: "processMouseDown", pointermove: "processMouseMove", pointerup: "processMouseUp" };
+    for (const [type, method] of Object.entries(passes)) {
+      this.root.addEventListener(type, (event) => {
+        const middle = type === "pointermove" ? event.buttons & 4 : event.button === 1;
+        if (isClassic() && middle) app.canvas[method](event);
+      });
+    }
+  }
+}
