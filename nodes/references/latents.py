@@ -32,7 +32,9 @@ class LatentShelf:
 
     def put(self, digest: str, latent: Tensor) -> None:
         """Keep it; one larger than the whole limit is not kept."""
+        if latent.nbytes > self._most_bytes:
+            return
         self._latents[digest] = latent
         self._latents.move_to_end(digest)
-        while self._latents and self.bytes > self._most_bytes:
+        while self.bytes > self._most_bytes:
             self._latents.popitem(last=False)
