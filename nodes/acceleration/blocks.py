@@ -51,6 +51,10 @@ class _Call:
     reuse: bool = False
 
     @property
+    def batch(self) -> int:
+        return self.rows * len(self.uuids)
+
+    @property
     def tokens(self) -> int:
         return self.height * self.width
 
@@ -83,8 +87,7 @@ class BlockCache:
         self.last = singles - back - 1
         self.spectral = spectral
         self.curve = curve
-        # Share of the blocks that run although the step is reused: all blocks of klein cost the same.
-        self.reuse_share = (self.front + self.back) / (doubles + singles)
+        self.total = doubles + singles
         self.extrapolates = method in presets.EXTRAPOLATING
         self._memory: dict[Any, _Memory] = {}
         self._call: _Call | None = None
@@ -92,10 +95,14 @@ class BlockCache:
         self._sigma = 1.0
         self._in_a_row = 0
         self._decision: bool | None = None
-        self._forced = False
+        self._reused = False
         self._seen: list[Any] = []
         self._errors: list[Tensor] = []
-        self._shared = False
+        # Row-blocks of this step: run, and due without a cache (all blocks of klein cost the same).
+        self._ran = 0
+        self._due = 0
+        self._in_parts = False
+        self._parted = 0
         self.redo = False
 
     @classmethod
@@ -134,30 +141,41 @@ class BlockCache:
         self._seen = []
         self._errors = []
         self.redo = False
-        self._forced = False
+        self._reused = False
+        self._ran = self._due = 0
         inside = index is not None and self.window[0] <= index < self.window[1]
-        self._decision = None if inside and self._in_a_row < self.cap and not self._shared else False
+        self._decision = None if inside and self._in_a_row < self.cap and not self._in_parts else False
+        self._in_parts = False
 
     def force(self) -> None:
         """Compute the step just tried: one of its branches disagreed with the decision of the first."""
         self.redo = False
-        self._forced = True
+        self._reused = False
         self._decision = False
         self._seen = []
+        self._due = 0
+
+    def in_parts(self) -> None:
+        """This step runs one condition, or the branches of guidance, in several parts that know nothing of
+        each other (tiles, context windows, skip-layer guidance, two models): no decision holds for all.
+        """
+        self._parted += not self._in_parts
+        self._in_parts = True
+        self._decision = False
+        self._memory = {}
 
     def begin_call(self, uuids: list[Any], batch: int, height: int, width: int) -> None:
         """Open a call of the network for `batch` rows of `height` x `width` latent cells."""
-        if any(uuid in self._seen for uuid in uuids) or len(set(uuids)) < len(uuids):
-            # Tiles and context windows run one condition several times: their tokens are not the last step's.
-            self._shared = True
-            self._decision = False
-            self._memory = {}
+        repeated = any(uuid in self._seen for uuid in uuids) or len(set(uuids)) < len(uuids)
+        if not uuids or repeated or batch % len(uuids):
+            self.in_parts()
         self._seen += uuids
-        self._call = (
-            None
-            if self._index is None or self._shared
-            else _Call(list(uuids), batch // len(uuids), height, width)
-        )
+        self._due += batch * self.total
+        if self._index is not None and not self._in_parts:
+            self._call = _Call(list(uuids), batch // len(uuids), height, width)
+        else:
+            self._call = None
+            self._ran += batch * self.total
 
     def end_call(self) -> None:
         self._call = None
@@ -169,9 +187,9 @@ class BlockCache:
             return block(args)
         if i == 0:
             self._enter(call, args)
-        if i >= self.front:
-            return {"img": args["img"], "txt": args["txt"]} if call.reuse else block(args)
-        out = block(args)
+        if i >= self.front and call.reuse:
+            return {"img": args["img"], "txt": args["txt"]}
+        out = self._run(block, args)
         if i == self.front - 1:
             self._probe(call, out)
         return out
@@ -179,35 +197,50 @@ class BlockCache:
     def single(self, i: int, args: dict[str, Any], block: Block) -> dict[str, Any]:
         """In the place of single block `i`."""
         call = self._call
-        if call is None or i > self.last:
+        if call is None:
             return block(args)
+        if i > self.last:
+            return self._run(block, args)
         if call.reuse:
             return {"img": args["img"] if i < self.last else self._restore(call, args)}
-        out = block(args)
+        out = self._run(block, args)
         if i == self.last and not self._decision:
             self._record(call, args, out["img"])
         return out
+
+    def _run(self, block: Block, args: dict[str, Any]) -> dict[str, Any]:
+        self._ran += self._call.batch
+        return block(args)
+
+    @property
+    def reused(self) -> bool:
+        """True where this step took something from an earlier one."""
+        return self._reused
 
     def end_step(self) -> tuple[float, Tensor | None]:
         """Share of the blocks that ran, and the relative error a reuse of this computed step would have
         made.
         """
-        if self._decision and not self._forced:
+        share = self._ran / self._due if self._due else 1.0
+        errors, self._errors = self._errors, []
+        if self._reused:
             self._in_a_row += 1
-            return self.reuse_share, None
+            return share, None
         self._in_a_row = 0
-        return 1.0, torch.stack(self._errors).max() if self._errors else None
+        return share, torch.stack(errors).max() if errors else None
 
     def notes(self) -> list[str]:
-        return (
-            ["tiles or context windows share one condition, so every step was computed"]
-            if self._shared
-            else []
-        )
+        if not self._parted:
+            return []
+        return [
+            f"{self._parted} steps ran a condition or a branch of guidance in parts (tiles, context windows, "
+            "skip-layer guidance): the block cache left those alone"
+        ]
 
     def forget(self) -> None:
         self._memory = {}
         self._call = None
+        self._errors = []
         self._in_a_row = 0
 
     def _enter(self, call: _Call, args: dict[str, Any]) -> None:
@@ -242,11 +275,13 @@ class BlockCache:
         if self._decision is False:
             return
         distances = self._distances(call)
-        agreed = distances is not None and max(distances) < self.threshold
+        # Not a number is never below the threshold.
+        agreed = distances is not None and all(distance < self.threshold for distance in distances)
         if agreed:
             steps = {self._memory[uuid].step for uuid in self._seen if uuid in self._memory}
             agreed = len(steps) == 1
         call.reuse = agreed
+        self._reused = self._reused or agreed
         if self._decision is None:
             self._decision = agreed
         elif not agreed:
@@ -260,6 +295,10 @@ class BlockCache:
             memory is None or memory.signal.shape != part.shape or memory.signal.dtype != part.dtype
             for memory, part in zip(past, now, strict=True)
         ):
+            return None
+        # With back blocks the references are kept too, and those may have been cut from this call.
+        shapes = [front[call.part(0)].shape for front in call.front]
+        if any([line.shape for line in memory.residual] != shapes for memory in past):
             return None
         changes = torch.stack(
             [

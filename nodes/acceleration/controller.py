@@ -21,7 +21,7 @@ from .forecast import LEAST_SIGMA, VelocityForecast
 from .guidance import GuidanceReuse
 from .plan import make_plan
 from .reference_keys import ReferenceKeys
-from .report import HALF, REUSED, RunReport, StepRecord
+from .report import COMPUTED, HALF, REUSED, RunReport, StepRecord
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ class Controller:
         self._disabled = self.clock.steps < presets.FEWEST_STEPS
         self.blocks = BlockCache.wanted(acceleration, self.plan, facts.double_blocks, facts.single_blocks)
         self.guidance = None if self._disabled else GuidanceReuse.wanted(acceleration, self.clock.steps)
-        self.references = None if self._disabled else ReferenceKeys.wanted(acceleration)
+        # Exact reuse of references approximates nothing: it serves distilled models of 4 steps as well.
+        self.references = ReferenceKeys.wanted(acceleration, facts.double_blocks + facts.single_blocks)
+        if self._disabled and self.references is not None and not self.references.exact:
+            self.references = None
         self.report = RunReport(
             method=self._method_name(),
             steps=self.clock.steps,
@@ -80,12 +83,21 @@ class Controller:
         names += ["guidance"] * (self.guidance is not None) + ["references"] * (self.references is not None)
         return " + ".join(names) or "no acceleration"
 
-    def disable(self, note: str) -> None:
-        """Compute everything from here on, and say why."""
-        if not self._disabled:
-            self._disabled = True
-            self.report.notes.append(note)
-            self.forget()
+    def disable(self, reason: str, hold_references: bool = True) -> None:
+        """Compute everything from here on, and say why.
+
+        hold_references: False where nothing may be kept at all. Exact references are no approximation, and
+        stay otherwise.
+        """
+        if self.references is not None and not hold_references and self.references.holds:
+            self.references.stop_holding()
+        if self._disabled:
+            return
+        self._disabled = True
+        skipped = any(record.kind != COMPUTED for record in self.report.records)
+        since = f"from call {len(self.report.records)} on every step" if skipped else "every step"
+        self.report.notes.append(f"{reason}: {since} was computed")
+        self.forget()
 
     def forget(self) -> None:
         """Drop what earlier steps left: the next one has another picture, prompt or model behind it."""
@@ -120,12 +132,15 @@ class Controller:
         self._record = StepRecord(index, sigma)
         self.report.records.append(self._record)
         if self.clock.irregular:
-            self.disable("this sampler calls the model more than once a step, so every call was computed")
+            self.disable("this sampler calls the model more than once a step")
         if key != self._key:
             if self._key is not None:
                 self._record.note = "conditions changed"
             self.forget()
             self._key = key
+        if self.guidance is not None and self.guidance.cuts(index):
+            # From guided to unguided the velocity jumps: no line leads from one to the other.
+            self._forecast.forget()
         allowed = index is not None and not self._disabled and sigma > LEAST_SIGMA
         if allowed and self._skips(index):
             self._record.kind, self._record.work = REUSED, 0.0
@@ -159,12 +174,12 @@ class Controller:
             return denoised
         sigma = record.sigma
         velocity = (x.float() - denoised.float()) / sigma
-        shift = self._forecast.settle(sigma, velocity)
+        shift = self._forecast.settle(sigma, velocity) if self._settles else None
         errors = self._forecast.observe(x.float(), sigma, velocity)
         self._unread = _Unread(
             record, None if errors is None else errors.max(), torch.isfinite(velocity).all()
         )
-        if shift is None:
+        if shift is None or self._width(record.step) == 0:
             return denoised
         # The solver will move x by width * (x - denoised) / sigma: hide the shift in there.
         return (denoised - (sigma / self._width(record.step)) * shift).to(denoised.dtype)
@@ -181,9 +196,10 @@ class Controller:
         if self.references is not None:
             record.work *= self.references.end_step()
         if self.blocks is not None:
+            reused = self.blocks.reused
             share, error = self.blocks.end_step()
             record.work *= share
-            if share < 1:
+            if reused:
                 record.kind = REUSED
         return error
 
@@ -194,9 +210,11 @@ class Controller:
             self._judge(
                 unread.record, None if unread.error is None else float(unread.error), bool(unread.finite)
             )
-        for store in (self.blocks, self.references):
+        for store in () if self._disabled else (self.blocks, self.guidance):
             if store is not None:
                 self.report.notes.extend(store.notes())
+        if self.references is not None:
+            self.report.notes.extend(self.references.notes())
         self.forget()
         return self.report
 

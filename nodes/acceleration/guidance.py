@@ -31,6 +31,8 @@ class GuidanceReuse:
         self._since_full = 0
         self._halved = False
         self._sigma = 1.0
+        self.ever_halved = False
+        self._saw_both = False
 
     @classmethod
     def wanted(cls, acceleration: Acceleration, steps: int) -> GuidanceReuse | None:
@@ -51,15 +53,20 @@ class GuidanceReuse:
         elif index >= self.head and len(self._line) >= 1 and self._since_full + 1 < self.interval:
             self.mode = DELTA
 
+    def cuts(self, index: int | None) -> bool:
+        """True where guidance, so far in force, is left out from this step on: the velocity will jump."""
+        return self._saw_both and index is not None and index >= self.end and self.mode != CUT
+
     def learn(self, conditional: Tensor, unconditional: Tensor) -> None:
         """Keep the difference of two fresh denoised pictures `[B, ...]`."""
+        self._saw_both = True
         difference = (unconditional.float() - conditional.float()) / self._sigma
         self._line.add(self._sigma, difference)
         self._since_full = 0
 
     def unconditional(self, conditional: Tensor) -> Tensor:
         """The missing branch's denoised picture, from the fresh one of the prompt."""
-        self._halved = True
+        self._halved = self.ever_halved = True
         if self.mode == CUT:
             return conditional.clone()
         self._since_full += 1
@@ -68,6 +75,13 @@ class GuidanceReuse:
     def end_step(self) -> float:
         """Share of the branches that ran in this step."""
         return 0.5 if self._halved else 1.0
+
+    def notes(self) -> list[str]:
+        if self.ever_halved:
+            return []
+        if not self._saw_both:
+            return ["no guidance was spared: that needs a guidance other than 1 and the plain CFG guider"]
+        return ["no step was left to spare guidance on"]
 
     def forget(self) -> None:
         self._line = Line()

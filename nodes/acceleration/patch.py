@@ -9,11 +9,13 @@ or copied.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.k_diffusion.sampling
 import comfy.model_management
+import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.samplers
 from comfy.patcher_extension import WrappersMP
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from ..wires import Acceleration
 from . import presets
+from .conditions import read_conditions
 from .controller import Controller, Facts
 from .report import RunReport
 
@@ -42,6 +45,7 @@ def accelerate(
     if presets.is_off(acceleration):
         return model
     require_suitable(model, acceleration)
+    require_alone(model.model_options, acceleration)
     accelerated = model.clone()
     accelerated.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     accelerated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _Accelerator(acceleration, on_report))
@@ -55,6 +59,33 @@ def require_suitable(model: Any, acceleration: Acceleration) -> None:
         raise ValueError(
             f"'{what}' works on FLUX.2 [klein]'s blocks, but the connected model is a "
             f"{type(model.model).__name__}. Connect a Klein model, or use the forecast, which fits any model."
+        )
+
+
+def require_alone(model_options: dict[str, Any], acceleration: Acceleration) -> None:
+    """Raises ValueError where another node caches what `acceleration` is to cache: each would take the
+    other's guesses for the model's own answers.
+    """
+    options = model_options.get("transformer_options", {})
+    other = options.get("easycache")
+    if other is not None:
+        raise ValueError(
+            f"{getattr(other, 'name', 'EasyCache')} and Klein Acceleration are both connected to this model, "
+            "but two caches would reuse each other's guesses. Keep one of them and remove the other."
+        )
+    patches = options.get("patches", {}).get("attn1_patch", ())
+    if not any(type(patch).__name__ == "KV_Attn_Input" for patch in patches):
+        return
+    if acceleration.reference_cache != "off":
+        raise ValueError(
+            "Flux KV Cache and reference_cache both keep the keys of reference images. Remove Flux KV Cache "
+            "or set reference_cache to off."
+        )
+    if acceleration.guidance_interval > 1 or acceleration.guidance_end_percentage < 100:
+        raise ValueError(
+            "Flux KV Cache keeps the references of both branches of guidance in one piece and gives the "
+            "prompt those of the negative prompt where only one branch runs. Remove Flux KV Cache and use "
+            "reference_cache, or set guidance_interval to 1 and guidance_end_percentage to 100."
         )
 
 
@@ -83,6 +114,7 @@ class _Accelerator:
         **options: Any,
     ) -> Tensor:
         guider = executor.class_obj
+        require_alone(guider.model_options, self.acceleration)
         network = guider.model_patcher.model.diffusion_model
         doubles, singles = count_blocks(network)
         controller = Controller(
@@ -90,9 +122,10 @@ class _Accelerator:
             Facts(tuple(sigmas.tolist()), steps_like_euler(sampler), doubles, singles),
         )
         run = _Run(controller, guider, getattr(network, "patch_size", 1))
-        run.install()
         try:
-            result = executor(noise, latent, sampler, sigmas, *rest, **options)
+            with own_options(guider):
+                run.install()
+                result = executor(noise, latent, sampler, sigmas, *rest, **options)
             report = controller.finish()
         finally:
             controller.forget()
@@ -100,6 +133,19 @@ class _Accelerator:
         if self.on_report is not None:
             self.on_report(report)
         return result
+
+
+@contextmanager
+def own_options(guider: Any) -> Iterator[None]:
+    """Give the guider model options of its own for a while. What is put in there is gone afterwards, also
+    where a wrapper further out samples twice.
+    """
+    given = guider.model_options
+    guider.model_options = comfy.model_patcher.create_model_options_clone(given)
+    try:
+        yield
+    finally:
+        guider.model_options = given
 
 
 def steps_like_euler(sampler: Any) -> bool:
@@ -127,7 +173,7 @@ class _Run:
         Innermost, because a wrapper further out may change the guidance per step (core's CFG Override does):
         it must have done so before the forecast looks.
         """
-        transformer_options = self.guider.model_options["transformer_options"]
+        transformer_options = self.guider.model_options.setdefault("transformer_options", {})
         wrappers = transformer_options.setdefault("wrappers", {})
 
         def innermost(kind: str, wrapper: Callable[..., Any]) -> None:
@@ -135,14 +181,9 @@ class _Run:
             wrappers[kind][KEY] = [wrapper]
 
         innermost(WrappersMP.PREDICT_NOISE, self.predict_noise)
+        if not self._inside_the_network:
+            return
         controller = self.controller
-        if controller.blocks is None and controller.guidance is None and controller.references is None:
-            return
-        if "multigpu_clones" in self.guider.model_options:
-            controller.disable(
-                "several GPUs share this run, which only the forecast supports: everything was computed"
-            )
-            return
         innermost(WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)
         innermost(WrappersMP.APPLY_MODEL, self.apply_model)
         if controller.blocks is not None:
@@ -175,12 +216,23 @@ class _Run:
         controller = self.controller
         sigma = controller.read_sigma(timestep)
         if self._solver_reads_branches(model_options or {}):
-            controller.disable("this sampler reads both branches of guidance, so every step was computed")
+            controller.disable("this sampler reads both branches of guidance")
+        if self._inside_the_network and "multigpu_clones" in (model_options or {}):
+            # Each GPU runs its branches in a thread of its own.
+            controller.disable(
+                "several GPUs share this run, which only the forecast supports", hold_references=False
+            )
         self._branch_calls = 0
-        if controller.begin(sigma, self._conditions(sigma, x)):
+        if controller.begin(sigma, read_conditions(self.guider, sigma, x)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             return controller.forecast(x)
         return controller.learn(x, executor(x, timestep, model_options, seed))
+
+    @property
+    def _inside_the_network(self) -> bool:
+        controller = self.controller
+        stores = (controller.blocks, controller.guidance, controller.references)
+        return any(store is not None for store in stores)
 
     def _solver_reads_branches(self, model_options: dict[str, Any]) -> bool:
         """The cfg++ solvers add a post-CFG function of their own, which a step without a network would not
@@ -190,33 +242,6 @@ class _Run:
             return False
         name = "sampler_post_cfg_function"
         return len(model_options.get(name, ())) > len(self.guider.model_options.get(name, ()))
-
-    def _conditions(self, sigma: float, x: Tensor) -> Hashable:
-        """Whatever makes the last steps speak of something else: shape, guidance, conditions, hooks,
-        ControlNets.
-        """
-        guidance = tuple(
-            (name, value)
-            for name, value in sorted(vars(self.guider).items())
-            if name.startswith("cfg") and isinstance(value, (int, float))
-        )
-        passed = tuple(sum(edge > sigma for edge in edges) for edges in self._edges())
-        return (tuple(x.shape), x.dtype, x.device, guidance, passed)
-
-    def _edges(self) -> list[list[float]]:
-        """Sigmas at which a condition, a hook's keyframe or a ControlNet starts or stops."""
-        edges: list[list[float]] = []
-        for conditions in getattr(self.guider, "conds", {}).values():
-            for condition in conditions:
-                mine = [condition[name] for name in ("timestep_start", "timestep_end") if name in condition]
-                for hook in getattr(condition.get("hooks"), "hooks", ()):
-                    mine += [frame.start_t for frame in hook.hook_keyframe.keyframes]
-                control = condition.get("control")
-                while control is not None:
-                    mine += list(control.timestep_range or ())
-                    control = control.previous_controlnet
-                edges.append([float(edge) for edge in mine])
-        return edges
 
     def calc_cond_batch(
         self,
@@ -230,27 +255,30 @@ class _Run:
         """CALC_COND_BATCH: all branches of a step, before they are batched."""
         controller, guidance, blocks = self.controller, self.controller.guidance, self.controller.blocks
         self._branch_calls += 1
+        if blocks is not None and self._branch_calls > 1:
+            blocks.in_parts()
         both = len(conds) == 2 and conds[0] is not None and conds[1] is not None
         if guidance is not None and both and self._plain_guidance:
             if self._branch_calls > 1:
-                controller.disable(
-                    "tiles or context windows run guidance in parts, so every step was computed"
-                )
+                controller.disable("tiles or context windows run guidance in parts")
             elif guidance.mode != "full":
                 conditional = self._run_branches(
-                    executor, blocks, model, [conds[0], None], x, timestep, model_options
+                    executor, model, [conds[0], None], x, timestep, model_options
                 )[0]
                 return [conditional, guidance.unconditional(conditional)]
-        out = self._run_branches(executor, blocks, model, conds, x, timestep, model_options)
-        if guidance is not None and both and self._branch_calls == 1:
+        out = self._run_branches(executor, model, conds, x, timestep, model_options)
+        fresh = blocks is None or not blocks.reused
+        if guidance is not None and both and self._plain_guidance and self._branch_calls == 1 and fresh:
             guidance.learn(out[0], out[1])
         return out
 
-    @staticmethod
-    def _run_branches(executor: Any, blocks: Any, *args: Any) -> list[Tensor]:
+    def _run_branches(self, executor: Any, *args: Any) -> list[Tensor]:
         out = executor(*args)
+        blocks, references = self.controller.blocks, self.controller.references
         if blocks is not None and blocks.redo:
             blocks.force()
+            if references is not None:
+                references.restart_step()
             out = executor(*args)
         return out
 
@@ -269,20 +297,23 @@ class _Run:
         options = transformer_options or {}
         uuids = options.get("uuids") or []
         blocks, references = self.controller.blocks, self.controller.references
+        half = self.patch_size // 2
+        height, width = ((side + half) // self.patch_size for side in x.shape[-2:])
         if references is not None:
             latents = extra.get("ref_latents") or []
             if references.exact and latents:
                 extra["ref_latents_method"] = "index_timestep_zero"
-            references.begin_call(uuids, tuple(tuple(latent.shape[1:]) for latent in latents))
-        if blocks is not None and uuids:
-            half = self.patch_size // 2
-            height, width = ((side + half) // self.patch_size for side in x.shape[-2:])
+            shapes = tuple(tuple(latent.shape[1:]) for latent in latents)
+            masked = extra.get("attention_mask") is not None
+            references.begin_call(uuids, x.shape[0], height * width, shapes, masked)
+        if blocks is not None:
             blocks.begin_call(uuids, x.shape[0], height, width)
         try:
             return executor(x, t, c_concat, c_crossattn, control, options, **extra)
         finally:
-            if blocks is not None:
-                blocks.end_call()
+            for store in (blocks, references):
+                if store is not None:
+                    store.end_call()
 
     def attend(
         self,

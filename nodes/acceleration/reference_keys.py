@@ -23,68 +23,110 @@ BlockName = tuple[str, int]
 
 
 class ReferenceKeys:
-    """Collects on full steps and serves on the others; everything is keyed by condition (uuid) and block."""
+    """Collects on full steps and serves on the others; everything is keyed by condition (uuid) and block.
 
-    def __init__(self, interval: int, exact: bool) -> None:
+    blocks: how many blocks the network has; only a complete set is served.
+    """
+
+    def __init__(self, interval: int, exact: bool, blocks: int) -> None:
         self.interval = interval
         self.exact = exact
+        self.blocks = blocks
+        self.holds = True
         self._stored: dict[Any, dict[BlockName, tuple[Tensor, Tensor]]] = {}
-        self._lengths: dict[Any, tuple[int, tuple[int, ...]]] = {}
-        self._collect = True
-        self._allowed = False
+        self._shapes: dict[Any, tuple[Any, ...]] = {}
+        self._mask: Tensor | None = None
         self._since_full = 0
-        self._uuids: list[Any] = []
-        self._serving = False
-        self._step_serves: bool | None = None
-        self._share = 1.0
         self._full = 0
         self._served = 0
+        self._collect = True
+        # Of this step: conditions run, blocks stored afresh, calls with references, tokens run and due.
+        self._seen: list[Any] = []
+        self._fresh: dict[Any, set[BlockName]] = {}
+        self._calls: list[bool] = []
+        self._ran = 0
+        self._due = 0
+        # Of this call.
+        self._uuids: list[Any] = []
+        self._tokens = 0
+        self._serving = False
+        self._storing = False
 
     @classmethod
-    def wanted(cls, acceleration: Acceleration) -> ReferenceKeys | None:
+    def wanted(cls, acceleration: Acceleration, blocks: int) -> ReferenceKeys | None:
         """None where the settings leave references alone."""
         if acceleration.reference_cache == "off":
             return None
         exact = acceleration.reference_cache != "refresh"
-        return cls(acceleration.reference_interval, exact)
+        return cls(acceleration.reference_interval, exact, blocks)
+
+    def stop_holding(self) -> None:
+        """Keep nothing from here on. In exact mode references still see only themselves: the same picture."""
+        self.holds = False
+        self.forget()
 
     def begin_step(self, index: int | None, sigma: float) -> None:
-        self._allowed = index is not None
-        self._collect = not self._allowed or (not self.exact and self._since_full + 1 >= self.interval)
-        self._step_serves = None
-        self._share = 1.0
+        """Open a step; index None: nothing connects it to the last one, which only matters to `refresh`."""
+        self._collect = not self.exact and (index is None or self._since_full + 1 >= self.interval)
+        self._fresh = {}
+        self._calls = []
+        self._ran = self._due = 0
+        self.restart_step()
 
-    def begin_call(self, uuids: list[Any], reference_shape: tuple[int, ...]) -> None:
-        """Open a call of the network. reference_shape: sizes of the call's references, empty without any."""
+    def restart_step(self) -> None:
+        """The step's calls are made once more."""
+        self._seen = []
+
+    def begin_call(
+        self, uuids: list[Any], batch: int, tokens: int, shapes: tuple[Any, ...], masked: bool = False
+    ) -> None:
+        """Open a call of the network for `batch` rows of `tokens` picture tokens each.
+
+        shapes: sizes of its references, empty without any. masked: an attention mask counts on their tokens.
+        """
+        repeated = not uuids or batch % len(uuids) or len(set(uuids)) < len(uuids)
+        repeated = bool(repeated) or any(uuid in self._seen for uuid in uuids)
+        self._seen += uuids
         self._uuids = list(uuids)
-        signature = (len(reference_shape), reference_shape)
-        known = all(self._lengths.get(uuid) == signature and uuid in self._stored for uuid in self._uuids)
-        self._serving = (
-            bool(reference_shape) and not self._collect and known and len(set(uuids)) == len(uuids)
+        self._tokens = tokens
+        self._mask = None
+        if repeated and not self.exact:
+            # Tiles, windows, skip-layer guidance: a condition runs several times a step, each time otherwise.
+            self.forget()
+        usable = bool(shapes) and not repeated and not masked and self.holds
+        ready = all(
+            self._shapes.get(uuid) == shapes and len(self._stored[uuid]) == self.blocks for uuid in uuids
         )
-        if reference_shape and not self._serving:
-            for uuid in self._uuids:
-                self._stored[uuid] = {}
-                self._lengths[uuid] = signature
-        if reference_shape:
-            served_before = self._step_serves is not False
-            self._step_serves = served_before and self._serving
+        self._serving = usable and ready and not self._collect
+        self._storing = usable and not self._serving
+        if self._storing:
+            for uuid in uuids:
+                if self._shapes.get(uuid) != shapes:
+                    self._stored[uuid] = {}
+                    self._shapes[uuid] = shapes
+                self._fresh[uuid] = set()
+        if shapes:
+            self._calls.append(self._serving)
 
-    @property
-    def serving(self) -> bool:
-        return self._serving
+    def end_call(self) -> None:
+        self._uuids = []
+        self._mask = None
+        self._serving = self._storing = False
 
     def cut_references(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """post_input patch: drop the reference tokens, which stand last, from a call that is served from the
         store.
         """
         references = sum(inputs["transformer_options"].get("reference_image_num_tokens", []))
-        if self._serving and references:
-            image = inputs["img"]
-            self._share = (image.shape[1] - references + inputs["txt"].shape[1]) / (
-                image.shape[1] + inputs["txt"].shape[1]
-            )
-            inputs["img"] = image[:, :-references]
+        image, text = inputs["img"], inputs["txt"]
+        self._due += image.shape[0] * (image.shape[1] + text.shape[1])
+        if self._serving and image.shape[1] == self._tokens + references:
+            inputs["img"] = image = image[:, : self._tokens]
+        elif self._serving:
+            # Another patch changed the sequence: what stands last is not known to be the references.
+            self._serving = False
+            self._calls[-1] = False
+        self._ran += image.shape[0] * (image.shape[1] + text.shape[1])
         return inputs
 
     def attend(
@@ -94,42 +136,49 @@ class ReferenceKeys:
         part.
         """
         references = sum(extra.get("reference_image_num_tokens", []))
-        if not references or not self._uuids:
+        if not references:
             return {}
         block = (extra["block_type"], extra["block_index"])
         if self._serving:
             pairs = [self._stored[uuid][block] for uuid in self._uuids]
             keys, values = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
             return {"q": q, "k": torch.cat((k, keys), dim=2), "v": torch.cat((v, values), dim=2)}
-        rows = q.shape[0] // len(self._uuids)
-        for i, uuid in enumerate(self._uuids):
-            part = slice(i * rows, (i + 1) * rows)
-            self._stored[uuid][block] = (k[part, :, -references:].clone(), v[part, :, -references:].clone())
+        if self._storing:
+            rows = q.shape[0] // len(self._uuids)
+            for i, uuid in enumerate(self._uuids):
+                part = slice(i * rows, (i + 1) * rows)
+                self._stored[uuid][block] = (
+                    k[part, :, -references:].clone(),
+                    v[part, :, -references:].clone(),
+                )
+                self._fresh[uuid].add(block)
         return {"attn_mask": self._hide_picture(q, references, mask)} if self.exact else {}
 
-    @staticmethod
-    def _hide_picture(q: Tensor, references: int, mask: Tensor | None) -> Tensor:
-        """A mask `[tokens, tokens]` in which references see only references."""
-        length = q.shape[2]
-        visible = torch.ones(length, length, dtype=torch.bool, device=q.device)
-        visible[-references:, :-references] = False
+    def _hide_picture(self, q: Tensor, references: int, mask: Tensor | None) -> Tensor:
+        """A mask `[tokens, tokens]` in which references see only references; all blocks share one.
+
+        Of numbers to be added: most of ComfyUI's attentions (sub-quadratic, split, xformers) would add a mask
+        of truth values as 0 and 1.
+        """
+        length, never = q.shape[2], torch.finfo(q.dtype).min
+        if self._mask is None or self._mask.shape[0] != length:
+            self._mask = torch.zeros(length, length, dtype=q.dtype, device=q.device)
+            self._mask[-references:, :-references] = never
         if mask is None:
-            return visible
+            return self._mask
         if mask.dtype == torch.bool:
-            return mask & visible
-        return mask.masked_fill(~visible, torch.finfo(mask.dtype).min)
+            return self._mask.masked_fill(~mask, never)
+        return mask.to(q.dtype).masked_fill(self._mask < 0, never)
 
     def end_step(self) -> float:
         """Share of the tokens that ran in this step."""
-        if self._step_serves is None:
-            return 1.0
-        if self._step_serves:
-            self._since_full += 1
-            self._served += 1
-            return self._share
-        self._since_full = 0
-        self._full += 1
-        return 1.0
+        if self._calls:
+            self._served += all(self._calls)
+            self._full += not all(self._calls)
+            # A block cache may have stopped a full step early: then the next one has to collect the rest.
+            whole = bool(self._fresh) and all(len(done) == self.blocks for done in self._fresh.values())
+            self._since_full = 0 if whole else self._since_full + 1
+        return self._ran / self._due if self._due else 1.0
 
     def notes(self) -> list[str]:
         if not self._full:
@@ -138,6 +187,6 @@ class ReferenceKeys:
 
     def forget(self) -> None:
         self._stored = {}
-        self._lengths = {}
+        self._shapes = {}
         self._since_full = 0
-        self._serving = False
+        self._mask = None

@@ -10,6 +10,9 @@ from typing import Any
 
 import comfy.samplers
 import torch
+from kleinod.nodes.acceleration.patch import accelerate
+from kleinod.nodes.acceleration.report import RunReport
+from kleinod.nodes.wires import HIGHER_REUSES_MORE, Acceleration
 from torch import Tensor
 
 from tests.model.tiny_klein import DOUBLE, SINGLE, random_conditioning
@@ -116,3 +119,85 @@ def relative_error(got: Tensor, wanted: Tensor) -> float:
 
 def with_references(conditioning: list, latents: Sequence[Tensor]) -> list:
     return [[text, {**extra, "reference_latents": list(latents)}] for text, extra in conditioning]
+
+
+def both_with_references(*latents: Tensor) -> dict[str, list]:
+    """Prompt and negative prompt of different texts, both with these references."""
+    return {
+        "positive": with_references(random_conditioning(1), latents),
+        "negative": with_references(random_conditioning(2), latents),
+    }
+
+
+def run(model: Any, setting: Acceleration, sigmas: Tensor, **options: Any) -> tuple[Tensor, RunReport]:
+    """One accelerated run: how far x went, and the report."""
+    told: list[RunReport] = []
+    result = sample(accelerate(model, setting, told.append), sigmas, **options)
+    return moved(result, sigmas, options.get("start")), told[-1]
+
+
+def plain(model: Any, sigmas: Tensor, **options: Any) -> Tensor:
+    """The same without acceleration."""
+    return moved(sample(model, sigmas, **options), sigmas, options.get("start"))
+
+
+def work_of(report: RunReport) -> float:
+    """Unaccelerated steps' worth of work that the report says was done."""
+    return sum(record.work for record in report.records)
+
+
+def percent_before(model: Any, sigmas: Tensor, step: int) -> float:
+    """ComfyUI's percentage that lies half way between the sigmas of `step` - 1 and `step`."""
+    to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+    middle = float(sigmas[step - 1] + sigmas[step]) / 2
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        percent = (low + high) / 2
+        low, high = (percent, high) if to_sigma(percent) > middle else (low, percent)
+    return high
+
+
+def _blocks(**settings: Any) -> Acceleration:
+    base = {"threshold_meaning": HIGHER_REUSES_MORE, "cache_start_step_percentage": 20}
+    return Acceleration("none", **base, **settings)
+
+
+def with_short_text(model: Any) -> Any:
+    """A clone that drops the padding ComfyUI puts before a text of fewer than 512 tokens: the same network on
+    a tenth of the tokens, for tests whose subject is not the text.
+    """
+
+    def cut(inputs: dict[str, Any]) -> dict[str, Any]:
+        if inputs["txt"].shape[1] == 512:
+            inputs["txt"], inputs["txt_ids"] = inputs["txt"][:, -24:], inputs["txt_ids"][:, -24:]
+        return inputs
+
+    short = model.clone()
+    short.set_model_patch(cut, "post_input")
+    return short
+
+
+# Bold enough to skip on random weights, one of every kind and the combinations that share a step.
+EVERY: dict[str, Acceleration] = {
+    "forecast": Acceleration("high", forecast_error_limit=10.0),
+    "first_block": _blocks(fb_cache=True, fb_cache_threshold=1.0),
+    "dual_block": _blocks(db_cache=True, db_cache_threshold=1.0, front_blocks=2, back_blocks=1),
+    "tea": _blocks(tea_cache=True, tea_cache_distance=1.0, tea_signal="spectral"),
+    "guidance": Acceleration("none", guidance_interval=2, guidance_end_percentage=80),
+    "refresh": Acceleration("none", reference_cache="refresh", reference_interval=3),
+    "exact": Acceleration("none", reference_cache="exact (9B-KV)"),
+    "forecast, guidance, refresh": Acceleration(
+        "low", forecast_error_limit=10.0, guidance_interval=2, reference_cache="refresh"
+    ),
+    "first_block, guidance, refresh": _blocks(
+        fb_cache=True, fb_cache_threshold=1.0, guidance_interval=2, reference_cache="refresh"
+    ),
+    "dual_block, refresh": _blocks(
+        db_cache=True,
+        db_cache_threshold=1.0,
+        back_blocks=1,
+        reference_cache="refresh",
+        reference_interval=4,
+    ),
+    "tea, exact": _blocks(tea_cache=True, tea_cache_distance=1.0, reference_cache="exact (9B-KV)"),
+}

@@ -23,6 +23,7 @@ from tests.model.acceleration_rig import (
     relative_error,
     sample,
     with_references,
+    with_short_text,
 )
 from tests.model.tiny_klein import load_tiny_model, random_conditioning
 
@@ -33,7 +34,7 @@ SIGMAS = native_sigmas(STEPS, 2.05)
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    return load_tiny_model(double=1, single=1)
+    return with_short_text(load_tiny_model(double=1, single=1))
 
 
 @pytest.fixture
