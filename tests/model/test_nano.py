@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import node_helpers
 import numpy as np
 import pytest
 import torch
 from kleinod.nodes.model.choices import AUTOMATIC, NANO
 from kleinod.nodes.model.nano import WEIGHTS
 from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
+from kleinod.nodes.references.prepare import Preparation, prepare_references
 from kleinod.nodes.sampling.nodes import KleinodSampler
 
 BACKGROUNDS = {"blue": (92, 146, 222), "yellow": (250, 220, 104), "white": (244, 244, 244)}
@@ -25,11 +25,11 @@ def paint(
     nano, prompt: str, width: int = 128, references=(), guidance: float = 4.0, seed: int = 5
 ) -> np.ndarray:
     model, clip, vae = nano[:3]
-    positive, negative = KleinodPrompt.execute(clip, prompt, "").args[:2]
-    for picture in references:
-        add = {"reference_latents": [vae.encode(torch.from_numpy(picture)[None])]}
-        positive = node_helpers.conditioning_set_values(positive, add, append=True)
-        negative = node_helpers.conditioning_set_values(negative, add, append=True)
+    value = None
+    if references:
+        images = {f"image_{n}": torch.from_numpy(p)[None] for n, p in enumerate(references, start=1)}
+        value = prepare_references(images, Preparation())
+    positive, negative = KleinodPrompt.execute(clip, prompt, "", value, vae).args[:2]
     with torch.inference_mode():
         made = KleinodSampler.execute(
             model, positive, negative, vae, width, 128, 28, guidance, seed, "Default", 1

@@ -1,15 +1,16 @@
 """`run.py bench nano`: how well klein-nano draws what it is asked for.
 
-The exam of `tools/nano/exam.py` (200 requests and seeds never trained on) runs through the pack's own nodes
-at 28 steps and guidance 4; singles and pairs once more at guidance 1. `tools/nano/judge.py` scores, which
-knows the drawings but never saw a generated picture. Drawing the references needs Debian's fonts-noto-
-color-emoji.
+The exam of `tools/nano/exam.py` (200 requests and seeds never trained on) runs through the pack's own
+nodes, the edits through Klein References, at 28 steps and guidance 4; singles and pairs once more at
+guidance 1. `tools/nano/judge.py` scores, which knows the drawings but never saw a generated picture.
+Drawing the references needs Debian's fonts-noto- color-emoji.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -26,41 +27,43 @@ GOALS = {"single": 90, "pair": 70, "edit": 80}
 
 
 class Painter:
-    """klein-nano behind Klein Loader, Klein Prompt and Klein Sampler."""
+    """klein-nano behind Klein Loader, Klein References, Klein Prompt and Klein Sampler."""
 
     def __init__(self) -> None:
         import os
 
         enable_comfyui(Path(os.environ["COMFYUI_PATH"]))
         load_pack(ROOT)
-        import node_helpers
         import torch
         from kleinod.nodes.model.choices import AUTOMATIC, NANO
         from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
+        from kleinod.nodes.references.nodes import KleinodReferences
+        from kleinod.nodes.references.prepare import Preparation
         from kleinod.nodes.sampling.engine import sample_pictures
         from kleinod.nodes.sampling.request import SamplingRequest
 
-        self.torch, self.helpers, self.sample, self.request = (
-            torch,
-            node_helpers,
-            sample_pictures,
-            SamplingRequest,
-        )
-        self.prompt = KleinodPrompt
+        self.torch, self.sample, self.request = torch, sample_pictures, SamplingRequest
+        self.prompt, self.references = KleinodPrompt, KleinodReferences
+        self.preparation = {name: [value] for name, value in asdict(Preparation()).items()}
         loaded = KleinodLoader.execute(NANO, "default", AUTOMATIC, "default", AUTOMATIC, "auto")
         self.model, self.clip, self.vae = loaded.args[:3]
 
     def paint(self, question: Question, guidance: float) -> np.ndarray:
-        positive, negative = self.prompt.execute(self.clip, question.prompt, "").args[:2]
-        for picture in question.reference_pictures():
-            latent = self.vae.encode(self.torch.from_numpy(picture)[None].float() / 255)
-            add = {"reference_latents": [latent]}
-            positive = self.helpers.conditioning_set_values(positive, add, append=True)
-            negative = self.helpers.conditioning_set_values(negative, add, append=True)
+        positive, negative = self.prompt.execute(
+            self.clip, question.prompt, "", self.refer(question), self.vae
+        ).args[:2]
         request = self.request(question.width, world.SIZE, 28, guidance, question.seed)
         with self.torch.inference_mode():
             made = self.sample(self.model, positive, negative, self.vae, request)
         return (made.image[0].numpy() * 255 + 0.5).astype(np.uint8)
+
+    def refer(self, question: Question) -> object | None:
+        """The question's pictures through Klein References, in their order; None where it has none."""
+        pictures = {
+            f"image_{number}": [self.torch.from_numpy(picture)[None].float() / 255]
+            for number, picture in enumerate(question.reference_pictures(), start=1)
+        }
+        return self.references.execute(pictures, **self.preparation).args[0] if pictures else None
 
 
 def run(argv: list[str]) -> list[Row]:
