@@ -5,13 +5,16 @@ twin, so each field keeps the API's name, range and default where one exists. Er
 artists.
 
 Conventions everywhere in the pack: IMAGE `[B, H, W, C]` float32 in 0..1, MASK `[B, H, W]`, LATENT samples
-`[B, 128, H/16, W/16]`.
+`[B, 128, H/16, W/16]`. References, which hold pictures, are defined in `references/value.py`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from .references.value import Reference as Reference
+from .references.value import References as References
 
 # --- Acceleration
 
