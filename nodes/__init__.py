@@ -9,6 +9,8 @@ from .acceleration.nodes import (
     KleinodFast,
 )
 from .faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
+from .loras.library import register_routes as register_lora_routes
+from .loras.nodes import KleinodLoraStack
 from .model.nodes import KleinodLoader, KleinodPrompt
 from .references.nodes import KleinodReferences
 from .remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
@@ -20,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     KleinodPrompt,
     KleinodSampler,
     KleinodReferences,
+    KleinodLoraStack,
     KleinodAcceleration,
     KleinodApplyAcceleration,
     KleinodAccelerationReport,
@@ -38,6 +41,7 @@ class KleinodExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         register_routes()
+        register_lora_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

@@ -14,6 +14,7 @@ import folder_paths
 from ..wires import LoraRow, Loras
 from .hashes import HashBook
 from .request import NO_LORA, SKIP
+from .routes import add_routes
 from .rows import parse_rows
 from .search import ENDINGS, Found, Shelf, Unhashed
 from .supplied import supplied_files
@@ -94,6 +95,15 @@ def fingerprint(rows: str | None, lora: str | None) -> str:
 def _own_rows(rows: str | None, lora: str | None) -> Loras:
     own = parse_rows(rows or "").rows
     return Loras(own if lora in (None, NO_LORA) else (*own, LoraRow(lora)))
+
+
+def register_routes() -> None:
+    """Put the rows' routes on ComfyUI's server, if there is one."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        add_routes(server.routes, path_of, lambda path: find_book().find(path))
 
 
 def find_hashes(found: Sequence[Found | None]) -> dict[str, str]:

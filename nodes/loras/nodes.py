@@ -147,15 +147,15 @@ class KleinodLoraStack(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        rows: str,
-        lora: str,
-        weight: float,
-        stage: str,
-        missing_files: str,
-        stage_boundary: str,
-        boundary_at: float,
-        apply: str,
         model: Any = None,
+        rows: str = "",
+        lora: str = NO_LORA,
+        weight: float = 1.0,
+        stage: str = LORA_STAGES[0],
+        missing_files: str = MISSING_POLICIES[0],
+        stage_boundary: str = BOUNDARY_UNITS[0],
+        boundary_at: float = 0.5,
+        apply: str = INTO,
         lora_stack: Any = None,
         loras: Loras | None = None,
     ) -> io.NodeOutput:

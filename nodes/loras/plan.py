@@ -102,7 +102,7 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
                 foreign.append(module)
     if strange:
         unused["tensors that belong to nothing here"] = strange
-    _refuse_other_models(header, architecture, groups, len(parts), misfits, foreign)
+    _refuse_other_models(header, architecture, len(parts), misfits, foreign)
     if not parts:
         raise ValueError(_explain_nothing(header, unused))
     if misfits:
@@ -213,7 +213,6 @@ def _measure(
 def _refuse_other_models(
     header: Header,
     architecture: Architecture,
-    groups: Mapping[str, Mapping[str, str]],
     fitting: int,
     misfits: list[tuple[str, _Misfit]],
     foreign: list[str],
@@ -221,39 +220,48 @@ def _refuse_other_models(
     wrong = len(misfits) + len(foreign)
     if wrong <= MOST_MISFITS * (wrong + fitting):
         return
+    guess = guess_model(header) or "another model"
+    if guess == describe_size(architecture.hidden):
+        guess = "another model of the same width"
     example = ""
     if misfits:
         module, misfit = misfits[0]
         sizes = ["x".join(map(str, sides)) for sides in (misfit.found, misfit.expected)]
         example = f", for example {_short(module)} is {sizes[0]} there and {sizes[1]} here"
     raise ValueError(
-        f"{header.label} was trained for {_guess_model(header, groups, foreign)}, but the model is "
+        f"{header.label} was trained for {guess}, but the model is "
         f"{architecture.title}: {wrong} of its {wrong + fitting} modules do not fit{example}. Use a LoRA "
         "made for this model, or load the model it was made for."
     )
 
 
-def _guess_model(header: Header, groups: Mapping[str, Mapping[str, str]], foreign: list[str]) -> str:
-    """What a file was trained for, by block numbers and widths."""
+def guess_model(header: Header) -> str:
+    """What a file was trained for, by block numbers and widths; "" where they tell nothing."""
+    groups, _ = group_by_module(header.tensors)
     highest: Counter[str] = Counter()
     widths: list[int] = []
     for module, roles in groups.items():
         block = block_of(module)
-        if block is None:
-            continue
-        highest[block[0]] = max(highest[block[0]], block[1] + 1)
-        if "down" in roles and "up" in roles and len(header.tensors[roles["down"]].shape) > 1:
-            widths.append(header.tensors[roles["down"]].shape[1])
-        elif _pair(roles, "lokr_w1") and _pair(roles, "lokr_w2"):
-            sides = [header.tensors[_pair(roles, name)[-1]].shape for name in ("lokr_w1", "lokr_w2")]
-            widths.append(math.prod(side[-1] for side in sides))
+        if block is not None:
+            highest[block[0]] = max(highest[block[0]], block[1] + 1)
+            widths += _columns(header, roles)
     width = min(widths, default=0)
-    many = highest["double_blocks"] > 8 or highest["single_blocks"] > 24
-    if any(map(is_of_flux1, foreign)) or (width == 3072 and many):
-        return f"FLUX.1 (width {width or 3072})"
-    if width == 3072 and not many:
-        return "FLUX.1 or another model of width 3072"
-    return describe_size(width) if width else "another model"
+    if any(map(is_of_flux1, groups)):
+        return "FLUX.1"
+    if width == 3072 and (highest["double_blocks"] > 8 or highest["single_blocks"] > 24):
+        return "FLUX.1"
+    return describe_size(width) if width else ""
+
+
+def _columns(header: Header, roles: Mapping[str, str]) -> list[int]:
+    """Width of the input of the layer that a module changes."""
+    if "down" in roles and "up" in roles and len(header.tensors[roles["down"]].shape) > 1:
+        down, up = header.tensors[roles["down"]].shape, header.tensors[roles["up"]].shape
+        return [down[1] if down[0] == up[-1] else down[0]]
+    if "hada_w1_b" in roles:
+        return [header.tensors[roles["hada_w1_b"]].shape[-1]]
+    pairs = [_pair(roles, name) for name in ("lokr_w1", "lokr_w2")]
+    return [math.prod(header.tensors[pair[-1]].shape[-1] for pair in pairs)] if all(pairs) else []
 
 
 def _explain_nothing(header: Header, unused: Mapping[str, list[str]]) -> str:

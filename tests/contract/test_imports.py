@@ -28,6 +28,7 @@ TOUCHES_COMFYUI = {
     "faces/painter.py",
     "loras/nodes.py",
     "loras/engine.py",
+    "loras/library.py",
     "model/nodes.py",
     "model/engine.py",
     "model/folders.py",
