@@ -50,7 +50,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "DFL": ("c1",),
     "Detect": ("nc", "reg_max", "_end2end"),
 }
-for _head in ("v10Detect", "Segment", "Segment26"):
+for _head in ("v10Detect", "Segment", "Segment26", "Pose"):
     OPTIONS[_head] = OPTIONS["Detect"]
 
 

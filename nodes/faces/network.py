@@ -301,6 +301,7 @@ _BLOCKS: dict[str, type[Block]] = {
     "Detect": Detect,
     "v10Detect": Detect,
     "Segment": Detect,
+    "Pose": Detect,  # its key points are not read
     "Segment26": Detect,
 }
 _ACTIVATIONS = {

@@ -25,6 +25,7 @@ TOUCHES_COMFYUI = {
     "faces/detectors.py",
     "faces/engine.py",
     "faces/inputs.py",
+    "faces/mediapipe.py",
     "faces/painter.py",
     "loras/nodes.py",
     "loras/engine.py",
