@@ -257,6 +257,11 @@ class Ledger:
             f"select sum({_SPENT}) from jobs where prompt_id = ? and state != ?", prompt_id, REFUSED
         )
 
+    def spendings(self, moment: float) -> list[tuple[float, float]]:
+        """(Unix time, USD) of every job sent since `moment` that cost something."""
+        query = f"select created, {_SPENT} as usd from jobs where created >= ? and state != ?"
+        return [(row["created"], row["usd"]) for row in self._all(query, moment, REFUSED) if row["usd"] > 0]
+
     @contextmanager
     def _durably(self) -> Iterator[None]:
         """Commits inside wait until the disk has them."""

@@ -12,6 +12,7 @@ from typing import Any
 from . import bfl, images, runware
 from .flight import Order
 from .hosts import find_service
+from .job_list import strip_request
 from .ledger import Claim
 from .limits import Limits
 from .runware import PRICE_CHECKS
@@ -137,7 +138,8 @@ def _claim(
 ) -> Claim:
     # The prompt stays out of the ledger; its fingerprint tells two jobs apart in the list.
     prompt = body.get("positivePrompt") or body.get("prompt") or ""
-    summary = summary | {"prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest()[:12]}
+    fingerprint = hashlib.sha256(prompt.encode()).hexdigest()[:12]
+    summary = summary | {"prompt_sha256": fingerprint, "request": strip_request(body)}
     return Claim(
         service,
         base,

@@ -12,8 +12,8 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from time import localtime, strftime
 from typing import Any
 
 from aiohttp import web
@@ -22,13 +22,20 @@ from .engine import Engine
 from .environment import allows_remote_settings
 from .errors import RemoteError
 from .hosts import find_service, is_loopback
+from .images import sniff
+from .job_list import list_choices, list_jobs, read_picture, read_thumbnail
 from .keys import check_profile, check_service
-from .ledger import Job, start_of_day
 from .limits import read_limits, write_limits
 from .pace import Patience
 
 GUARD_HEADER = "X-Kleinod"
 _MOST_BYTES = 4096
+# A picture under an id never changes; no page of another site may embed it.
+_PICTURE_HEADERS = {
+    "Cache-Control": "private, max-age=86400",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -73,6 +80,9 @@ def add_routes(
     table.post("/kleinod/limits")(guarded(lambda body: change_limits(find_engine(), folder(), body)))
     table.get("/kleinod/jobs")(read_only(lambda request: list_jobs(find_engine())))
     table.get("/kleinod/jobs/choices")(read_only(lambda request: list_choices(find_engine())))
+    for name, read in (("thumbnail", read_thumbnail), ("picture", read_picture)):
+        handler = partial(_send_picture, find_engine=find_engine, read=read)
+        table.get(f"/kleinod/jobs/{{job}}/{{position:[0-9]{{1,2}}}}/{name}")(handler)
 
 
 def change_limits(engine: Engine, folder: Path, body: dict[str, Any]) -> dict[str, Any]:
@@ -106,24 +116,17 @@ def test_key(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
     return {"ok": True, "balance_usd": balance, "message": f"{service.title}{where}: {money}."}
 
 
-def list_jobs(engine: Engine) -> dict[str, Any]:
-    """The account book for the panel: recent jobs and what today cost. No prompts, no addresses."""
-    shown = ("id", "service", "state", "profile", "wanted", "estimate_usd", "cost_usd", "message", "created")
-    jobs = [{name: getattr(job, name) for name in shown} for job in engine.ledger.recent(100)]
-    return {"jobs": jobs, "spent_today_usd": engine.ledger.spent_since(start_of_day())}
-
-
-def list_choices(engine: Engine) -> list[str]:
-    """One line for each job that can be fetched; the id at its end is what counts."""
-    states = ("submitting", "accepted", "saved", "moderated", "unknown")
-    return [describe_choice(job) for job in engine.ledger.recent(100, states)]
-
-
-def describe_choice(job: Job) -> str:
-    facts = json.loads(job.summary)
-    size = f"{facts['width']}x{facts['height']} " if facts.get("width") else ""
-    state = {"submitting": "unfinished", "accepted": "unfinished"}.get(job.state, job.state)
-    return f"{strftime('%Y-%m-%d %H:%M', localtime(job.created))} {job.service} {size}{state} {job.id}"
+async def _send_picture(
+    request: web.Request, find_engine: Callable[[], Engine], read: Callable[[Engine, str, int], bytes]
+) -> web.StreamResponse:
+    """A picture of the spool: known by the ledger's id, never by a path."""
+    try:
+        job_id, position = request.match_info["job"], int(request.match_info["position"])
+        data = await asyncio.to_thread(lambda: read(find_engine(), job_id, position))
+    except (RemoteError, ValueError) as error:
+        return web.json_response({"error": str(error)}, status=404)
+    kind = f"image/{(sniff(data) or 'octet-stream').lower()}"
+    return web.Response(body=data, content_type=kind, headers=_PICTURE_HEADERS)
 
 
 async def _read_guarded(request: web.Request, open_to_all: bool) -> dict[str, Any]:

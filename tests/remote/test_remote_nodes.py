@@ -198,7 +198,7 @@ def test_options_carry_the_profile_and_ask_the_price(emulator) -> None:
 
 
 def test_recover_by_the_line_of_the_list(emulator) -> None:
-    from kleinod.nodes.remote.routes import list_choices
+    from kleinod.nodes.remote.job_list import list_choices
 
     first = run(KleinodRunware, **RUNWARE)
     (choice,) = list_choices(session.find_engine())

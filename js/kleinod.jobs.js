@@ -1,0 +1,150 @@
+// @ts-check
+/**
+ * Sidebar > Klein Jobs: what was sent to the APIs, what it cost, and the way back to every picture paid for.
+ *
+ * The panel only reads. Getting pictures into a graph is the work of Klein Recover Job, which is free.
+ */
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { make } from "./lib/elements.js";
+import { describeAge, describeCost, describeDays, describeJob, describeState } from "./lib/job_text.js";
+
+const TAB = "kleinod-jobs";
+const GLANCE_MILLISECONDS = 3000;
+const RUN_EVENTS = ["execution_start", "execution_success", "execution_error", "execution_interrupted"];
+
+/** @param {any} job @param {number} position @param {string} kind */
+const pictureAddress = (job, position, kind) => api.apiURL(`/kleinod/jobs/${job.id}/${position}/${kind}`);
+
+/** @param {string} severity @param {string} detail */
+const tell = (severity, detail) =>
+  app.extensionManager.toast.add({ severity, summary: "Klein Jobs", detail, life: 4000 });
+
+/**
+ * A Klein Recover Job for this job, in the middle of what the user sees.
+ * @param {any} job
+ */
+function addRecovery(job) {
+  const node = globalThis.LiteGraph.createNode("KleinodRecoverJob");
+  const [x, y, width, height] = app.canvas.visible_area;
+  node.pos = [x + width / 2 - node.size[0] / 2, y + height / 2 - node.size[1] / 2];
+  app.canvas.graph.add(node);
+  const widget = node.widgets.find((w) => w.name === "job");
+  widget.value = job.choice;
+  widget.callback?.(job.choice);
+  app.canvas.selectNode?.(node);
+  tell("success", "Klein Recover Job is in the graph. Run it: it costs nothing.");
+}
+
+/** @param {any} job */
+async function copyRequest(job) {
+  try {
+    await navigator.clipboard.writeText(JSON.stringify(job.request, null, 2));
+    tell("success", "The request is on the clipboard, without prompt and pictures: the ledger does not keep them.");
+  } catch {
+    tell("error", "The browser does not let this page write to the clipboard. Open ComfyUI by https or localhost.");
+  }
+}
+
+/** @param {any} job @param {number} now */
+function makeCard(job, now) {
+  const card = make(
+    "div",
+    { className: `kleinod-job${job.unfinished ? " kleinod-unfinished" : ""}`, role: "listitem" },
+    make("div", { className: "kleinod-line" }, make("b", {}, describeState(job)), make("span", {}, describeCost(job))),
+    make(
+      "div",
+      { className: "kleinod-line kleinod-dim" },
+      make("span", {}, describeJob(job)),
+      make("span", { style: { whiteSpace: "nowrap" } }, describeAge(job.created, now)),
+    ),
+  );
+  if (job.message) card.append(make("div", { className: "kleinod-dim" }, job.message));
+  const pictures = make("div", { className: "kleinod-pictures" });
+  for (const { position, width, height, seed } of job.pictures) {
+    const title = `${width}x${height}${seed === null ? "" : `, seed ${seed}`}. Click to open.`;
+    const image = make("img", { src: pictureAddress(job, position, "thumbnail"), alt: `Result ${position + 1}`, title });
+    image.loading = "lazy";
+    image.addEventListener("error", () => link.remove());
+    const link = make("a", { href: pictureAddress(job, position, "picture"), target: "_blank", rel: "noopener" }, image);
+    pictures.append(link);
+  }
+  if (job.pictures.length) card.append(pictures);
+  const recover = make("button", { type: "button", onclick: () => addRecovery(job) }, "Recover");
+  recover.title = "Adds Klein Recover Job to the graph: fetches the pictures without paying again.";
+  const copy = make("button", { type: "button", onclick: () => copyRequest(job) }, "Copy request");
+  copy.title = "The request as JSON, without prompt and pictures.";
+  card.append(make("div", { className: "kleinod-pictures" }, ...(job.choice ? [recover, copy] : [copy])));
+  return card;
+}
+
+/** The panel's contents for one answer of the server. @param {any} book */
+function makeContents(book) {
+  const days = make("div", { className: "kleinod-days" });
+  for (const { day, usd, share } of describeDays(book.spent_by_day)) {
+    const bar = make("div", { className: "kleinod-bar", style: { width: `${Math.max(2, share * 100)}%` } });
+    days.append(make("span", {}, day), bar, make("span", {}, usd));
+  }
+  const list = make("div", { role: "list", style: { display: "flex", flexDirection: "column", gap: "8px" } });
+  const now = Date.now() / 1000;
+  list.append(...book.jobs.map((job) => makeCard(job, now)));
+  if (!book.jobs.length) list.append(make("p", { className: "kleinod-dim" }, "No job was sent yet."));
+  const today = `$${book.spent_today_usd.toFixed(4)} today`;
+  return [
+    make("div", { className: "kleinod-line" }, make("h3", {}, "Klein Jobs"), make("span", {}, today)),
+    days,
+    list,
+  ];
+}
+
+/** Keeps `root` up to date until the signal says that the panel is closed. */
+function keepFresh(root, signal) {
+  let shown = "";
+  let timer = 0;
+  const look = async () => {
+    clearTimeout(timer);
+    try {
+      const answer = await api.fetchApi("/kleinod/jobs");
+      const book = await answer.json();
+      if (signal.aborted) return;
+      if (!answer.ok) throw new Error(book.error);
+      const told = JSON.stringify(book);
+      if (told !== shown) root.replaceChildren(...makeContents(book));
+      shown = told;
+      if (book.jobs.some((job) => job.unfinished)) timer = setTimeout(look, GLANCE_MILLISECONDS);
+    } catch (error) {
+      root.replaceChildren(make("p", { className: "kleinod-dim" }, `The ledger could not be read: ${error.message}`));
+    }
+  };
+  for (const kind of RUN_EVENTS) api.addEventListener(kind, look);
+  signal.addEventListener("abort", () => {
+    clearTimeout(timer);
+    for (const kind of RUN_EVENTS) api.removeEventListener(kind, look);
+  });
+  look();
+}
+
+let opened = new AbortController();
+
+app.registerExtension({
+  name: "kleinod.jobs",
+  init() {
+    const href = new URL("./kleinod.jobs.css", import.meta.url).href;
+    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
+    app.extensionManager.registerSidebarTab({
+      id: TAB,
+      icon: "pi pi-receipt",
+      title: "Klein Jobs",
+      tooltip: "Klein Jobs: API jobs, their pictures and costs",
+      type: "custom",
+      render(element) {
+        opened.abort();
+        opened = new AbortController();
+        const root = make("div", { className: "kleinod-jobs" });
+        element.replaceChildren(root);
+        keepFresh(root, opened.signal);
+      },
+      destroy: () => opened.abort(),
+    });
+  },
+});

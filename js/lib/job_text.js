@@ -1,0 +1,50 @@
+// @ts-check
+/** The words and numbers of the job panel: pure functions, no side effects. */
+
+const SERVICES = { runware: "Runware", bfl: "Black Forest Labs" };
+const STATES = {
+  submitting: "being sent",
+  accepted: "running",
+  saved: "finished",
+  moderated: "held back by the service",
+  unknown: "may have been billed",
+  refused: "refused, not billed",
+  failed: "failed",
+};
+
+/** @param {{service: string, state: string}} job */
+export function describeState(job) {
+  return STATES[job.state] ?? job.state;
+}
+
+/** @param {{service: string, model: string, size: (number | null)[]}} job */
+export function describeJob(job) {
+  const size = job.size[0] ? `${job.size[0]}x${job.size[1]}` : "";
+  return [SERVICES[job.service] ?? job.service, job.model, size].filter(Boolean).join(", ");
+}
+
+/**
+ * @param {{cost_usd: number | null, estimate_usd: number, state: string}} job
+ * @returns {string} what the service said it cost, or what it is likely to cost
+ */
+export function describeCost(job) {
+  if (job.state === "refused") return "$0";
+  return job.cost_usd === null ? `about $${job.estimate_usd.toFixed(4)}` : `$${job.cost_usd.toFixed(4)}`;
+}
+
+/**
+ * @param {number} created Unix seconds
+ * @param {number} now Unix seconds
+ */
+export function describeAge(created, now) {
+  const minutes = Math.floor((now - created) / 60);
+  if (minutes < 1) return "just now";
+  if (minutes < 60) return `${minutes} min ago`;
+  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ago`;
+  return `${Math.floor(minutes / 1440)} days ago`;
+}
+
+/** @param {{day: string, usd: number}[]} days the newest first */
+export function describeDays(days) {
+  return days.map(({ day, usd }) => ({ day, usd: `$${usd.toFixed(4)}`, share: usd / Math.max(...days.map((d) => d.usd)) }));
+}

@@ -1,0 +1,60 @@
+"""The job panel in a real Chromium: a paid job with picture and cost, and the way back into a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools.browser import Studio, keep_screenshot, open_studio
+from tools.launch.server import Server
+
+pytestmark = pytest.mark.browser
+
+JOB = {
+    "1": {
+        "class_type": "KleinodRunware",
+        "inputs": {
+            "positive_prompt": "a fox for the panel", "negative_prompt": "", "width": 256, "height": 192,
+            "steps": 28, "cfg_scale": 3.5, "seed": 3, "number_results": 2,
+        },
+    },
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "panel"}},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def studio(comfy_server: Server) -> Iterator[Studio]:
+    comfy_server.client.run(JOB)
+    with open_studio(comfy_server.client) as studio:
+        yield studio
+
+
+@pytest.mark.parametrize("vue_nodes", [False, True], ids=["classic", "nodes2"])
+def test_a_job_is_shown_opened_and_recovered(studio: Studio, vue_nodes: bool, artifacts: Path) -> None:
+    studio.complaints.clear()
+    studio.open(vue_nodes=vue_nodes)
+    studio.page.get_by_role("button", name="Klein Jobs").click()
+    card = studio.page.locator(".kleinod-job").filter(has_text="256x192").first
+    card.get_by_text("finished").wait_for()
+    assert card.locator("img").count() == 2
+    studio.page.wait_for_function(
+        "() => [...document.querySelectorAll('.kleinod-job img')].every((image) => image.naturalWidth > 0)"
+    )
+    keep_screenshot(studio, artifacts / "screenshots", f"job-panel-{'nodes2' if vue_nodes else 'classic'}")
+    address = card.locator("a").first.get_attribute("href")
+    assert studio.page.evaluate(
+        "async (address) => (await fetch(address)).headers.get('content-type')", address
+    ) == ("image/png")
+
+    card.get_by_role("button", name="Recover").click()
+    (node,) = studio.build_prompt().values()
+    assert node["class_type"] == "KleinodRecoverJob"
+    job_id = address.split("/jobs/")[1].split("/")[0]
+    assert node["inputs"]["job"].endswith(job_id)
+    studio.page.get_by_role("button", name="Klein Jobs").click()
+    assert studio.page.locator(".kleinod-job").count() == 0
+    graph = {"1": node, "2": JOB["2"]}
+    assert len(studio.client.run(graph).images()) == 2
+    assert studio.complaints_about("kleinod") == []

@@ -1,0 +1,77 @@
+"""What the job panel is told: jobs, pictures, days, and nothing private."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import pytest
+from kleinod_pure.remote import job_list
+from kleinod_pure.remote.orders import Place, order_runware
+from PIL import Image
+
+FIELDS = {
+    "positive_prompt": "a secret fox", "negative_prompt": "no hidden owl", "width": 384, "height": 128,
+    "steps": 28, "cfg_scale": 3.5, "seed": 7, "number_results": 2, "model": "runware:400@5",
+    "scheduler": "Default", "acceleration_level": "high", "true_cfg_scale": 0.0, "output_format": "PNG",
+    "output_quality": 95, "check_content": False, "safety_mode": "none", "ttl": 0, "include_cost": True,
+    "delivery_method": "async",
+}  # fmt: skip
+
+
+@pytest.fixture
+def job(engine, fly):
+    from kleinod_pure.remote.limits import Limits
+
+    return fly(order_runware(Place("1", "p", Limits()), FIELDS)).job
+
+
+def test_a_finished_job_with_its_pictures_and_the_day(engine, job) -> None:
+    book = job_list.list_jobs(engine)
+    (shown,) = book["jobs"]
+    assert (shown["id"], shown["state"], shown["unfinished"]) == (job.id, "saved", False)
+    sizes = [(p["position"], p["width"], p["height"]) for p in shown["pictures"]]
+    assert sizes == [(0, 384, 128), (1, 384, 128)]
+    assert shown["request"]["steps"] == 28 and shown["request"]["model"] == "runware:400@5"
+    assert shown["choice"] == job_list.list_choices(engine)[0] and shown["choice"].endswith(job.id)
+    today = time.strftime("%Y-%m-%d", time.localtime(job.created))
+    assert book["spent_by_day"] == [{"day": today, "usd": pytest.approx(job.cost_usd)}]
+
+
+def test_days_are_told_apart_and_a_refused_job_costs_nothing(engine, job) -> None:
+    engine.ledger.update(job.id, created=job.created - 86400.0)
+    days = job_list.list_jobs(engine)["spent_by_day"]
+    assert days[0]["day"] == time.strftime("%Y-%m-%d", time.localtime(job.created - 86400))
+    engine.ledger.update(job.id, state="refused")
+    assert job_list.list_jobs(engine)["spent_by_day"] == []
+
+
+def test_thumbnail_keeps_the_shape_and_picture_the_bytes(engine, job) -> None:
+    small = Image.open(io.BytesIO(job_list.read_thumbnail(engine, job.id, 1)))
+    assert (small.format, small.size) == ("WEBP", (192, 64))
+    assert Image.open(io.BytesIO(job_list.read_picture(engine, job.id, 1))).size == (384, 128)
+
+
+def test_pictures_that_are_not_there_are_a_sentence(engine, job) -> None:
+    with pytest.raises(ValueError, match="no picture 9"):
+        job_list.read_picture(engine, job.id, 9)
+    with pytest.raises(ValueError, match="no picture 0"):
+        job_list.read_picture(engine, "../../keys", 0)
+    for file in engine.spool.folder.glob("*/0.png"):
+        file.unlink()
+    with pytest.raises(ValueError, match="Klein Recover Job"):
+        job_list.read_thumbnail(engine, job.id, 0)
+
+
+def test_nothing_private_is_told(engine, job) -> None:
+    told = json.dumps(job_list.list_jobs(engine))
+    assert "fox" not in told and "owl" not in told
+    body = {
+        "positivePrompt": "x", "inputs": {"referenceImages": ["x"]}, "input_image_3": "x", "steps": 4,
+        "advancedFeatures": {"ultralytics": {"positivePrompt": "x", "strength": 0.3}}, "webhookURL": "x",
+    }  # fmt: skip
+    assert job_list.strip_request(body) == {
+        "steps": 4,
+        "advancedFeatures": {"ultralytics": {"strength": 0.3}},
+    }
