@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from dataclasses import fields
 
 import pytest
@@ -12,7 +14,7 @@ from kleinod_pure.faces.choice import ORDERS, Wanted, choose_faces, reading_rank
 from kleinod_pure.faces.detection import Face
 from kleinod_pure.faces.geometry import overlap
 from kleinod_pure.faces.plan import RefineRequest, group_by_size, order_waves, plan_faces
-from kleinod_pure.faces.presets import API, CUSTOM, FIELDS, KLEIN_BASE, PRESET_NAMES, choose_settings
+from kleinod_pure.faces.presets import API, CUSTOM, FIELDS, KLEIN_BASE, PRESET_NAMES, PRESETS, choose_settings
 from kleinod_pure.faces.preview import draw_preview
 from kleinod_pure.faces.prompts import FacePrompts
 from kleinod_pure.faces.regions import faces_from_boxes, faces_from_mask, outline_with_mask
@@ -264,3 +266,13 @@ def test_the_preview_marks_every_face_and_nothing_far_from_them() -> None:
     assert grey.max() - grey.min() < 0.01 and abs(float(grey[0]) - 0.5) > 0.05, "the other a grey one"
     assert (preview[0, 330:] - 0.5).abs().max() < 0.01
     assert (preview[1] - 0.5).abs().max() < 0.01
+
+
+def test_the_page_knows_the_same_presets(repository) -> None:
+    """The widgets show what the node computes with: `js/lib/face_presets.js` repeats `presets.py`."""
+    module = (repository / "js/lib/face_presets.js").as_uri()
+    script = f"import({json.dumps(module)}).then(m => console.log(JSON.stringify([m.CUSTOM, m.PRESETS])))"
+    done = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True)
+    custom, known = json.loads(done.stdout)
+    assert custom == CUSTOM
+    assert known == {name: {f: getattr(PRESETS[name], f) for f in FIELDS} for name in PRESETS}

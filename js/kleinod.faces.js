@@ -1,0 +1,47 @@
+// @ts-check
+// Klein Face Settings: choosing a preset writes its numbers into the widgets; changing one of them by hand turns
+// the preset into custom, so that what is seen is what counts.
+
+import { app } from "../../scripts/app.js";
+import { CUSTOM, PRESETS, numbersOf } from "./lib/face_presets.js";
+
+app.registerExtension({
+  name: "kleinod.faces",
+
+  nodeCreated(node) {
+    if (node.comfyClass !== "KleinodFaceSettings") return;
+    const widgets = new Map((node.widgets ?? []).map((widget) => [widget.name, widget]));
+    const preset = widgets.get("preset");
+    if (!preset) return;
+    let writing = false;
+
+    const write = () => {
+      writing = true;
+      for (const [name, value] of Object.entries(numbersOf(preset.value))) {
+        const widget = widgets.get(name);
+        if (widget) widget.value = value;
+      }
+      writing = false;
+      node.setDirtyCanvas?.(true, true);
+    };
+
+    const chain = (widget, then) => {
+      const before = widget.callback;
+      widget.callback = function (...given) {
+        const result = before?.apply(this, given);
+        then();
+        return result;
+      };
+    };
+
+    chain(preset, write);
+    for (const name of Object.keys(Object.values(PRESETS)[0])) {
+      const widget = widgets.get(name);
+      if (widget)
+        chain(widget, () => {
+          if (!writing) preset.value = CUSTOM;
+        });
+    }
+    write(); // a saved graph puts its own values in afterwards
+  },
+});
