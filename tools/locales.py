@@ -1,0 +1,98 @@
+"""The texts that translators of `locales/` work from, and what their files miss.
+
+    python -m tools.locales                the gaps of every language
+    python -m tools.locales --source FILE  the English texts, laid out as `locales/<language>/nodeDefs.json` is
+
+English itself has no file: the schema is its source (ComfyUI lays a locale over the schema, English too).
+ComfyUI reads `locales/<language>/{nodeDefs,settings}.json`; ids with a dot are written with an underscore,
+outputs go by their number, and `@ { } |` have a meaning of their own in vue-i18n.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "locales"
+LANGUAGES = ("de", "es", "fr", "ja", "ko", "zh")
+SPECIAL = frozenset("@{}|")
+
+logger = logging.getLogger("kleinod.tools.locales")
+
+
+def list_texts(nodes: Iterable[type]) -> dict[str, Any]:
+    """Everything of these node classes that a user reads, as `nodeDefs.json` would hold it."""
+    return {node.__name__: _list_node_texts(node.GET_SCHEMA()) for node in nodes}
+
+
+def _list_node_texts(schema: Any) -> dict[str, Any]:
+    inputs = {field.id: _list_field_texts(field, field.id) for field in schema.inputs}
+    outputs = {
+        str(index): _list_field_texts(field, field.id or field.io_type)
+        for index, field in enumerate(schema.outputs)
+    }
+    texts = {
+        "display_name": schema.display_name,
+        "description": schema.description,
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+    return {name: text for name, text in texts.items() if text}
+
+
+def _list_field_texts(field: Any, name: str) -> dict[str, str]:
+    texts = {"name": field.display_name or name, "tooltip": field.tooltip}
+    return {kind: text for kind, text in texts.items() if text}
+
+
+def find_gaps(source: Any, translated: Any, path: str = "") -> list[str]:
+    """One line for every text that is missing, empty, left over, or not plain; none: the file is complete."""
+    if isinstance(source, dict):
+        if not isinstance(translated, dict):
+            return [f"{path}: missing"]
+        gaps = [f"{path}.{name}: left over" for name in translated if name not in source]
+        for name, value in source.items():
+            gaps += find_gaps(value, translated.get(name), f"{path}.{name}" if path else name)
+        return gaps
+    if not isinstance(translated, str) or not translated.strip():
+        return [f"{path}: missing"]
+    if SPECIAL & set(translated):
+        return [f"{path}: holds one of @ {{ }} |, which vue-i18n reads as syntax"]
+    return []
+
+
+def read(language: str, name: str) -> Any:
+    """A file of a language, or an empty object where there is none yet."""
+    file = FOLDER / language / f"{name}.json"
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tools.locales", description=__doc__)
+    parser.add_argument("--source", type=Path, help="write the English texts to this file")
+    chosen = parser.parse_args(argv)
+    from tools.launch.pack import enable_comfyui, load_pack
+
+    enable_comfyui(ROOT / ".runtime" / "comfyui", ("--cpu",))
+    load_pack(ROOT)
+    from kleinod.nodes import NODES
+
+    source = list_texts(NODES)
+    if chosen.source:
+        chosen.source.write_text(json.dumps(source, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        return 0
+    gaps = [f"{name} {gap}" for name in LANGUAGES for gap in find_gaps(source, read(name, "nodeDefs"))]
+    for gap in gaps:
+        logger.warning(gap)
+    return 1 if gaps else 0
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    sys.exit(main(sys.argv[1:]))
