@@ -1,7 +1,7 @@
 """The texts that translators of `locales/` work from, and what their files miss.
 
-    python -m tools.locales                the gaps of every language
-    python -m tools.locales --source FILE  the English texts, laid out as `locales/<language>/nodeDefs.json` is
+    python -m tools.locales              the gaps of every language
+    python -m tools.locales --source FILE the English texts, laid out as a `nodeDefs.json` of a language
 
 English itself has no file: the schema is its source (ComfyUI lays a locale over the schema, English too).
 ComfyUI reads `locales/<language>/{nodeDefs,settings}.json`; ids with a dot are written with an underscore,
