@@ -88,8 +88,9 @@ class Acceleration:
     threshold_meaning: str = LOWER_REUSES_MORE
     # Forecast: the speed asked for (times faster), 0 = what `acceleration` stands for.
     speed: float = 0.0
-    # Forecast: a relative error above this, seen at a computed step, makes the rest of the run more careful.
-    forecast_error_limit: float = 0.5
+    # Forecast: a miss that would have moved the picture by more than this share of itself makes the rest of
+    # the run more careful.
+    forecast_error_limit: float = 0.25
     # dual block: blocks that always run, at the front (double blocks) and at the back (single blocks).
     front_blocks: int = 1
     back_blocks: int = 0

@@ -105,20 +105,26 @@ class VelocityForecast:
         return torch.where(per_sample(self._prefer_denoised, x), other, velocity)
 
     def observe(self, x: Tensor, sigma: float, velocity: Tensor) -> Tensor | None:
-        """Learn a computed velocity. Returns the relative error `[B]` that skipping this step would have
-        made.
+        """Learn a computed velocity. Returns the error `[B]` that forecasting it would have made, None
+        without a past.
+
+        The error is told as a share of the picture: how far the miss, kept up since the last computed step,
+        would have carried x, relative to x. (Relative to the velocity it would say little: a velocity that
+        jitters by half between two sigmas moves the picture by next to nothing where they lie close.)
         """
+        since = self._velocity.points[-1][0] if self._velocity.points else sigma
         error = self._velocity.add(sigma, velocity)
         other = self._denoised.add(sigma, x - sigma * velocity)
         if error is None or other is None:
             return None
         # The denoised picture's error, told in units of the velocity: v = (x - x0) / sigma.
         x0 = x - sigma * velocity
-        scale = (inner(x0, x0) / inner(velocity, velocity).clamp_min(1e-20)).sqrt() / sigma
+        size = inner(velocity, velocity)
+        scale = (inner(x0, x0) / size.clamp_min(1e-20)).sqrt() / sigma
         other = other * scale
         used = error if self._prefer_denoised is None else torch.where(self._prefer_denoised, other, error)
         self._prefer_denoised = other < error
-        return used
+        return used * abs(sigma - since) * (size / inner(x, x).clamp_min(1e-20)).sqrt()
 
     def remember_skip(self, sigma: float, width: float, velocity: Tensor) -> None:
         """Note a forecast that an Euler step of `width` (next sigma - sigma, negative) is about to use."""

@@ -1,9 +1,12 @@
-"""Kleinod Fast: a multistep solver for the guided velocity and the sigmas that suit it. No cache at all.
+"""Kleinod Fast: a solver that uses every velocity twice, and the sigmas that suit it. No cache at all.
 
 The strongest rival of skipping steps is taking fewer and better ones. Two things make them better:
-- every velocity is used three times: for the slope of the next step (second-order Adams-Bashforth), and, once
-the next velocity is known, to repair the step just taken (a parabola through three velocities, integrated
-exactly, in place of the guess). The repair is a corrector that costs no evaluation.
+- every velocity is used twice: for an Euler step, and, once the next velocity is known, to repair the step
+just taken (the mean of both in place of the first, the trapezoid rule). The repair costs no evaluation, and
+makes the run second order. It looks back only. Solvers that extrapolate (Adams-Bashforth, DPM++ 2M, the
+parabola this module once had) are better still on smooth flows; on a trained network with guidance, whose
+velocity jitters from sigma to sigma, they amplify the jitter until pictures flip (`run.py bench
+acceleration` measures it).
 - the sigmas: FLUX.2's native schedule with few steps jumps from .4 or more to 0. Here the last steps are
 those of a schedule of twice the length, and the time saved is taken from the even middle.
 """
@@ -41,42 +44,18 @@ def fast_sigmas(steps: int, mu: float, start: float = 1.0) -> Tensor:
 
 
 class Multistep:
-    """The memory of one run: the last two velocities and the step taken from the last one."""
+    """The memory of one run: the last velocity and the sigma it belongs to."""
 
     def __init__(self) -> None:
-        self._points: list[tuple[float, Tensor]] = []
-        self._taken: Tensor | None = None
+        self._last: tuple[float, Tensor] | None = None
 
     def advance(self, x: Tensor, sigma: float, following: float, velocity: Tensor) -> Tensor:
         """x at `following`, from x and its fresh velocity at `sigma`."""
-        if self._points:
-            exact = integrate([*self._points, (sigma, velocity)], self._points[-1][0], sigma)
-            x = x + (exact - self._taken)
-        self._points = [*self._points[-1:], (sigma, velocity)]
-        self._taken = integrate(self._points, sigma, following)
-        return x + self._taken
-
-
-def integrate(points: list[tuple[float, Tensor]], start: float, end: float) -> Tensor:
-    """The integral from `start` to `end` of the polynomial through one, two or three `points`."""
-    total = torch.zeros_like(points[-1][1])
-    for i, (at, value) in enumerate(points):
-        others = [other for j, (other, _) in enumerate(points) if j != i]
-        total += _lagrange_area(at, others, start, end) * value
-    return total
-
-
-def _lagrange_area(at: float, others: list[float], start: float, end: float) -> float:
-    """The integral of Lagrange's basis polynomial that is 1 at `at` and 0 at `others` (none, one or two)."""
-    # Measured from `start`, where all differences are small: no digits are lost.
-    nodes = [other - start for other in others]
-    width, scale = end - start, math.prod(at - other for other in others)
-    if not nodes:
-        return width
-    if len(nodes) == 1:
-        return (width**2 / 2 - nodes[0] * width) / scale
-    a, b = nodes
-    return (width**3 / 3 - (a + b) * width**2 / 2 + a * b * width) / scale
+        if self._last is not None:
+            before, earlier = self._last
+            x = x + (sigma - before) / 2 * (velocity - earlier)
+        self._last = (sigma, velocity)
+        return x + (following - sigma) * velocity
 
 
 @torch.no_grad()

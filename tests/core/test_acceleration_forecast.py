@@ -59,7 +59,8 @@ def test_the_error_is_the_one_a_skip_would_have_made() -> None:
         forecast.observe(x, sigma, value)
     guess = forecast.predict(x, 0.6)
     error = forecast.observe(x, 0.6, values[3])
-    expected = (guess - values[3]).flatten(1).norm(dim=1) / values[3].flatten(1).norm(dim=1)
+    # The miss, kept up over the 0.1 since the last value, would have moved x by this share of itself.
+    expected = 0.1 * (guess - values[3]).flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
     torch.testing.assert_close(error, expected)
 
 

@@ -1,0 +1,83 @@
+"""Kleinod Fast on a flow that is known exactly: order, cost, and what it is worth against Euler."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kleinod_pure.acceleration.solver import Multistep, fast_sigmas, sample_fast
+
+from tests.core.exact_flow import MixtureFlow, decibels, integrate, native_sigmas
+
+MU = 2.05
+
+
+def solve(flow: MixtureFlow, x: torch.Tensor, sigmas: list[float]) -> torch.Tensor:
+    solver = Multistep()
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        x = solver.advance(x, sigma, following, flow.velocity(x, sigma))
+    return x
+
+
+@pytest.mark.parametrize("steps", [14, 20, 25])
+def test_half_the_calls_come_nearer_to_the_exact_picture_than_euler(steps: int) -> None:
+    flow = MixtureFlow()
+    exact = integrate(flow.velocity, flow.noise(), native_sigmas(2000))
+    euler = integrate(flow.velocity, flow.noise(), native_sigmas(2 * steps))
+    flow.calls = 0
+    fast = solve(flow, flow.noise(), fast_sigmas(steps, MU).double().tolist())
+    assert flow.calls == steps
+    assert decibels(fast, exact) > decibels(euler, exact)
+
+
+def test_it_is_second_order() -> None:
+    """On x' = -x over even steps twice the steps leave a quarter of the error."""
+
+    def error(steps: int) -> float:
+        solver, x = Multistep(), torch.ones(1, 1, dtype=torch.float64)
+        sigmas = torch.linspace(1, 0, steps + 1, dtype=torch.float64).tolist()
+        for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+            x = solver.advance(x, sigma, following, -x)
+        return abs(float(x) - float(torch.tensor(1.0, dtype=torch.float64).exp()))
+
+    assert 3.4 < error(40) / error(80) < 4.6
+
+
+def test_a_straight_path_is_exact() -> None:
+    sigmas = fast_sigmas(9, MU).double().tolist()
+    solver, x, target = Multistep(), torch.ones(1, 4, dtype=torch.float64), torch.zeros(1, 4)
+    for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):
+        x = solver.advance(x, sigma, following, (x - target) / sigma)
+    torch.testing.assert_close(x, target.double(), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 14, 50])
+@pytest.mark.parametrize("start", [1.0, 0.6])
+def test_the_sigmas_fall_from_start_to_zero(steps: int, start: float) -> None:
+    sigmas = fast_sigmas(steps, MU, start)
+    assert len(sigmas) == steps + 1 and sigmas[0] == torch.tensor(start) and sigmas[-1] == 0
+    assert (sigmas[1:] < sigmas[:-1]).all()
+
+
+def test_the_last_steps_are_those_of_a_run_twice_as_long() -> None:
+    torch.testing.assert_close(
+        fast_sigmas(14, MU)[-5:].double(), torch.tensor(native_sigmas(28, MU)[-5:], dtype=torch.float64)
+    )
+
+
+def test_no_steps_are_an_error() -> None:
+    with pytest.raises(ValueError, match="steps is 0"):
+        fast_sigmas(0, MU)
+
+
+def test_as_a_sampler_it_calls_the_model_once_a_step_and_tells_of_each() -> None:
+    flow, told = MixtureFlow(dimensions=3), []
+
+    def model(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        level = float(sigma[0])
+        return x - level * flow.velocity(x.flatten(1).double(), level).reshape(x.shape).float()
+
+    noise = flow.noise(2).float().reshape(2, 3, 1, 1)
+    sampled = sample_fast(model, noise, fast_sigmas(8, MU), callback=told.append, disable=True)
+    assert flow.calls == 8 and [step["i"] for step in told] == list(range(8))
+    by_hand = solve(flow, noise.flatten(1).double(), fast_sigmas(8, MU).double().tolist())
+    torch.testing.assert_close(sampled.flatten(1).double(), by_hand, atol=1e-4, rtol=1e-4)
