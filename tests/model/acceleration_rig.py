@@ -183,7 +183,7 @@ EVERY: dict[str, Acceleration] = {
     "first_block": _blocks(fb_cache=True, fb_cache_threshold=1.0),
     "dual_block": _blocks(db_cache=True, db_cache_threshold=1.0, front_blocks=2, back_blocks=1),
     "tea": _blocks(tea_cache=True, tea_cache_distance=1.0, tea_signal="spectral"),
-    "guidance": Acceleration("none", guidance_interval=2, guidance_end_percentage=80),
+    "guidance": Acceleration("none", guidance_interval=2),
     "refresh": Acceleration("none", reference_cache="refresh", reference_interval=3),
     "exact": Acceleration("none", reference_cache="exact (9B-KV)"),
     "forecast, guidance, refresh": Acceleration(
