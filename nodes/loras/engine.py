@@ -150,8 +150,9 @@ def _load_rows(
     for number, (row, place) in enumerate(zip(rows, found, strict=True), 1):
         if place is not None:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            file = find_cache().read(place.path, place.name)
+            file = find_cache().open(place.path, place.name)
             plan = plan_file(file.header, architecture)
+            find_cache().load(file, plan)
             built = build_parts(file, plan, row.weight)
             report = FileReport.of(number, row, place, plan, [alpha for _, _, alpha in built])
             loaded.append(_Loaded(row, [(planned, part) for planned, part, _ in built], report))

@@ -135,9 +135,13 @@ def _read_sidecars(path: Path) -> dict[str, Any]:
             continue
         version = parsed.get("civitai") if isinstance(parsed.get("civitai"), dict) else parsed
         model = version.get("model") if isinstance(version.get("model"), dict) else {}
-        facts.setdefault("title", _first(model.get("name"), parsed.get("model_name")))
-        facts.setdefault("base_model", _first(version.get("baseModel"), parsed.get("base_model")))
-        facts.setdefault("description", _first(parsed.get("notes"), parsed.get("description")))
+        facts["title"] = _first(facts.get("title"), model.get("name"), parsed.get("model_name"))
+        facts["base_model"] = _first(
+            facts.get("base_model"), version.get("baseModel"), parsed.get("base_model")
+        )
+        facts["description"] = _first(
+            facts.get("description"), parsed.get("notes"), parsed.get("description")
+        )
         words = version.get("trainedWords")
         facts["words"] += words if isinstance(words, list) else []
         facts["words"] += _split_words(parsed.get("activation text", ""))
@@ -164,7 +168,8 @@ def _read_json(path: Path) -> Any:
 
 
 def _split_words(text: Any) -> list[str]:
-    return [word.strip() for word in text.replace("\n", ",").split(",")] if isinstance(text, str) else []
+    words = text.replace("\n", ",").split(",") if isinstance(text, str) else []
+    return [word.strip() for word in words if word.strip()]
 
 
 def _common_tags(frequency: str) -> list[str]:

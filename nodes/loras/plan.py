@@ -18,6 +18,11 @@ from .targets import Architecture, Target, UnknownModule, block_of, describe_siz
 
 # Files with more misfits than this share were made for another model; fewer are named in the report.
 MOST_MISFITS = 0.1
+# Bounds of what trainers write, far above all known files: beyond them a file is no LoRA but an attack or a
+# mistake.
+MOST_TENSORS = 100_000
+MOST_LETTERS = 500
+MOST_RANK = 8192
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
@@ -78,7 +83,10 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
     Raises ValueError, one sentence naming the file, where the file is for another model or nothing of it
     could be used.
     """
-    groups, strange = group_by_module(header.tensors)
+    if len(header.tensors) > MOST_TENSORS:
+        raise ValueError(f"{header.label} holds {len(header.tensors):,} tensors: it is no LoRA.")
+    groups, strange = group_by_module(key for key in header.tensors if len(key) <= MOST_LETTERS)
+    strange += [key for key in header.tensors if len(key) > MOST_LETTERS]
     kohya = any(".lora_down" in key for key in header.tensors)
     stated = StatedScale(header.metadata, kohya)
     parts: list[PlannedPart] = []
@@ -164,6 +172,8 @@ def _plan_part(
     found, rank, transposed = _measure(header, kind, roles, expected)
     if found != expected:
         raise _Misfit(found, expected)
+    if rank > MOST_RANK:
+        raise UnknownModule(f"its rank is {rank:,}")
     if "magnitude" in roles:
         numbers = header.tensors[roles["magnitude"]].shape
         per_row, per_column = math.prod(numbers) == expected[0], numbers == (1, *expected[1:])

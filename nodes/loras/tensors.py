@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,28 +21,51 @@ MOST_BYTES = 4 * 1024**3
 
 @dataclass(frozen=True)
 class LoraFile:
+    """A file's header, and those of its tensors that were asked for, on the CPU in the types stored."""
+
     header: Header
-    tensors: Mapping[str, Tensor]
+    path: str
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
+    def load(self, keys: Iterable[str]) -> None:
+        """Read tensors that are not there yet. Raises ValueError where they hold no numbers."""
+        missing = [key for key in keys if key not in self.tensors]
+        if not missing:
+            return
+        label = self.header.label
+        try:
+            with safe_open(self.path, "pt", device="cpu") as file:
+                # Copies, so that the file is not held open or mapped.
+                read = {key: file.get_tensor(key).clone() for key in missing}
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise ValueError(f"{label} cannot be read ({error}): download it again.") from error
+        for key, tensor in read.items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor.float().sum()):
+                raise ValueError(
+                    f"{label} holds values that are not numbers ({key[:80]}): its training failed or the "
+                    "file is damaged. Use another version of it."
+                )
+        self.tensors.update(read)
+
 
 class FileCache:
-    """The files used last, by (path, modification time, size), within `most_bytes`."""
+    """The files used last, by (path, modification time, size), within `most_bytes`.
+
+    openings: how often a header was read from disk.
+    """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.most_bytes = most_bytes
-        self.reads = 0
+        self.openings = 0
         self._files: OrderedDict[tuple[str, int, int], LoraFile] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, path: str, name: str) -> LoraFile:
-        """The file's header and tensors on the CPU, in the types stored.
-
-        Raises ValueError naming the file.
-        """
+    def open(self, path: str, name: str) -> LoraFile:
+        """The file with its header checked. Raises ValueError naming it."""
         try:
             stat = os.stat(path)
         except OSError as error:
@@ -51,36 +74,20 @@ class FileCache:
             ) from error
         key = (os.path.abspath(path), stat.st_mtime_ns, stat.st_size)
         with self._lock:
-            if key in self._files:
-                self._files.move_to_end(key)
-                return self._files[key]
-        file = _read(path, name)
+            if key not in self._files:
+                self.openings += 1
+                for stale in [other for other in self._files if other[0] == key[0]]:
+                    del self._files[stale]
+                self._files[key] = LoraFile(read_header(path, "lora", name), path)
+            self._files.move_to_end(key)
+            return self._files[key]
+
+    def load(self, file: LoraFile, plan: FilePlan) -> None:
+        """Read what a plan uses, and let go of the files used longest ago where that is too much."""
+        file.load(key for part in plan.parts for key in (*part.keys.values(), part.alpha_key) if key)
         with self._lock:
-            self.reads += 1
-            for stale in [other for other in self._files if other[0] == key[0]]:
-                del self._files[stale]
-            self._files[key] = file
-            while len(self._files) > 1 and sum(f.bytes for f in self._files.values()) > self.most_bytes:
+            while self._files and sum(held.bytes for held in self._files.values()) > self.most_bytes:
                 self._files.popitem(last=False)
-            if file.bytes > self.most_bytes:
-                self._files.pop(key, None)
-        return file
-
-
-def _read(path: str, name: str) -> LoraFile:
-    header = read_header(path, "lora", name)
-    try:
-        with safe_open(path, "pt", device="cpu") as file:
-            tensors = {key: file.get_tensor(key) for key in header.tensors}
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(f"{header.label} cannot be read ({error}): download it again.") from error
-    for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor.float().sum()):
-            raise ValueError(
-                f"{header.label} holds values that are not numbers ({key[:80]}): its training failed or the "
-                "file is damaged. Use another version of it."
-            )
-    return LoraFile(header, tensors)
 
 
 def build_parts(
