@@ -17,7 +17,7 @@ import {
 const ROW_HEIGHT = 30;
 const HEAD_HEIGHT = 34;
 const TEXT_HEIGHT = 120;
-const MARGINS = 34; // the node's own around the element, and a little air
+const MARGINS = 24; // the node's own around the element, and a little air
 const MOST_SHOWN = 200;
 const NO_LORA = "none";
 const PIXELS_A_STEP = 2; // of dragging for 0.01

@@ -19,11 +19,20 @@ from PIL import Image
 from tools.bench.report import Row, row_of_samples
 from tools.launch.environment import ROOT
 from tools.launch.pack import enable_comfyui, load_pack
-from tools.nano import world
+from tools.nano import lora_exam, world
+from tools.nano.additions import STYLE, SUBJECT
 from tools.nano.exam import Question, paper
 from tools.nano.judge import Judge
 
 GOALS = {"single": 90, "pair": 70, "edit": 80}
+LORA_ROWS = {STYLE: "klein-nano style.safetensors", SUBJECT: "klein-nano subject.safetensors"}
+# What the exam of the LoRAs counts -> row of the bench, goal. "both" is what neither was trained for.
+LORA_KINDS = {
+    "style": ("style LoRA: subject right and in ink", ">= 90"),
+    "subject": ("subject LoRA: the penguin drawn", ">= 90"),
+    "others kept": ("subject LoRA: other subjects drawn as before", ">= 90"),
+    "both": ("both LoRAs: the penguin, in ink or not", None),
+}
 
 
 class Painter:
@@ -35,6 +44,7 @@ class Painter:
         enable_comfyui(Path(os.environ["COMFYUI_PATH"]))
         load_pack(ROOT)
         import torch
+        from kleinod.nodes.loras.nodes import KleinodLoraStack
         from kleinod.nodes.model.choices import AUTOMATIC, NANO
         from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
         from kleinod.nodes.references.nodes import KleinodReferences
@@ -43,19 +53,26 @@ class Painter:
         from kleinod.nodes.sampling.request import SamplingRequest
 
         self.torch, self.sample, self.request = torch, sample_pictures, SamplingRequest
-        self.prompt, self.references = KleinodPrompt, KleinodReferences
+        self.prompt, self.references, self.stack = KleinodPrompt, KleinodReferences, KleinodLoraStack
         self.preparation = {name: [value] for name, value in asdict(Preparation()).items()}
         loaded = KleinodLoader.execute(NANO, "default", AUTOMATIC, "default", AUTOMATIC, "auto")
         self.model, self.clip, self.vae = loaded.args[:3]
 
-    def paint(self, question: Question, guidance: float) -> np.ndarray:
+    def paint(self, question: Question, guidance: float, model=None) -> np.ndarray:
         positive, negative = self.prompt.execute(
             self.clip, question.prompt, "", self.refer(question), self.vae
         ).args[:2]
         request = self.request(question.width, world.SIZE, 28, guidance, question.seed)
         with self.torch.inference_mode():
-            made = self.sample(self.model, positive, negative, self.vae, request)
+            made = self.sample(model or self.model, positive, negative, self.vae, request)
         return (made.image[0].numpy() * 255 + 0.5).astype(np.uint8)
+
+    def with_loras(self, *loras: str):
+        """klein-nano behind a Klein LoRA Stack with these of its own LoRAs."""
+        rows = "\n".join(LORA_ROWS[lora] for lora in loras)
+        fields = self.stack.GET_SCHEMA().inputs
+        settings = {field.id: field.default for field in fields if hasattr(field, "default")}
+        return self.stack.execute(**settings | {"rows": rows, "model": self.model}).args[0]
 
     def refer(self, question: Question) -> object | None:
         """The question's pictures through Klein References, in their order; None where it has none."""
@@ -72,10 +89,16 @@ def run(argv: list[str]) -> list[Row]:
         "--offset", type=int, default=0, help="another number gives another exam of the same kind"
     )
     parser.add_argument("--every", type=int, default=1, help="ask every n-th question only, for a quick look")
+    parser.add_argument("--loras", action="store_true", help="the exam of the two LoRAs only")
+    parser.add_argument("--previews", type=Path, help="write the LoRAs' preview pictures into this folder")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of 64 pictures to this file")
     options = parser.parse_args(argv)
     questions = paper(options.offset)[:: options.every]
     painter, judge = Painter(), Judge()
+    if options.previews:
+        write_previews(painter, options.previews)
+    if options.loras:
+        return score_loras(painter, options.offset, options.every)
     guided, seconds = [], []
     for number, question in enumerate(questions):
         started = time.perf_counter()
@@ -104,6 +127,7 @@ def run(argv: list[str]) -> list[Row]:
             "<= 15",
         ),
     ]
+    rows += score_loras(painter, options.offset, options.every)
     if options.sheet:
         write_sheet(questions, guided, options.sheet)
     return rows
@@ -130,6 +154,65 @@ def score(judge: Judge, questions: list[Question], pictures: list[np.ndarray]) -
     ground = [judge.background(p) == q.colour for p, q in zip(pictures, questions, strict=True)]
     rows.append(Row("background right", 100 * float(np.mean(ground)), "%", n=len(ground), goal=">= 90"))
     return rows
+
+
+def score_loras(painter: Painter, offset: int, every: int) -> list[Row]:
+    """The exam of klein-nano's two LoRAs, through Klein LoRA Stack; the same requests without them show
+    what the LoRAs add.
+    """
+    judge = lora_exam.DrawingJudge()
+    questions = lora_exam.paper(offset)[::every]
+    models = {loras: painter.with_loras(*loras) for loras in {q.loras for q in questions}}
+    seen: dict[str, list[tuple[bool, bool, bool]]] = {}
+    plain: list[bool] = []
+    for question in questions:
+        asked = Question("single", question.prompt, question.seed, (question.subject,), question.colour)
+        picture = painter.paint(asked, 4.0, models[question.loras])
+        subject, inked = judge.subject(picture)
+        ground = judge.background(picture) == question.colour
+        seen.setdefault(question.kind, []).append(
+            (subject == question.subject, inked == question.inked, ground)
+        )
+        if question.kind in ("style", "subject"):
+            bare = judge.subject(painter.paint(asked, 4.0))
+            plain.append(bare == (question.subject, question.inked))
+    rows = []
+    for kind, results in seen.items():
+        name, goal = LORA_KINDS[kind]
+        right = [is_it and (inked or kind == "both") for is_it, inked, _ in results]
+        rows.append(Row(name, 100 * float(np.mean(right)), "%", n=len(right), goal=goal))
+    if "both" in seen:
+        inked = [result[1] for result in seen["both"]]
+        rows.append(Row("both LoRAs: the picture in ink", 100 * float(np.mean(inked)), "%", n=len(inked)))
+    grounds = [ground for results in seen.values() for *_, ground in results]
+    rows.append(
+        Row("with LoRAs: background right", 100 * float(np.mean(grounds)), "%", n=len(grounds), goal=">= 90")
+    )
+    if plain:
+        rows.append(Row("style or penguin without the LoRA", 100 * float(np.mean(plain)), "%", n=len(plain)))
+    return rows
+
+
+def write_previews(painter: Painter, folder: Path) -> None:
+    """Four pictures of each LoRA, as Klein LoRA Stack shows them beside the file."""
+    asked = {
+        STYLE: [
+            "a cat on a pink background",
+            "a robot on a yellow background",
+            "a burger on a blue background",
+            "a mushroom on a green background",
+        ],
+        SUBJECT: [f"a penguin on a {colour} background" for colour in ("blue", "pink", "yellow", "green")],
+    }
+    for lora, prompts in asked.items():
+        model = painter.with_loras(lora)
+        made = [
+            painter.paint(Question("single", prompt, 7 + i, (0,), 0), 4.0, model)
+            for i, prompt in enumerate(prompts)
+        ]
+        sheet = np.concatenate([np.concatenate(made[i : i + 2], axis=1) for i in (0, 2)])
+        name = LORA_ROWS[lora].removesuffix(".safetensors")
+        Image.fromarray(sheet).save(folder / f"{name}.preview.png", optimize=True)
 
 
 def right_share(judge: Judge, questions: list[Question], pictures: list[np.ndarray]) -> float:
