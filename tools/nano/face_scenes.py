@@ -13,7 +13,7 @@ from .faces import Box, damage, place
 from .world import BACKGROUNDS, COLOURS, FACES, NAMES
 
 SIZE = 256
-SMALLEST, LARGEST = 14, 150
+SMALLEST, LARGEST = 14, 190
 
 
 def training_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[Box]]:
@@ -22,9 +22,9 @@ def training_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[Box]]:
     boxes: list[Box] = []
     drawn_boxes: list[Box] = []
     taken: list[tuple[int, int, int]] = []
-    faces = int(rng.choice((0, 1, 2, 4, 7), p=(0.08, 0.17, 0.25, 0.3, 0.2)))
+    faces = int(rng.choice((0, 1, 2, 4, 7), p=(0.14, 0.22, 0.24, 0.24, 0.16)))
     largest = LARGEST if faces <= 2 else 80
-    for kind in rng.permutation([True] * faces + [False] * int(rng.integers(0, 5))):
+    for kind in rng.permutation([True] * faces + [False] * int(rng.integers(0, 6))):
         size = round(SMALLEST * (largest / SMALLEST) ** rng.random())
         for _ in range(20):
             left, top = (int(rng.integers(-size // 4, SIZE - 3 * size // 4)) for _ in range(2))

@@ -29,7 +29,7 @@ from .face_scenes import SIZE, training_scene
 _pure = sys.modules.setdefault("kleinod_pure", ModuleType("kleinod_pure"))
 _pure.__path__ = [str(ROOT / "nodes")]
 
-from kleinod_pure.faces.blueprint import Blueprint, Part, metadata_of  # noqa: E402
+from kleinod_pure.faces.blueprint import Blueprint, Part, metadata_of, read_blueprint  # noqa: E402
 from kleinod_pure.faces.network import Network, build  # noqa: E402
 
 WIDTHS = (8, 16, 32, 64, 128)
@@ -254,9 +254,12 @@ def make_batch(rng: np.random.Generator, count: int) -> tuple[Tensor, list[Tenso
     return pictures, [torch.tensor(boxes, dtype=torch.float32).view(-1, 4) for _, boxes in scenes]
 
 
-def train(minutes: float, batch: int, seed: int) -> Network:
+def train(minutes: float, batch: int, seed: int, start: str | None = None) -> Network:
+    """A network trained for that long, from the weights in the file `start` where there is one."""
     part = describe_network()
-    network = Network(Blueprint(part, ("face",), SIZE, fresh_weights(part, seed)))
+    weights = read_blueprint(start).weights if start else fresh_weights(part, seed)
+    network = Network(Blueprint(part, ("face",), SIZE, weights))
+    rate = RATE / 2 if start else RATE
     network.train().requires_grad_(True)
     average = copy.deepcopy(network)
     plain = [p for p in network.parameters() if p.ndim < 2]
@@ -268,7 +271,7 @@ def train(minutes: float, batch: int, seed: int) -> Network:
     started, step, shown = time.monotonic(), 0, 0.0
     while (done := (time.monotonic() - started) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / 100, 2 * (1 - done))
+            group["lr"] = rate * min(1.0, (step + 1) / 100, 2 * (1 - done))
         loss = loss_of(network, *make_batch(rng, batch))
         optimiser.zero_grad()
         loss.backward()
@@ -292,10 +295,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", help="continue from this file")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    network = train(options.minutes, options.batch, options.seed)
+    network = train(options.minutes, options.batch, options.seed, options.start)
     state = network.layers.state_dict()
     weights = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
     save_file(weights, options.output, metadata_of(Blueprint(describe_network(), ("face",), SIZE, {})))
