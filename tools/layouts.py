@@ -188,6 +188,59 @@ plugs into *Klein Runware*.
             ),
         ),
     ),
+    "Klein - Edit with References": Layout(
+        nodes={
+            "1": (0, 60, 400, 270),
+            "2": (0, 390, 400, 260),
+            "4": (0, 710, 400, 260),
+            "3": (460, 60, 340, 690),
+            "5": (860, 60, 340, 690),
+            "12": (460, 820, 340, 330),
+            "13": (860, 820, 340, 330),
+            "6": (1280, 60, 520, 690),
+            "7": (1280, 820, 520, 130),
+            "8": (1860, 60, 400, 300),
+            "9": (1860, 430, 400, 720),
+            "10": (1860, 1280, 400, 940),
+            "11": (2340, 60, 300, 130),
+            "14": (2340, 260, 620, 520),
+        },
+        groups=(
+            Group("1  Two pictures to refer to (or your own: Load Image)", (-20, -20, 1240, 1190)),
+            Group("2  The references and what to do with them", (1260, -20, 560, 1190), GREEN),
+            Group("3  My GPU", (1840, -20, 440, 1190)),
+            Group("Or: the Runware API", (1840, 1210, 440, 1030), GREEN),
+            Group("4  One switch", (2320, -20, 660, 830), GREY),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 800),
+                """\
+# Edit with references
+
+Press **Run**. Two pictures are painted, then *Edited picture* puts both into a new one:
+`image 1 next to image 2 on a blue background`. The numbers are the sockets of **Klein References**; its sheet
+shows them.
+
+**Try**: `image 2 next to image 1 on a blue background`, or `image 1 on a pink background` with the edited
+picture's width at 128.
+
+**Your own pictures**: connect *Load Image* to **image_1**, **image_2** ...; a new socket appears when the last
+one is taken. Sizes may differ, batches count as several. Nothing is enlarged, stretched or dropped; the sheet says
+what was cut.
+
+**An edit of one picture**: connect **width** and **height** of Klein References to the sampler. The result then
+lies exactly over the picture of **match_image**.
+
+**The switch**: on, the same references and the same words go to Runware. That costs money and needs a key:
+**Settings > Kleinod > API keys**.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
     "Klein - Runware": Layout(
         nodes={
             "1": (0, 60, 400, 200),
