@@ -226,12 +226,12 @@ shows them.
 **Try**: `image 2 next to image 1 on a blue background`, or `image 1 on a pink background` with the edited
 picture's width at 128.
 
-**Your own pictures**: connect *Load Image* to **image_1**, **image_2** ...; a new socket appears when the last
-one is taken. Sizes may differ, batches count as several. Nothing is enlarged, stretched or dropped; the sheet says
-what was cut.
+**Your own pictures**: connect *Load Image* to **image_1**, **image_2** ...; a new socket appears when the
+last one is taken. Sizes may differ, batches count as several. Nothing is enlarged, stretched or dropped; the
+sheet says what was cut.
 
-**An edit of one picture**: connect **width** and **height** of Klein References to the sampler. The result then
-lies exactly over the picture of **match_image**.
+**An edit of one picture**: connect **width** and **height** of Klein References to the sampler. The result
+then lies exactly over the picture of **match_image**.
 
 **The switch**: on, the same references and the same words go to Runware. That costs money and needs a key:
 **Settings > Kleinod > API keys**.
