@@ -1,6 +1,7 @@
 """Makes `workflows/NAME.jpg` by really running the workflow: `python -m tools.thumbnails [NAME ...]`.
 
-One picture fills the square. Two are shown as a before and an after, half of each. Four become a sheet.
+One picture fills the square. Two are shown as a before and an after, half of each. Of three, two are small and
+stand above the third, which was made from them. Four become a sheet.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ SEAM = 4
 
 
 def compose(pictures: list[Image.Image]) -> Image.Image:
-    """A square of one, two (before and after) or four pictures, `SIDE` pixels wide."""
+    """A square of one, two (before and after), three (two and what was made of them) or four pictures,
+    `SIDE` pixels wide.
+    """
     if len(pictures) == 1:
         return _fill(pictures[0], SIDE)
     if len(pictures) == 2:
@@ -31,9 +34,11 @@ def compose(pictures: list[Image.Image]) -> Image.Image:
         seam = (SIDE // 2 - SEAM // 2, 0, SIDE // 2 + SEAM // 2 - 1, SIDE)
         ImageDraw.Draw(before).rectangle(seam, fill="white")
         return before
+    if len(pictures) == 3:
+        return _stack(pictures)
     if len(pictures) != 4:
         raise ValueError(
-            f"A thumbnail is made of one, two or four pictures; the workflow saved {len(pictures)}."
+            f"A thumbnail is made of one to four pictures; the workflow saved {len(pictures)}."
         )
     sheet = Image.new("RGB", (SIDE, SIDE), "white")
     cell = (SIDE - SEAM) // 2
@@ -50,6 +55,19 @@ def make_thumbnail(server: Server, name: str) -> Path:
     path = ROOT / "workflows" / f"{name}.jpg"
     compose([Image.open(file).convert("RGB") for file in files]).save(path, quality=88, optimize=True)
     return path
+
+
+def _stack(pictures: list[Image.Image]) -> Image.Image:
+    """The largest picture over the whole width, the two it was made from above it."""
+    *given, made = sorted(pictures, key=lambda picture: picture.width * picture.height)
+    height = SIDE * made.height // made.width
+    square = Image.new("RGB", (SIDE, SIDE), "white")
+    square.paste(made.resize((SIDE, height), Image.Resampling.LANCZOS), (0, SIDE - height))
+    side = SIDE - height - 2 * SEAM
+    for index, picture in enumerate(given):
+        middle = SIDE * (1 + 2 * index) // 4
+        square.paste(_fill(picture, side), (middle - side // 2, SEAM))
+    return square
 
 
 def _fill(picture: Image.Image, side: int) -> Image.Image:
