@@ -1,0 +1,180 @@
+// @ts-check
+/**
+ * "Copy as Runware JSON" and "Paste Runware JSON" on Klein Sampler and Klein Runware: in the node's menu, and as
+ * commands for the selected node.
+ */
+import { app } from "../../scripts/app.js";
+import { buildRequest, planPaste, readRequest } from "./lib/runware_request.js";
+
+const NODES = { KleinodRunware: "runware", KleinodSampler: "sampler" };
+const GAP = 40;
+
+/** @param {string} severity @param {string} detail */
+const tell = (severity, detail) =>
+  app.extensionManager.toast.add({ severity, summary: "Runware JSON", detail, life: 6000 });
+
+/** @param {any} node @returns {Record<string, any>} */
+const readWidgets = (node) => Object.fromEntries((node.widgets ?? []).map((widget) => [widget.name, widget.value]));
+
+/**
+ * Sets widgets as a user would: in range, and with their callbacks.
+ * @param {any} node @param {Record<string, any>} values
+ */
+function writeWidgets(node, values) {
+  for (const [name, value] of Object.entries(values)) {
+    const widget = node.widgets?.find((w) => w.name === name);
+    if (!widget) continue;
+    const choices = widget.options?.values;
+    if (Array.isArray(choices) && !choices.includes(value)) {
+      tell("warn", `${name}: '${value}' is not among the choices and was left out.`);
+      continue;
+    }
+    widget.value = value;
+    widget.callback?.(value, app.canvas, node);
+  }
+}
+
+/** The node that feeds an input, seen through reroutes. @param {any} node @param {string} name */
+function findSource(node, name) {
+  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
+  return slot < 0 ? null : node.getInputNode(slot);
+}
+
+/**
+ * The node of `type` on an input: the one there, or a new one left of `node`.
+ * @param {any} node @param {string} name @param {string} type @param {string} output @param {number} row
+ */
+function ensureSource(node, name, type, output, row) {
+  const there = findSource(node, name);
+  if (there?.comfyClass === type) return there;
+  const made = globalThis.LiteGraph.createNode(type);
+  made.pos = [node.pos[0] - made.size[0] - GAP, node.pos[1] + row * (made.size[1] + GAP)];
+  node.graph.add(made);
+  made.connect(
+    made.outputs.findIndex((slot) => slot.name === output),
+    node,
+    node.inputs.findIndex((slot) => slot.name === name),
+  );
+  return made;
+}
+
+/** @param {any} node */
+function collect(node) {
+  const kind = NODES[node.comfyClass];
+  /** @param {string} name @param {string} type */
+  const values = (name, type) => {
+    const source = findSource(node, name);
+    return source?.comfyClass === type ? readWidgets(source) : null;
+  };
+  const own = readWidgets(node);
+  if (kind === "runware") {
+    return {
+      runware: own,
+      acceleration: values("acceleration", "KleinodAcceleration"),
+      rows: values("loras", "KleinodLoraStack")?.rows,
+      face: values("face_refinement", "KleinodFaceSettings"),
+    };
+  }
+  const prompt = values("positive", "KleinodPrompt") ?? { positive: "", negative: "" };
+  return {
+    sampler: own,
+    prompt,
+    acceleration: values("acceleration_settings", "KleinodAcceleration"),
+    rows: values("model", "KleinodLoraStack")?.rows,
+  };
+}
+
+/** @param {any} node */
+async function copyRequest(node) {
+  const request = buildRequest(collect(node), crypto.randomUUID?.() ?? "");
+  try {
+    await navigator.clipboard.writeText(JSON.stringify(request, null, 2));
+    tell("success", "The request is on the clipboard.");
+  } catch {
+    await app.extensionManager.dialog.prompt({
+      title: "Runware JSON",
+      message: "The browser keeps the clipboard closed. Copy the request from here.",
+      defaultValue: JSON.stringify(request),
+    });
+  }
+}
+
+/** @param {any} node @param {string} text */
+export function pasteRequest(node, text) {
+  const plan = planPaste(readRequest(text));
+  const kind = NODES[node.comfyClass];
+  const graph = node.graph;
+  graph.beforeChange?.();
+  writeWidgets(node, plan[kind]);
+  if (kind === "runware") {
+    if (plan.acceleration) {
+      const made = ensureSource(node, "acceleration", "KleinodAcceleration", "acceleration", 0);
+      writeWidgets(made, plan.acceleration);
+    }
+    if (plan.rows) writeWidgets(ensureSource(node, "loras", "KleinodLoraStack", "loras", 1), { rows: plan.rows });
+    if (plan.face) {
+      writeWidgets(ensureSource(node, "face_refinement", "KleinodFaceSettings", "settings", 2), plan.face);
+    }
+  } else {
+    const prompt = findSource(node, "positive");
+    if (prompt?.comfyClass === "KleinodPrompt") writeWidgets(prompt, plan.prompt);
+    else plan.warnings.push("The prompt was left out: no Klein Prompt is connected to positive.");
+    if (plan.acceleration) {
+      const made = ensureSource(node, "acceleration_settings", "KleinodAcceleration", "acceleration", 0);
+      writeWidgets(made, plan.acceleration);
+    }
+    if (plan.rows) plan.warnings.push("LoRAs by AIR id were left out: they exist at Runware only.");
+    if (plan.face) plan.warnings.push("Face settings were left out: connect Klein Face Refiner after the sampler.");
+  }
+  graph.afterChange?.();
+  graph.setDirtyCanvas?.(true, true);
+  for (const warning of plan.warnings) tell("warn", warning);
+  if (!plan.warnings.length) tell("success", "The request is in the node.");
+}
+
+/** @param {any} node */
+async function askAndPaste(node) {
+  let text = await navigator.clipboard.readText().catch(() => "");
+  try {
+    readRequest(text);
+  } catch {
+    text = await app.extensionManager.dialog.prompt({
+      title: "Runware JSON",
+      message: "Paste a Runware imageInference request.",
+      defaultValue: "",
+    });
+  }
+  if (!text?.trim()) return;
+  try {
+    pasteRequest(node, text);
+  } catch (error) {
+    tell("error", error.message);
+  }
+}
+
+/** @param {(node: any) => void} work */
+const onSelected = (work) => () => {
+  const node = Object.values(app.canvas.selected_nodes ?? {}).find((one) => one.comfyClass in NODES);
+  if (node) work(node);
+  else tell("warn", "Select a Klein Sampler or a Klein Runware first.");
+};
+
+app.registerExtension({
+  name: "kleinod.request",
+  commands: [
+    { id: "Kleinod.CopyRunwareJson", label: "Copy as Runware JSON", icon: "pi pi-copy", function: onSelected(copyRequest) },
+    {
+      id: "Kleinod.PasteRunwareJson",
+      label: "Paste Runware JSON",
+      icon: "pi pi-clipboard",
+      function: onSelected(askAndPaste),
+    },
+  ],
+  getNodeMenuItems(node) {
+    if (!(node.comfyClass in NODES)) return [];
+    return [
+      { content: "Copy as Runware JSON", callback: () => copyRequest(node) },
+      { content: "Paste Runware JSON", callback: () => askAndPaste(node) },
+    ];
+  },
+});

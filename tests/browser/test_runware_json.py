@@ -1,0 +1,141 @@
+"""Runware's JSON into a graph and out again, in a real Chromium."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser.test_templates import RENDERERS
+from tools.browser import Studio, open_studio
+from tools.launch.server import Server
+
+pytestmark = pytest.mark.browser
+
+PLAIN = {
+    "taskType": "imageInference", "taskUUID": "4d3a4156-5e5e-45db-b73c-a3200a7446ed",
+    "model": "runware:400@5",
+    "positivePrompt": "a windmill\nin reeds", "negativePrompt": "blurry", "width": 1152, "height": 768,
+    "seed": 4294967295, "steps": 32, "CFGScale": 3.5, "settings": {"trueCFGScale": 4},
+}  # fmt: skip
+FULL = PLAIN | {
+    "scheduler": "EulerDiscreteScheduler", "numberResults": 3, "outputFormat": "WEBP", "outputQuality": 80,
+    "safety": {"checkContent": True, "mode": "fast"}, "ttl": 60, "includeCost": True,
+    "deliveryMethod": "sync", "acceleration": "low",
+    "acceleratorOptions": {
+        "dbCache": True, "dbCacheThreshold": 0.4, "dbCacheSkipInterval": 3, "cacheStartStepPercentage": 10,
+        "cacheMaxConsecutiveSteps": 2,
+    },
+    "lora": [
+        {"model": "civitai:1@2", "weight": -0.75}, {"model": "a:b@3", "weight": 1, "transformer": "low"},
+    ],
+    "advancedFeatures": {
+        "ultralytics": {
+            "confidence": 0.5, "maskPadding": 7, "maskBlur": 9, "strength": 0.4, "steps": 12, "CFGScale": 5,
+            "positivePrompt": "a calm face",
+        }
+    },
+}  # fmt: skip
+_PASTE = """
+async ([type, text]) => {
+  const { pasteRequest } = await import("/extensions/kleinod/kleinod.request.js");
+  const node = LiteGraph.createNode(type);
+  app.graph.add(node);
+  if (type === "KleinodSampler") {
+    const prompt = LiteGraph.createNode("KleinodPrompt");
+    app.graph.add(prompt);
+    prompt.connect(0, node, node.inputs.findIndex((slot) => slot.name === "positive"));
+  }
+  window.kleinodNode = node;
+  pasteRequest(node, text);
+}
+"""
+_COPY = """
+async () => {
+  let text = "";
+  Object.defineProperty(navigator, "clipboard", {
+    configurable: true,
+    value: { writeText: async (written) => { text = written; } },
+  });
+  const items = app.extensions
+    .filter((extension) => extension.name === "kleinod.request")
+    .flatMap((extension) => extension.getNodeMenuItems(window.kleinodNode));
+  await items.find((item) => item.content === "Copy as Runware JSON").callback();
+  return text;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def studio(comfy_server: Server) -> Iterator[Studio]:
+    with open_studio(comfy_server.client) as studio:
+        yield studio
+
+
+def paste(studio: Studio, node_type: str, request: object) -> dict:
+    studio.page.evaluate("() => app.graph.clear()")
+    studio.page.evaluate(_PASTE, [node_type, json.dumps(request)])
+    return studio.build_prompt()
+
+
+def pick(prompt: dict, node_type: str) -> dict:
+    (node,) = [node for node in prompt.values() if node["class_type"] == node_type]
+    return node["inputs"]
+
+
+@pytest.mark.parametrize("renderer", list(RENDERERS))
+def test_a_request_goes_in_and_comes_out_again(studio: Studio, renderer: str) -> None:
+    studio.complaints.clear()
+    studio.open(vue_nodes=RENDERERS[renderer])
+    for request in (PLAIN, FULL):
+        prompt = paste(studio, "KleinodRunware", [request])
+        copied = json.loads(studio.page.evaluate(_COPY))
+        assert {name: value for name, value in copied.items() if name in request} | {
+            "taskUUID": request["taskUUID"]
+        } == request
+    assert pick(prompt, "KleinodLoraStack")["rows"] == "-0.75 air=civitai:1@2\n1 low air=a:b@3"
+    assert pick(prompt, "KleinodFaceSettings")["preset"] == "custom"
+    runware = pick(prompt, "KleinodRunware")
+    assert all(isinstance(runware[name], list) for name in ("acceleration", "loras", "face_refinement"))
+    assert studio.complaints_about("kleinod") == []
+
+
+def test_what_was_pasted_is_what_is_sent(studio: Studio, comfy_server: Server) -> None:
+    studio.open()
+    prompt = paste(studio, "KleinodRunware", FULL | {"width": 256, "height": 128})
+    number = next(n for n, node in prompt.items() if node["class_type"] == "KleinodRunware")
+    prompt["99"] = {"class_type": "SaveImage", "inputs": {"images": [number, 0], "filename_prefix": "pasted"}}
+    assert len(comfy_server.client.run(prompt).images()) == 3
+
+
+def test_the_sampler_takes_what_exists_here_and_says_what_does_not(studio: Studio) -> None:
+    studio.open()
+    prompt = paste(
+        studio, "KleinodSampler", FULL | {"inputs": {"referenceImages": ["https://example.com/x.png"]}}
+    )
+    sampler = pick(prompt, "KleinodSampler")
+    expected = {"width": 1152, "height": 768, "steps": 32, "guidance": 4, "seed": 4294967295, "results": 3}
+    assert {name: sampler[name] for name in expected} == expected
+    assert pick(prompt, "KleinodPrompt")["positive"] == "a windmill\nin reeds"
+    assert pick(prompt, "KleinodAcceleration")["db_cache_threshold"] == 0.4
+    for words in ("1 reference image is an address", "LoRAs by AIR id were left out"):
+        studio.page.get_by_text(words).first.wait_for()
+    copied = json.loads(studio.page.evaluate(_COPY))
+    assert copied["settings"] == {"trueCFGScale": 4}
+    assert copied["acceleratorOptions"] == FULL["acceleratorOptions"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "not JSON"), ('{"taskType": "ping"}', "no Runware imageInference request"), ("[]", "no Runware")],
+)
+def test_nonsense_is_a_sentence_and_changes_nothing(studio: Studio, text: str, words: str) -> None:
+    told = studio.page.evaluate(
+        """async (text) => {
+          const { readRequest } = await import("/extensions/kleinod/lib/runware_request.js");
+          try { readRequest(text); return ""; } catch (error) { return error.message; }
+        }""",
+        text,
+    )
+    assert words in told
