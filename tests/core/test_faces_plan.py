@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import re
 from dataclasses import fields
 
 import pytest
@@ -20,7 +20,7 @@ from kleinod_pure.faces.prompts import FacePrompts
 from kleinod_pure.faces.regions import faces_from_boxes, faces_from_mask, outline_with_mask
 from kleinod_pure.faces.seeds import seed_of_face
 from kleinod_pure.remote.runware import read_ultralytics
-from kleinod_pure.wires import MASK_PIXELS, FaceRefinement
+from kleinod_pure.wires import MASK_PERCENT, MASK_PIXELS, FaceRefinement
 
 from tests.emulator.runware import ULTRALYTICS
 
@@ -270,9 +270,20 @@ def test_the_preview_marks_every_face_and_nothing_far_from_them() -> None:
 
 def test_the_page_knows_the_same_presets(repository) -> None:
     """The widgets show what the node computes with: `js/lib/face_presets.js` repeats `presets.py`."""
-    module = (repository / "js/lib/face_presets.js").as_uri()
-    script = f"import({json.dumps(module)}).then(m => console.log(JSON.stringify([m.CUSTOM, m.PRESETS])))"
-    done = subprocess.run(["node", "-e", script], capture_output=True, text=True, check=True)
-    custom, known = json.loads(done.stdout)
-    assert custom == CUSTOM
+    text = (
+        (repository / "js/lib/face_presets.js")
+        .read_text(encoding="utf-8")
+        .replace("PERCENT,", f'"{MASK_PERCENT}",')
+    )
+    blocks = dict(re.findall(r'(KLEIN =|"?Klein distilled"?:|"API defaults":) \{(.*?)\}', text, re.DOTALL))
+    values = {
+        name: {field: json.loads(value) for field, value in re.findall(r"(\w+): ([^,\n}]+)", block)}
+        for name, block in blocks.items()
+    }
+    klein = values["KLEIN ="]
+    known = {
+        "Klein": klein,
+        "Klein distilled": klein | values['"Klein distilled":'],
+        "API defaults": values['"API defaults":'],
+    }
     assert known == {name: {f: getattr(PRESETS[name], f) for f in FIELDS} for name in PRESETS}
