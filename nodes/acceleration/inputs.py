@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from ..wires import ACCELERATION_LEVELS, LOWER_REUSES_MORE, REFERENCE_CACHES, TEA_SIGNALS, THRESHOLD_MEANINGS
+from ..wires import (
+    ACCELERATION_LEVELS,
+    LOWER_REUSES_MORE,
+    REFERENCE_CACHES,
+    TEA_SIGNALS,
+    THRESHOLD_MEANINGS,
+    Acceleration,
+)
 from .settings import UNSET
 
 _MOST_STEPS = 10000
 
 
 def ask_level(default: str, tooltip: str) -> io.Input:
-    return io.Combo.Input(
-        "acceleration", options=list(ACCELERATION_LEVELS), default=default, tooltip=tooltip
-    )
+    return io.Combo.Input("acceleration", options=list(ACCELERATION_LEVELS), default=default, tooltip=tooltip)
 
 
 def list_acceleration_inputs() -> list[io.Input]:
@@ -128,14 +133,15 @@ def _list_own() -> list[io.Input]:
         ),
         io.Float.Input(
             "forecast_error_limit",
-            default=0.5,
+            default=Acceleration.forecast_error_limit,
             min=0.0,
             max=10.0,
-            step=0.05,
+            step=0.01,
             optional=True,
             advanced=True,
-            tooltip="A forecast found this wrong at a computed step (0.5 = 50%) makes the rest of the run "
-            "more careful: half as many steps in a row.",
+            tooltip="A forecast whose miss would have moved the picture by more than this share of itself "
+            "(0.25 = 25%), seen at a computed step, makes the rest of the run more careful: half as many "
+            "steps in a row.",
         ),
         _blocks("front_blocks", 1, 1, 5, "dbCache: blocks at the front that run on every step."),
         _blocks("back_blocks", 0, 0, 19, "dbCache: blocks at the back that run on every step."),

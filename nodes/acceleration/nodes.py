@@ -11,7 +11,7 @@ from ..sampling import request as limits
 from ..sampling.engine import build_sampler, show_status
 from ..sampling.schedule import MU_AUTO, MU_MODES
 from ..sampling.schedulers import KLEINOD_FAST
-from ..wires import LOWER_REUSES_MORE
+from ..wires import LOWER_REUSES_MORE, Acceleration
 from .application import apply_acceleration, fast_schedule, read_reports
 from .chart import chart_image
 from .inputs import ask_level, list_acceleration_inputs
@@ -61,8 +61,9 @@ class KleinodAcceleration(io.ComfyNode):
         cache_end_step_percentage=UNSET, cache_max_consecutive_steps=3, fb_cache=False,
         fb_cache_threshold=0.25, tea_cache=False, tea_cache_distance=0.5, db_cache=False,
         db_cache_threshold=0.25, db_cache_skip_interval=5, threshold_meaning=LOWER_REUSES_MORE, speed=0.0,
-        forecast_error_limit=0.5, front_blocks=1, back_blocks=0, tea_signal="coefficients",
-        guidance_interval=1, guidance_end_percentage=100, reference_cache="off", reference_interval=4,
+        forecast_error_limit=Acceleration.forecast_error_limit, front_blocks=1, back_blocks=0,
+        tea_signal="coefficients", guidance_interval=1, guidance_end_percentage=100,
+        reference_cache="off", reference_interval=4,
     ) -> io.NodeOutput:  # fmt: skip
         value = make_acceleration(
             acceleration=acceleration, cache_start_step=cache_start_step, cache_end_step=cache_end_step,

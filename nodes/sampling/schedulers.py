@@ -220,7 +220,7 @@ _FAST = _row(
     KLEINOD_FAST,
     "fast",
     OWN,
-    "A second-order solver that reuses every model call twice over; about half the usual steps are enough.",
+    "A second-order solver that uses every model call twice; about half the usual steps are enough.",
 )
 
 SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType({row.name: row for row in _ROWS})
