@@ -1,7 +1,7 @@
 """Makes `workflows/NAME.jpg` by really running the workflow: `python -m tools.thumbnails [NAME ...]`.
 
-One picture fills the square. Two are shown as a before and an after, half of each. Of three, two are small and
-stand above the third, which was made from them. Four become a sheet.
+One picture fills the square. Two are shown as a before and an after, half of each. Of three, two are small
+and stand above the third, which was made from them. Four become a sheet.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def compose(pictures: list[Image.Image]) -> Image.Image:
     if len(pictures) == 3:
         return _stack(pictures)
     if len(pictures) != 4:
-        raise ValueError(
-            f"A thumbnail is made of one to four pictures; the workflow saved {len(pictures)}."
-        )
+        raise ValueError(f"A thumbnail is made of one to four pictures; the workflow saved {len(pictures)}.")
     sheet = Image.new("RGB", (SIDE, SIDE), "white")
     cell = (SIDE - SEAM) // 2
     for index, picture in enumerate(pictures):
