@@ -188,6 +188,52 @@ plugs into *Klein Runware*.
             ),
         ),
     ),
+    "Klein - LoRA Stack": Layout(
+        nodes={
+            "1": (0, 60, 400, 270),
+            "2": (0, 390, 400, 360),
+            "3": (460, 60, 380, 720),
+            "4": (900, 60, 440, 480),
+            "5": (0, 900, 480, 400),
+            "8": (0, 1380, 480, 260),
+            "6": (540, 900, 380, 740),
+            "7": (980, 900, 520, 560),
+        },
+        groups=(
+            Group("1  Model and prompt", (-20, -20, 440, 820)),
+            Group("2  Without LoRAs", (440, -20, 920, 820)),
+            Group("3  The same picture with LoRAs", (-20, 820, 1540, 840), GREEN),
+        ),
+        fixed_seeds=True,
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 860),
+                """\
+# LoRAs
+
+Press **Run**. Both pictures come from one seed; the lower one has klein-nano's *ink* LoRA in it. The text
+below the stack tells what of each file was used.
+
+**Rows**: switch on or off, click the name to search another file, drag the weight sideways (or click and
+type), drag \u2261 to reorder, **i** for trigger words, rank and a preview. **Text** shows the rows as text;
+`<lora:name:0.8>` can be pasted there.
+
+**Try**:
+- switch on *klein-nano subject* and ask for `a penguin on a blue background`: klein-nano alone knows none;
+- weight 0.5, or -1;
+- stage **low**: the drawing stays, only its late, fine steps turn to ink; **high**: the other way round.
+
+**Your own LoRAs** go into `models/loras`, in any format; press **R** to refresh. One made for another model
+is refused with a sentence instead of doing nothing. A renamed file is found again by its sha256.
+
+**loras** also plugs into *Klein Runware*: give the row its AIR id under **i**.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
     "Klein - Edit with References": Layout(
         nodes={
             "1": (0, 60, 400, 270),

@@ -17,6 +17,7 @@ ORDER = (
     "Klein - Text to Image",
     "Klein - Image to Image",
     "Klein - Accelerated",
+    "Klein - LoRA Stack",
     "Klein - Edit with References",
     "Klein - Runware",
     "Klein - BFL",
