@@ -48,3 +48,13 @@ export function describeAge(created, now) {
 export function describeDays(days) {
   return days.map(({ day, usd }) => ({ day, usd: `$${usd.toFixed(4)}`, share: usd / Math.max(...days.map((d) => d.usd)) }));
 }
+
+/**
+ * One line on the node before Run.
+ * @param {{usd: number, seconds: number | null, jobs: number}} told
+ */
+export function describeEstimate({ usd, seconds, jobs }) {
+  const price = `about $${usd.toFixed(4)}`;
+  if (seconds === null) return price;
+  return `${price}, about ${Math.max(1, Math.round(seconds))} s (median of your last ${jobs === 1 ? "job" : `${jobs} jobs`})`;
+}

@@ -21,6 +21,7 @@ from aiohttp import web
 from .engine import Engine
 from .environment import allows_remote_settings
 from .errors import RemoteError
+from .estimate import estimate
 from .hosts import find_service, is_loopback
 from .images import sniff
 from .job_list import list_choices, list_jobs, read_picture, read_thumbnail
@@ -80,6 +81,9 @@ def add_routes(
     table.post("/kleinod/limits")(guarded(lambda body: change_limits(find_engine(), folder(), body)))
     table.get("/kleinod/jobs")(read_only(lambda request: list_jobs(find_engine())))
     table.get("/kleinod/jobs/choices")(read_only(lambda request: list_choices(find_engine())))
+    table.get("/kleinod/estimate/{service}")(
+        read_only(lambda ask: estimate(find_engine(), ask.match_info["service"], ask.query))
+    )
     for name, read in (("thumbnail", read_thumbnail), ("picture", read_picture)):
         handler = partial(_send_picture, find_engine=find_engine, read=read)
         table.get(f"/kleinod/jobs/{{job}}/{{position:[0-9]{{1,2}}}}/{name}")(handler)

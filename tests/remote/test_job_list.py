@@ -8,6 +8,7 @@ import time
 
 import pytest
 from kleinod_pure.remote import job_list
+from kleinod_pure.remote.estimate import estimate
 from kleinod_pure.remote.orders import Place, order_runware
 from PIL import Image
 
@@ -75,3 +76,27 @@ def test_nothing_private_is_told(engine, job) -> None:
         "steps": 4,
         "advancedFeatures": {"ultralytics": {"strength": 0.3}},
     }
+
+
+def test_the_estimate_is_what_the_job_is_booked_with(engine, job) -> None:
+    fields = {"width": "384", "height": "128", "steps": "28", "number_results": "2"}
+    told = estimate(engine, "runware", fields)
+    assert told["usd"] == job.estimate_usd > 0
+    assert told["jobs"] == 1 and 0 < told["seconds"] < 30
+    assert estimate(engine, "bfl", {"width": "1024", "height": "1024"})["seconds"] is None
+    more = [estimate(engine, name, {"references": "2"})["usd"] for name in ("runware", "bfl")]
+    less = [estimate(engine, name, {"references": "1"})["usd"] for name in ("runware", "bfl")]
+    assert all(two > one for two, one in zip(more, less, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("service", "fields", "named"),
+    [
+        ("runware", {"width": "1000"}, "width"), ("runware", {"steps": "x"}, "steps"),
+        ("bfl", {"endpoint": "flux-9"}, "endpoint"), ("bfl", {"references": "5"}, "input images"),
+        ("midjourney", {}, "service"),
+    ],
+)  # fmt: skip
+def test_the_estimate_names_what_would_be_refused(engine, service, fields, named) -> None:
+    with pytest.raises(ValueError, match=named):
+        estimate(engine, service, fields)

@@ -1,0 +1,99 @@
+// @ts-check
+/**
+ * A line on Klein Runware and Klein BFL: what the job will cost and how long such jobs took, before Run is pressed.
+ *
+ * The server does the sum (the same that the spending limits use); here is only the asking and the line.
+ */
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { make } from "./lib/elements.js";
+import { describeEstimate } from "./lib/job_text.js";
+
+const SERVICES = { KleinodRunware: "runware", KleinodBFL: "bfl" };
+const ASKED = ["width", "height", "steps", "number_results", "endpoint"];
+const PICTURES = /^(images|input_image(_\d)?)$/;
+const CALM_MILLISECONDS = 250;
+const LINE_HEIGHT = 24;
+
+/** @param {any} node pictures on its inputs; a References value counts the pictures connected to its node */
+function countPictures(node) {
+  let count = 0;
+  node.inputs?.forEach((input, slot) => {
+    if (input.link === null || input.link === undefined) return;
+    if (PICTURES.test(input.name)) count += 1;
+    if (input.name !== "references") return;
+    const source = node.getInputNode(slot);
+    const linked = source?.inputs?.filter((one) => one.name.startsWith("images.") && one.link !== null);
+    count += linked?.length || 1;
+  });
+  return count;
+}
+
+/** @param {any} node @param {string} service */
+function addLine(node, service) {
+  const line = make("div", {
+    role: "status",
+    title: "What the service's list price comes to, and how long your last jobs took.",
+    style: { font: "12px/1.6 Inter, Arial, sans-serif", color: "var(--descrip-text, #999)", textAlign: "center" },
+  });
+  const widget = node.addDOMWidget("kleinod_estimate", "kleinod-estimate", line, {
+    serialize: false,
+    hideOnZoom: true,
+    getMinHeight: () => LINE_HEIGHT,
+    getMaxHeight: () => LINE_HEIGHT,
+    getValue: () => "",
+    setValue: () => {},
+  });
+  widget.serialize = false;
+  let timer = 0;
+  const ask = () => {
+    clearTimeout(timer);
+    timer = setTimeout(async () => {
+      const query = new URLSearchParams({ references: String(countPictures(node)) });
+      for (const name of ASKED) {
+        const value = node.widgets?.find((one) => one.name === name)?.value;
+        if (value !== undefined) query.set(name, String(value));
+      }
+      try {
+        const answer = await api.fetchApi(`/kleinod/estimate/${service}?${query}`);
+        const told = await answer.json();
+        line.textContent = answer.ok ? describeEstimate(told) : told.error;
+        line.style.color = answer.ok ? "var(--descrip-text, #999)" : "var(--error-text, #f66)";
+      } catch {
+        line.textContent = "";
+      }
+    }, CALM_MILLISECONDS);
+  };
+  for (const name of ASKED) {
+    const asked = node.widgets?.find((one) => one.name === name);
+    if (!asked) continue;
+    const before = asked.callback;
+    asked.callback = function (...given) {
+      const result = before?.apply(this, given);
+      ask();
+      return result;
+    };
+  }
+  for (const hook of ["onConfigure", "onConnectionsChange", "onExecuted"]) {
+    const before = node[hook];
+    node[hook] = function (...given) {
+      const result = before?.apply(this, given);
+      ask();
+      return result;
+    };
+  }
+  const removed = node.onRemoved;
+  node.onRemoved = function (...given) {
+    clearTimeout(timer);
+    return removed?.apply(this, given);
+  };
+  ask();
+}
+
+app.registerExtension({
+  name: "kleinod.estimate",
+  nodeCreated(node) {
+    const service = SERVICES[node.comfyClass];
+    if (service) addLine(node, service);
+  },
+});

@@ -1,0 +1,54 @@
+"""The line of cost and time on the remote nodes, in a real Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.test_templates import RENDERERS
+from tools.browser import Studio, keep_screenshot, open_studio
+from tools.launch.client import load_prompt
+from tools.launch.server import Server
+from tools.launch.workflows import API_FOLDER
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def studio(comfy_server: Server) -> Iterator[Studio]:
+    with open_studio(comfy_server.client) as studio:
+        yield studio
+
+
+@pytest.mark.parametrize("renderer", list(RENDERERS))
+def test_cost_and_time_are_told_before_run(studio: Studio, renderer: str, artifacts: Path) -> None:
+    studio.complaints.clear()
+    studio.open(vue_nodes=RENDERERS[renderer])
+    studio.open_template("Klein - Runware")
+    line = studio.page.locator("[role=status]").filter(has_text="about $")
+    line.first.wait_for()
+    before = line.first.inner_text()
+    studio.page.evaluate(
+        """() => {
+          const node = app.graph.nodes.find((one) => one.type === "KleinodRunware");
+          const steps = node.widgets.find((widget) => widget.name === "steps");
+          steps.value = 50;
+          steps.callback(50);
+        }"""
+    )
+    studio.page.wait_for_function(
+        """(before) => [...document.querySelectorAll("[role=status]")]
+            .some((line) => line.textContent.includes("about $") && line.textContent !== before)""",
+        arg=before,
+    )
+    price, later = (float(text.split("$")[1].split(",")[0]) for text in (before, line.first.inner_text()))
+    assert later > 1.5 * price > 0
+    keep_screenshot(studio, artifacts / "screenshots", f"estimate-{renderer}")
+    sent = studio.build_prompt()
+    (node,) = [entry for entry in sent.values() if entry["class_type"] == "KleinodRunware"]
+    template = load_prompt(API_FOLDER / "Klein - Runware.json").values()
+    (shipped,) = [entry for entry in template if entry["class_type"] == "KleinodRunware"]
+    assert set(node["inputs"]) == set(shipped["inputs"]), "the line must not be sent"
+    assert studio.complaints_about("kleinod") == []
