@@ -7,6 +7,10 @@ from collections.abc import Sequence
 # A solver may shave a hair off a sigma (er_sde asks for .9999 instead of 1): still the same step.
 TOLERANCE = 2e-4
 
+# The first step at which every solver has shown whether it is irregular: heunpp2 asks for the sigmas 0, 1, 2
+# and then 1 again. Nothing may be skipped earlier.
+SURE_FROM = 3
+
 
 class StepClock:
     """Finds the step of a sigma in the run's schedule, and notices solvers that call the model oddly.

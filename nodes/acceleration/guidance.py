@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..wires import Acceleration
 from . import presets
+from .clock import SURE_FROM
 from .forecast import Line
 
 FULL, DELTA, CUT = "full", "delta", "cut"
@@ -40,7 +41,7 @@ class GuidanceReuse:
         interval, end = acceleration.guidance_interval, acceleration.guidance_end_percentage
         if interval == 1 and end == 100:
             return None
-        return cls(interval, -(-end * steps // 100), presets.HEAD, steps)
+        return cls(interval, max(SURE_FROM, -(-end * steps // 100)), max(SURE_FROM, presets.HEAD), steps)
 
     def begin_step(self, index: int | None, sigma: float) -> None:
         self._sigma = sigma

@@ -148,6 +148,17 @@ def own_options(guider: Any) -> Iterator[None]:
         guider.model_options = given
 
 
+def condition_keys(transformer_options: dict[str, Any]) -> list[Any]:
+    """One key for each condition of a call, in the order of its rows.
+
+    ComfyUI gives the negative prompt a twin of every area of the prompt, uuid and all: the branch has to be
+    part of the key.
+    """
+    uuids = transformer_options.get("uuids") or []
+    branches = transformer_options.get("cond_or_uncond") or []
+    return list(zip(uuids, branches, strict=True)) if len(uuids) == len(branches) else list(uuids)
+
+
 def steps_like_euler(sampler: Any) -> bool:
     """True where the solver moves x by exactly width * (x - denoised) / sigma and keeps no memory of its
     own.
@@ -295,7 +306,7 @@ class _Run:
     ) -> Tensor:
         """APPLY_MODEL: one call of the network for some of the branches; outside of any compiled graph."""
         options = transformer_options or {}
-        uuids = options.get("uuids") or []
+        keys = condition_keys(options)
         blocks, references = self.controller.blocks, self.controller.references
         half = self.patch_size // 2
         height, width = ((side + half) // self.patch_size for side in x.shape[-2:])
@@ -305,9 +316,9 @@ class _Run:
                 extra["ref_latents_method"] = "index_timestep_zero"
             shapes = tuple(tuple(latent.shape[1:]) for latent in latents)
             masked = extra.get("attention_mask") is not None
-            references.begin_call(uuids, x.shape[0], height * width, shapes, masked)
+            references.begin_call(keys, x.shape[0], height * width, shapes, masked)
         if blocks is not None:
-            blocks.begin_call(uuids, x.shape[0], height, width)
+            blocks.begin_call(keys, x.shape[0], height, width)
         try:
             return executor(x, t, c_concat, c_crossattn, control, options, **extra)
         finally:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..wires import Acceleration
 from . import presets
+from .clock import SURE_FROM
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,8 @@ def make_plan(acceleration: Acceleration, steps: int) -> Plan:
     if method == "forecast":
         head, tail = presets.HEAD, presets.TAIL
         window = resolve_window(acceleration, steps, (head, steps - tail))
-        # Two computed velocities make a line; a solver's odd calls show within two steps; the last step has
-        # nothing to hand its error to.
-        window = (max(window[0], 2), min(window[1], steps - 1))
+        # Two computed velocities make a line; the last step has nothing to hand its error to.
+        window = (max(window[0], SURE_FROM), min(window[1], steps - 1))
         computed = math.floor(steps / presets.requested_speed(acceleration) + 1e-9)
         profile = acceleration.calibration.profile if acceleration.calibration else ()
         reuse = budget_mask(steps, computed, window, cap, profile or presets.PROFILE)
@@ -104,7 +104,7 @@ def make_plan(acceleration: Acceleration, steps: int) -> Plan:
     window = resolve_window(acceleration, steps, default)
     if method == "dual_block":
         cap = min(cap, acceleration.db_cache_skip_interval)
-    return Plan(steps, method, (max(window[0], 2), window[1]), cap)
+    return Plan(steps, method, (max(window[0], SURE_FROM), window[1]), cap)
 
 
 def budget_mask(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..wires import Acceleration
+from .clock import SURE_FROM
 
 BlockName = tuple[str, int]
 
@@ -67,7 +68,8 @@ class ReferenceKeys:
 
     def begin_step(self, index: int | None, sigma: float) -> None:
         """Open a step; index None: nothing connects it to the last one, which only matters to `refresh`."""
-        self._collect = not self.exact and (index is None or self._since_full + 1 >= self.interval)
+        early = index is None or index < SURE_FROM
+        self._collect = not self.exact and (early or self._since_full + 1 >= self.interval)
         self._fresh = {}
         self._calls = []
         self._ran = self._due = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from kleinod.nodes.acceleration.clock import SURE_FROM
 from kleinod.nodes.acceleration.patch import accelerate
 from kleinod.nodes.sampling.schedule import native_sigmas
 from kleinod.nodes.wires import Acceleration
@@ -83,13 +84,21 @@ def test_refreshed_every_nth_step(model: Any, counter: BlockCounter, texts: dict
     whole = sum(counter.tokens.values())
     counter.reset()
     got, report = run(model, refresh(interval), sigmas, **texts)
-    full = -(-STEPS // interval)
+    full = SURE_FROM + (STEPS - SURE_FROM) // interval
     share = (full + (STEPS - full) * (TEXT + PICTURE) / (TEXT + PICTURE + REFERENCES)) / STEPS
     assert sum(counter.tokens.values()) == pytest.approx(share * whole)
     assert work_of(report) == pytest.approx(share * STEPS)
     assert f"references computed at {full} of {STEPS}" in report.line()
     assert relative_error(got, wanted) < 1e-2
     assert torch.equal(got, wanted) == (interval == 1)
+
+
+@pytest.mark.parametrize("solver", ["heun", "heunpp2", "dpmpp_sde"])
+def test_refresh_leaves_odd_solvers_alone(model: Any, texts: dict, solver: str) -> None:
+    sigmas = native_sigmas(8, 2.05)
+    got, report = run(model, refresh(4), sigmas, sampler=solver, **texts)
+    assert torch.equal(got, plain(model, sigmas, sampler=solver, **texts))
+    assert report.speed == 1.0
 
 
 def test_without_references_nothing_changes(model: Any) -> None:
