@@ -61,7 +61,7 @@ def draw_chart(runs: Sequence[RunReport], labels: Sequence[str] = ()) -> Image.I
     _draw_head(paper, shown)
     # The frame is filled from below: what the notes, the errors and the strip leave belongs to the noise.
     bottom = _draw_notes(paper, shown, BOTTOM)
-    _draw_steps(paper, columns, bottom - 8)
+    _draw_steps(paper, columns, bottom - 8, "step" if shown[0].unit == "steps" else "call")
     bottom = _draw_errors(paper, columns, shown, bottom - 32)
     bottom = _draw_strip(paper, columns, shown, names, bottom - 12)
     _draw_noise(paper, columns, shown[0].records, bottom)
@@ -133,7 +133,8 @@ def _draw_head(paper: _Paper, runs: Sequence[RunReport]) -> None:
     computed, calls = {run.computed for run in runs}, len(runs[0].records)
     count = f"{min(computed)}" if len(computed) == 1 else f"{min(computed)} to {max(computed)}"
     speed = sum(run.speed for run in runs) / len(runs)
-    title = f"{count} of {calls} steps computed" if min(computed) < calls else f"All {calls} steps computed"
+    unit = runs[0].unit
+    title = f"{count} of {calls} {unit} computed" if min(computed) < calls else f"All {calls} {unit} computed"
     paper.write(LEFT, 62, title, 36)
     if speed > 1.005:
         # Work, not time: that depends on the machine.
@@ -218,12 +219,12 @@ def _draw_errors(paper: _Paper, columns: _Columns, runs: Sequence[RunReport], bo
     return top - 36
 
 
-def _draw_steps(paper: _Paper, columns: _Columns, baseline: float) -> None:
+def _draw_steps(paper: _Paper, columns: _Columns, baseline: float, word: str) -> None:
     every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 1000) if columns.count / n <= 32)
     for number in range(1, columns.count + 1):
         if every == 1 or number % every == 0:
             paper.write(columns.middle(number - 1), baseline, str(number), 14, QUIET, "ms")
-    paper.write(LEFT - 18, baseline, "step", 14, QUIET, "rs")
+    paper.write(LEFT - 18, baseline, word, 14, QUIET, "rs")
 
 
 def _draw_notes(paper: _Paper, runs: Sequence[RunReport], bottom: float) -> float:

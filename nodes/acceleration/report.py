@@ -52,6 +52,11 @@ class RunReport:
         return sum(record.kind != REUSED for record in self.records)
 
     @property
+    def unit(self) -> str:
+        """What is counted: steps, or the calls of a solver that makes more than one a step."""
+        return "steps" if len(self.records) <= self.steps else "model calls"
+
+    @property
     def speed(self) -> float:
         """Estimated times faster, from the work left out; 1 for a run without calls."""
         work = sum(record.work for record in self.records)
@@ -69,14 +74,14 @@ class RunReport:
         return max(errors, default=None)
 
     def line(self) -> str:
-        parts = [f"{self.pattern or '-'}  {self.computed} of {len(self.records)} steps computed"]
+        parts = [f"{self.pattern or '-'}  {self.computed} of {len(self.records)} {self.unit} computed"]
         if self.speed > 1.005:
             parts.append(f"about {self.speed:.2f}x faster")
         if self.largest_error is not None:
             parts.append(f"largest forecast error {100 * self.largest_error:.1f}%")
         if self.threshold is not None:
             parts.append(f"internal threshold {self.threshold:.3f}")
-        return f"{self.method}: " + ", ".join(parts + self.notes)
+        return f"{self.method}: " + "; ".join([", ".join(parts), *self.notes])
 
     def data(self) -> dict[str, Any]:
         """Plain numbers and text, ready for JSON."""

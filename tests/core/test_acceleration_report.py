@@ -43,9 +43,15 @@ def lines(text: str) -> dict[str, str]:
 def test_the_line_says_what_happened() -> None:
     run = make("CCCCRRCRCC", {3: 0.02, 6: 0.1234, 8: 0.05}, notes=["a note"])
     assert run.line() == (
-        "forecast: CCCCRRCRCC  7 of 10 steps computed, about 1.43x faster, largest forecast error 12.3%, "
+        "forecast: CCCCRRCRCC  7 of 10 steps computed, about 1.43x faster, largest forecast error 12.3%; "
         "a note"
     )
+
+
+def test_a_solver_with_two_calls_a_step_has_calls_not_steps() -> None:
+    heun = make("C" * 19)
+    heun.steps = 10
+    assert "19 of 19 model calls computed" in heun.line()
 
 
 def test_half_steps_count_as_half_the_work() -> None:
