@@ -69,7 +69,7 @@ class Bench:
 
         self.engine, self.node, self.detector = engine, nodes.KleinodFaceRefiner, NANO_FACES
         self.settings = FaceRefinement(
-            confidence=0.4,
+            confidence=0.2,
             mask_padding=PADDING,
             mask_blur=10,
             mask_unit=MASK_PERCENT,
@@ -226,7 +226,7 @@ def run(argv: list[str]) -> list[Row]:
     parser.add_argument("--faces", type=int, default=5, help="faces in a scene")
     parser.add_argument("--strength", type=float, default=0.8)
     parser.add_argument("--blur", type=float, default=0.12, help="radius, as a share of the face")
-    parser.add_argument("--noise", type=float, default=0.12)
+    parser.add_argument("--noise", type=float, default=0.1)
     parser.add_argument("--repeats", type=int, default=5, help="of the timing")
     parser.add_argument("--sheet", type=Path, help="write damaged, refined, baseline, preview to this file")
     bench = Bench(parser.parse_args(argv))

@@ -20,7 +20,7 @@ from tools.bench.report import Row, row_of_samples
 from tools.launch.environment import ROOT
 from tools.launch.pack import enable_comfyui, load_pack
 from tools.nano import lora_exam, world
-from tools.nano.additions import STYLE, SUBJECT
+from tools.nano.additions import STYLE, SUBJECT, TRIGGERS
 from tools.nano.exam import Question, paper
 from tools.nano.judge import Judge
 
@@ -197,10 +197,13 @@ def write_previews(painter: Painter, folder: Path) -> None:
     """Four pictures of each LoRA, as Klein LoRA Stack shows them beside the file."""
     asked = {
         STYLE: [
-            "a cat on a pink background",
-            "a robot on a yellow background",
-            "a burger on a blue background",
-            "a mushroom on a green background",
+            f"{subject} background, {TRIGGERS[STYLE]}"
+            for subject in (
+                "a cool face on a purple",
+                "a dog on a pink",
+                "a pumpkin on an orange",
+                "an alien on a green",
+            )
         ],
         SUBJECT: [f"a penguin on a {colour} background" for colour in ("blue", "pink", "yellow", "green")],
     }
