@@ -46,10 +46,11 @@ def compose(pictures: list[Image.Image]) -> Image.Image:
 
 
 def make_thumbnail(server: Server, name: str) -> Path:
-    result = server.client.run(load_prompt(API_FOLDER / f"{name}.json"))
-    files = [
-        io.BytesIO(server.client.fetch_image(image)) for image in result.images() if image["type"] == "output"
-    ]
+    prompt = load_prompt(API_FOLDER / f"{name}.json")
+    outputs = server.client.run(prompt).outputs
+    # In the order of the file: which of two branches runs first is ComfyUI's choice.
+    images = [image for number in prompt for image in outputs.get(number, {}).get("images", [])]
+    files = [io.BytesIO(server.client.fetch_image(image)) for image in images if image["type"] == "output"]
     path = ROOT / "workflows" / f"{name}.jpg"
     compose([Image.open(file).convert("RGB") for file in files]).save(path, quality=88, optimize=True)
     return path
