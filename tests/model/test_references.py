@@ -18,7 +18,7 @@ from kleinod.nodes.references.value import References
 from kleinod.nodes.sampling.nodes import KleinodSampler
 
 from nodes import CLIPTextEncode, VAEDecode, VAEEncode
-from tests.model.tiny_klein import load_tiny_model, tiny_clip, tiny_vae
+from tests.model.tiny_klein import load_tiny_model, tiny_vae
 
 FIRST, SECOND = (128, 144), (160, 128)
 
@@ -54,8 +54,9 @@ def as_in_comfyui():
 
 @pytest.fixture(scope="module")
 def parts() -> dict[str, Any]:
-    """A random Klein, with klein-nano's small VAE: the one of full width would take most of the time."""
-    return {"model": load_tiny_model(), "clip": tiny_clip(), "vae": load_nano()[2]}
+    """A random Klein with klein-nano's text encoder and VAE: full ones would take most of the time."""
+    _, clip, vae = load_nano()
+    return {"model": load_tiny_model(), "clip": clip, "vae": vae}
 
 
 def core_prompt(parts: dict[str, Any], text: str, images: list[torch.Tensor]) -> list:
