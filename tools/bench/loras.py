@@ -1,8 +1,8 @@
 """`run.py bench loras`: how long a stack of five LoRAs of rank 64 takes to come into force.
 
 A random Klein (on a graphics card as large as memory allows, on a CPU 0.4 GB, or --gigabytes) takes five
-LoRAs of every linear layer, once through a chain of five of ComfyUI's LoraLoaderModelOnly, once through Klein LoRA
-Stack, each time until the weights a sampler would use are in place. "cold": nothing cached by either.
+LoRAs of every linear layer, once through a chain of five of ComfyUI's LoraLoaderModelOnly, once through Klein
+LoRA Stack, each time until the weights a sampler would use are in place. "cold": nothing cached by either.
 "changed": only the third LoRA's weight is another one, and everything that ComfyUI would keep is kept: the
 loaders before it with their results, the loaders' files, our cache. Both sides alternate within one run, and
 the patched weights of both are compared at the end. "one step" is what the side path costs per call of the
