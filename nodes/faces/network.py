@@ -343,6 +343,8 @@ def build(part: Part) -> nn.Module:
 def _convolution(part: Part) -> nn.Module:
     options = {name: value for name, value in part.options.items() if name != "f"}
     _require_small(*(options[name] for name in ("kernel_size", "stride", "padding", "dilation")))
+    if min(options["in_channels"], options["out_channels"]) < 1:
+        raise ValueError("channels")
     kind = nn.Conv2d if part.kind == "Conv2d" else nn.ConvTranspose2d
     return kind(**options)
 

@@ -16,7 +16,7 @@ import torch
 from .pickles import LONGEST, Record, TensorPlan, read_pickle
 
 LARGEST = 2 * 1024**3  # bytes; the largest YOLO has 0.3 GB
-MOST_ENTRIES = 20_000
+MOST_ENTRIES = 10_000
 _ENCRYPTED = 0x1
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, ValueError, struct.error)
 
