@@ -21,7 +21,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests.model.lora_files import FORMATS, Format
-from tests.model.tiny_klein import HIDDEN
 
 STYLE, SUBJECT = "klein-nano style.safetensors", "klein-nano subject.safetensors"
 PREFIX = "diffusion_model."
@@ -134,9 +133,7 @@ def test_the_subject_is_new_and_leaves_the_others_alone(nano) -> None:
     pixels = middle(penguin)
     assert (pixels.max(1) < 0.45).mean() > 0.12  # its back
     assert (pixels.min(1) > 0.75).mean() > 0.05  # its belly
-    tomato, same = (
-        paint(nano, model, "a tomato on a blue background") for model in (with_penguin, nano[0])
-    )
+    tomato, same = (paint(nano, model, "a tomato on a blue background") for model in (with_penguin, nano[0]))
     assert np.abs(middle(tomato).mean(0) - middle(same).mean(0)).max() < 0.08
 
 
