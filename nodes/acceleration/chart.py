@@ -138,7 +138,7 @@ def _draw_head(paper: _Paper, runs: Sequence[RunReport]) -> None:
     paper.write(LEFT, 62, title, 36)
     if speed > 1.005:
         # Work, not time: that depends on the machine.
-        paper.write(RIGHT, 62, f"about {speed:.1f}x faster", 36, COLOURS[REUSED], "rs")
+        paper.write(RIGHT, 62, f"about {speed:.2f}x faster", 36, COLOURS[REUSED], "rs")
     words = [runs[0].method]
     errors = [run.largest_error for run in runs if run.largest_error is not None]
     if errors:

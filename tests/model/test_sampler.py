@@ -342,7 +342,7 @@ def test_the_node_gives_picture_latent_and_report(parts: dict[str, Any]) -> None
     out = KleinodSampler.execute(
         **parts, width=128, height=128, steps=2, guidance=4.0, seed=7, scheduler="Heun", results=2
     )
-    image, latent, report = out.args
+    image, latent, report = out.args[:3]
     assert image.shape == (2, 128, 128, 3) and image.dtype == torch.float32
     assert 0 <= image.min() and image.max() <= 1
     assert latent["samples"].shape == (2, 128, 8, 8)

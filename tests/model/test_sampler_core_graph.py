@@ -61,7 +61,7 @@ def ours(parts: dict[str, Any], **settings: Any) -> tuple[torch.Tensor, torch.Te
         "results": 1,
         **settings,
     }
-    image, latent, report = KleinodSampler.execute(**given).args
+    image, latent, report = KleinodSampler.execute(**given).args[:3]
     assert isinstance(report, str)
     return image, latent["samples"]
 
