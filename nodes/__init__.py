@@ -8,6 +8,7 @@ from .acceleration.nodes import (
     KleinodApplyAcceleration,
     KleinodFast,
 )
+from .acceleration.study_nodes import KleinodCalibrate, KleinodCompare
 from .faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
 from .loras.library import register_routes as register_lora_routes
 from .loras.nodes import KleinodLoraStack
@@ -27,6 +28,8 @@ NODES: list[type[io.ComfyNode]] = [
     KleinodApplyAcceleration,
     KleinodAccelerationReport,
     KleinodFast,
+    KleinodCompare,
+    KleinodCalibrate,
     KleinodFaceSettings,
     KleinodFaceRefiner,
     KleinodRunware,

@@ -161,7 +161,7 @@ def _draw_label(
     if not text:
         return
     width = sheet.width(text, LETTERS)
-    for dx, dy in ((12, 0), (12, -LINE), (12, LINE), (-12 - width, 0), (-12 - width, -LINE),
+    for dx, dy in ((12, -LINE * 0.7), (12, LINE * 0.7), (12, 0), (-12 - width, 0), (-12 - width, -LINE),
                    (-12 - width, LINE), (-width / 2, -LINE - 4), (-width / 2, LINE + 4)):  # fmt: skip
         box = (x + dx, y + dy - LINE / 2, x + dx + width, y + dy + LINE / 2)
         inside = LEFT <= box[0] and box[2] <= RIGHT and TOP <= box[1] and box[3] <= BOTTOM

@@ -24,10 +24,10 @@ TAIL = 2
 # Window of the three block methods where the user set none, in percent of the steps.
 BLOCK_WINDOW = (30, 95)
 
-# Relative harm of a skipped step along the run (equal bins, mean about 1). It grows because FLUX.2's steps do:
-# late ones are ten times as wide in sigma, so the same miss moves the picture further. Of six shapes tried on
-# klein-nano (prompts apart from the bench's) the steepest was best at every speed; this one is a little
-# flatter, since on real Klein the first steps carry more (the head is computed anyway).
+# Relative harm of a skipped step along the run (equal bins, mean about 1). It grows because FLUX.2's steps
+# do: late ones are ten times as wide in sigma, so the same miss moves the picture further. Of six shapes
+# tried on klein-nano (prompts apart from the bench's) the steepest was best at every speed; this one is a
+# little flatter, since on real Klein the first steps carry more (the head is computed anyway).
 PROFILE = (0.30, 0.38, 0.47, 0.59, 0.73, 0.92, 1.15, 1.43, 1.79, 2.24)
 
 # Block methods that carry the residual on along its slope over sigma instead of repeating it.

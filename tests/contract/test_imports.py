@@ -21,6 +21,8 @@ TOUCHES_COMFYUI = {
     "acceleration/inputs.py",
     "acceleration/nodes.py",
     "acceleration/patch.py",
+    "acceleration/study_engine.py",
+    "acceleration/study_nodes.py",
     "faces/nodes.py",
     "faces/detectors.py",
     "faces/engine.py",

@@ -1,0 +1,118 @@
+"""What Klein Compare runs, what it measured, and the table that tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..wires import Acceleration
+from .plan import make_plan
+from .plot import Point
+
+UNCACHED = "every step"
+OURS, FEWER, FAST, CORE, OWN = "acceleration", "fewer steps", "Kleinod Fast", "EasyCache", "your settings"
+LEVELS = ("low", "medium", "high")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One run. steps and scheduler as in Klein Sampler; core_threshold: with ComfyUI's EasyCache, at this."""
+
+    name: str
+    family: str
+    steps: int
+    scheduler: str = "Default"
+    acceleration: Acceleration | None = None
+    core_threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A candidate's picture IMAGE `[1, H, W, 3]`, its cost, and its likeness to the first outcome's picture.
+
+    work: share of the uncached run's work. pattern: what was computed and reused, where that is known.
+    """
+
+    candidate: Candidate
+    image: Tensor
+    seconds: float
+    work: float
+    psnr: float
+    ssim: float
+    pattern: str = ""
+
+
+def list_candidates(
+    steps: int,
+    presets: bool = True,
+    fewer_steps: bool = True,
+    fast: bool = True,
+    core: bool = True,
+    own: Acceleration | None = None,
+) -> list[Candidate]:
+    """The uncached run first, then what was chosen. Fewer steps cost what medium and high cost.
+
+    Raises ValueError where nothing was chosen.
+    """
+    counts = {level: _computed(Acceleration(level), steps) for level in LEVELS}
+    chosen: list[Candidate] = []
+    if own is not None:
+        chosen.append(Candidate("your settings", OWN, steps, acceleration=own))
+    if presets:
+        chosen += [Candidate(level, OURS, steps, acceleration=Acceleration(level)) for level in LEVELS]
+    if fewer_steps:
+        fewer = sorted({counts["medium"], counts["high"]} - {steps}, reverse=True)
+        chosen += [Candidate(f"only {count} steps", FEWER, count) for count in fewer]
+    if fast:
+        count = max(1, steps // 2)
+        chosen.append(Candidate(f"Kleinod Fast, {count} steps", FAST, count, "Kleinod Fast"))
+    if core:
+        chosen.append(Candidate("EasyCache 0.2", CORE, steps, core_threshold=0.2))
+    if not chosen:
+        raise ValueError(
+            "There is nothing to compare: presets, fewer_steps, kleinod_fast and easycache are all off and "
+            "acceleration_settings is not connected. Switch on at least one."
+        )
+    return [Candidate(UNCACHED, UNCACHED, steps), *chosen]
+
+
+def _computed(acceleration: Acceleration, steps: int) -> int:
+    plan = make_plan(acceleration, steps)
+    return plan.reuse.count(False) if plan.reuse else steps
+
+
+def format_table(outcomes: Sequence[Outcome]) -> str:
+    """Aligned lines: name, seconds, times faster by the clock and by the work, PSNR and SSIM, pattern."""
+    head = ("", "time", "faster", "less work", "PSNR", "SSIM", "steps (C computed, R reused, H half)")
+    rows = [head] + [_cells(outcome, outcomes[0]) for outcome in outcomes]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in (0, len(head) - 1) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _cells(outcome: Outcome, first: Outcome) -> tuple[str, ...]:
+    alike = outcome is first
+    return (
+        outcome.candidate.name,
+        f"{outcome.seconds:.2f} s",
+        f"{first.seconds / max(outcome.seconds, 1e-9):.2f}x",
+        f"{1 / max(outcome.work, 1e-9):.2f}x",
+        "-" if alike else f"{outcome.psnr:.1f} dB",
+        "-" if alike else f"{outcome.ssim:.4f}",
+        outcome.pattern,
+    )
+
+
+def plot_points(outcomes: Sequence[Outcome]) -> list[Point]:
+    """The outcomes but the first as points: times less work against PSNR."""
+    return [
+        Point(1 / max(outcome.work, 1e-9), outcome.psnr, outcome.candidate.family, outcome.candidate.name)
+        for outcome in outcomes[1:]
+    ]

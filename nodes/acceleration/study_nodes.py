@@ -1,0 +1,155 @@
+"""Klein Compare and Klein Calibrate: measuring acceleration on the user's own model."""
+
+from __future__ import annotations
+
+from comfy_api.v0_0_2 import io
+
+from .. import sockets
+from ..sampling import request as limits
+from ..sampling.engine import show_status
+from ..sampling.request import SamplingRequest
+from .comparison import plot_image, sheet_image
+from .study import format_table, list_candidates
+from .study_engine import calibrate, compare
+
+_SIDE = {"default": 1024, "min": limits.SIZE_MIN, "max": limits.SIZE_MAX, "step": limits.CELL}
+
+
+def _list_run(guidance: str, seed: str) -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="A FLUX.2 [klein] Base model, with LoRAs if you like."),
+        io.Conditioning.Input("positive", tooltip="What the picture shows, from Klein Prompt."),
+        io.Conditioning.Input("negative", tooltip="What to steer away from, from Klein Prompt."),
+        io.Vae.Input("vae", tooltip="The FLUX.2 VAE, which turns latents into pixels."),
+        io.Int.Input("width", **_SIDE, tooltip="Width in pixels. klein-nano is made for 128."),
+        io.Int.Input("height", **_SIDE, tooltip="Height in pixels. klein-nano is made for 128."),
+        io.Int.Input(
+            "steps",
+            default=limits.STEPS_DEFAULT,
+            min=8,
+            max=limits.STEPS_MAX,
+            tooltip="Steps of the run in which every step is computed: what you paint with, 28 to 50.",
+        ),
+        io.Float.Input(
+            "guidance",
+            default=limits.GUIDANCE_DEFAULT,
+            min=limits.GUIDANCE_MIN,
+            max=limits.GUIDANCE_MAX,
+            step=0.1,
+            tooltip=guidance,
+        ),
+        io.Int.Input(
+            "seed", default=0, min=0, max=limits.SEED_MAX, control_after_generate=False, tooltip=seed
+        ),
+    ]  # fmt: skip
+
+
+class KleinodCompare(io.ComfyNode):
+    """The same picture by every way to get it faster, measured."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        def switch(name: str, tooltip: str) -> io.Input:
+            return io.Boolean.Input(name, default=True, optional=True, tooltip=tooltip)
+
+        return io.Schema(
+            node_id="KleinodCompare",
+            display_name="Klein Compare",
+            category="Kleinod/acceleration",
+            description="Paints one seed on your model with every step computed, then by each way to get it "
+            "faster, and measures time, work and likeness.",
+            search_aliases=["benchmark", "cache comparison", "xy plot", "psnr", "ssim", "contact sheet"],
+            inputs=[
+                *_list_run("As in Klein Sampler.", "All pictures have this seed."),
+                switch("presets", "Run acceleration low, medium and high."),
+                switch("fewer_steps", "Run Default with fewer steps, at the work of medium and of high."),
+                switch("kleinod_fast", "Run the scheduler Kleinod Fast with half the steps."),
+                switch("easycache", "Run ComfyUI's own EasyCache at its default threshold."),
+                sockets.Acceleration.Input(
+                    "acceleration_settings",
+                    optional=True,
+                    tooltip="Your own settings, to be compared as well.",
+                ),
+                io.Boolean.Input(
+                    "differences",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Show under each picture, ten times amplified, where it differs.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="sheet", tooltip="All pictures with their numbers."),
+                io.String.Output(display_name="table", tooltip="Time, work, PSNR and SSIM of each run."),
+                io.Image.Output(display_name="plot", tooltip="Speed against likeness."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, vae, width, height, steps, guidance, seed, presets=True,
+        fewer_steps=True, kleinod_fast=True, easycache=True, acceleration_settings=None, differences=True,
+    ) -> io.NodeOutput:  # fmt: skip
+        hidden = cls.hidden
+        candidates = list_candidates(
+            steps, presets, fewer_steps, kleinod_fast, easycache, acceleration_settings
+        )
+        request = SamplingRequest(width, height, steps, guidance, seed)
+        outcomes = compare(
+            model, positive, negative, vae, request, candidates, lambda text: show_status(hidden, text)
+        )
+        table = format_table(outcomes)
+        show_status(hidden, table)
+        return io.NodeOutput(sheet_image(outcomes, differences), table, plot_image(outcomes))
+
+
+class KleinodCalibrate(io.ComfyNode):
+    """Fits the caches to the user's own model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KleinodCalibrate",
+            display_name="Klein Calibrate",
+            category="Kleinod/acceleration",
+            description="Watches your model paint a few pictures and saves what acceleration should know "
+            "about it: which steps may be skipped most easily, and Tea's curve.",
+            search_aliases=["teacache coefficients", "fit cache", "tune acceleration"],
+            inputs=[
+                *_list_run(
+                    "The value you paint with: the fit holds for about this guidance.",
+                    "Of the first picture; every further one adds 1.",
+                ),
+                io.Int.Input(
+                    "pictures",
+                    default=4,
+                    min=1,
+                    max=limits.RESULTS_MAX,
+                    tooltip="How many to watch. More tell more; 4 are enough for most models.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="my klein",
+                    tooltip="Under which Klein Acceleration offers it. The same name replaces the old one.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="What was found, and how far to trust it.")
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, vae, width, height, steps, guidance, seed, pictures, name
+    ) -> io.NodeOutput:
+        hidden = cls.hidden
+        request = SamplingRequest(width, height, steps, guidance, seed, results=pictures)
+        value, fit = calibrate(
+            model, positive, negative, vae, request, name, lambda text: show_status(hidden, text)
+        )
+        report = fit.describe(value)
+        show_status(hidden, report)
+        return io.NodeOutput(report)

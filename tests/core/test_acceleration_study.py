@@ -1,0 +1,163 @@
+"""Likeness, the comparison's table and pictures, and what Klein Calibrate fits and saves."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from kleinod_pure.acceleration import calibration, comparison, metrics, plot, study
+from kleinod_pure.acceleration.calibration import Fit, Trace
+from kleinod_pure.acceleration.plan import budget_mask
+from kleinod_pure.wires import Acceleration, Calibration
+
+
+def picture(seed: int = 0, height: int = 48, width: int = 64) -> torch.Tensor:
+    coarse = torch.rand(1, 3, 6, 8, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear").movedim(1, -1)
+
+
+def test_psnr_is_that_of_the_textbook() -> None:
+    a = torch.zeros(2, 8, 8, 3)
+    b = a.clone()
+    b[0] += 0.1
+    assert metrics.psnr(b, a).tolist() == pytest.approx([20.0, metrics.MOST_DECIBELS], abs=1e-4)
+
+
+def test_ssim_knows_alike_shifted_and_flat_pictures() -> None:
+    a = picture()
+    assert float(metrics.ssim(a, a)) == pytest.approx(1.0)
+    assert float(metrics.ssim(a, 1 - a)) < 0
+    noisy = (a + 0.1 * torch.randn(a.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    worse = (a + 0.3 * torch.randn(a.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    assert 1 > float(metrics.ssim(noisy, a)) > float(metrics.ssim(worse, a)) > 0
+    flat, brighter = torch.full((1, 16, 16, 3), 0.4), torch.full((1, 16, 16, 3), 0.6)
+    wanted = (2 * 0.24 + 1e-4) / (0.16 + 0.36 + 1e-4)  # contrast and structure are 1, the light term is left
+    assert float(metrics.ssim(brighter, flat)) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_ssim_takes_pictures_smaller_than_its_window() -> None:
+    assert float(metrics.ssim(picture(1, 5, 7), picture(1, 5, 7))) == pytest.approx(1.0)
+
+
+def test_each_picture_of_a_batch_is_judged_alone() -> None:
+    both, wanted = torch.cat([picture(1), picture(2)]), torch.cat([picture(1), picture(3)])
+    assert metrics.ssim(both, wanted)[1] == pytest.approx(float(metrics.ssim(picture(2), picture(3))))
+    latent = torch.ones(2, 4, 2, 2)
+    assert metrics.latent_error(latent * torch.tensor([1.1, 2.0]).reshape(2, 1, 1, 1), latent).tolist() == (
+        pytest.approx([0.1, 1.0])
+    )
+
+
+def test_pictures_of_other_sizes_are_an_error() -> None:
+    with pytest.raises(ValueError, match="different sizes"):
+        metrics.psnr(picture(), picture(0, 32, 32))
+
+
+def test_candidates_cost_what_the_presets_cost() -> None:
+    candidates = study.list_candidates(28, own=Acceleration("high", guidance_interval=2))
+    names = [candidate.name for candidate in candidates]
+    assert names[:2] == ["every step", "your settings"] and len(set(names)) == len(names)
+    fewer = [candidate.steps for candidate in candidates if candidate.family == study.FEWER]
+    assert fewer == [16, 11]
+    assert [c.steps for c in candidates if c.family == study.FAST] == [14]
+    with pytest.raises(ValueError, match="nothing to compare"):
+        study.list_candidates(28, False, False, False, False)
+
+
+def outcomes() -> list[study.Outcome]:
+    made = []
+    for i, candidate in enumerate(study.list_candidates(28)):
+        image = (picture() + 0.03 * i).clamp(0, 1)
+        likeness = float(metrics.psnr(image, picture())), float(metrics.ssim(image, picture()))
+        made.append(study.Outcome(candidate, image, 2.0 / (1 + i), 1 / (1 + i), *likeness, "C" * 28))
+    return made
+
+
+def test_the_table_tells_time_work_and_likeness() -> None:
+    lines = study.format_table(outcomes()).splitlines()
+    assert len(lines) == 1 + len(outcomes())
+    assert lines[1].split()[:4] == ["every", "step", "2.00", "s"] and "dB" not in lines[1]
+    assert lines[2].startswith("low") and "2.00x" in lines[2] and "30.5 dB" in lines[2]
+
+
+def test_the_sheet_shows_every_picture_and_where_it_differs() -> None:
+    made = outcomes()
+    with_differences, without = comparison.draw_sheet(made), comparison.draw_sheet(made, False)
+    assert with_differences.width == without.width and with_differences.height > without.height
+    image = comparison.sheet_image(made)
+    assert image.shape == (1, with_differences.height, with_differences.width, 3)
+    # The first card: its picture in its own colours, and under it black, since it differs from nothing.
+    at = comparison.GAP + comparison.PADDING
+    shown = image[0, at, at + 2, :]
+    torch.testing.assert_close(shown, made[0].image[0, 0, 0], atol=0.03, rtol=0)
+    height = comparison._fit(made[0].image)[1]
+    below = at + height + comparison.PADDING
+    assert float(image[0, below + 4 : below + 60, at + 4 : at + 60].max()) == 0
+    second = at + comparison.CELL + comparison.GAP
+    assert float(image[0, below + 4 : below + 60, second + 4 : second + 60].mean()) > 0.2
+
+
+def test_the_plot_draws_any_number_of_points() -> None:
+    for points in ([], study.plot_points(outcomes()), [plot.Point(1.0, 40.0, "one")]):
+        assert plot.draw_plot(points, "title", "caption", "dB", "x").size == plot.SIZE
+    empty = plot.draw_plot([], "title", "caption", "dB", "x")
+    assert plot.draw_plot(study.plot_points(outcomes()), "title", "caption", "dB", "x") != empty
+
+
+def test_the_curve_is_found_again() -> None:
+    signals = [0.02 * i for i in range(1, 12)]
+    changes = [3 * s**3 - 0.5 * s**2 + 2 * s for s in signals]
+    coefficients, limit, explained = calibration.fit_curve([None, *signals], [None, *changes])
+    assert coefficients == pytest.approx((3, -0.5, 2, 0), abs=1e-6)
+    assert limit == pytest.approx(0.22) and explained == pytest.approx(1.0)
+    assert calibration.fit_curve([None] * 20, [None] * 20)[0] == ()
+
+
+def kinked(steps: int, kink: int) -> Trace:
+    """A velocity that is a straight line but for a corner at step `kink`: only there is a forecast wrong."""
+    trace, x = Trace(), torch.ones(1, 2, 2, 2)
+    for i in range(steps):
+        sigma = 1 - i / steps
+        trace.add(sigma, x, x * (1 + sigma + 5 * max(0.0, (i - kink) / steps)), 0.1 * (i + 1) / steps)
+    return trace
+
+
+def test_the_profile_shows_where_a_forecast_misses() -> None:
+    profile = calibration.fit_profile([kinked(30, 19)])
+    assert len(profile) == calibration.BINS and math.isclose(sum(profile), calibration.BINS, rel_tol=1e-3)
+    assert profile.index(max(profile)) == 6  # step 20 of 30, the first after the corner
+    assert min(profile) > 0
+    reuse = budget_mask(30, 20, (4, 28), 3, profile)
+    assert not any(reuse[18:21])
+
+
+def test_a_calibration_is_saved_and_loaded_again(tmp_path: Path) -> None:
+    value, fit = calibration.fit("my klein", [kinked(28, 9), kinked(28, 12)])
+    calibration.save(value, fit, tmp_path / "new")
+    assert calibration.list_names(tmp_path / "new") == ["my klein"]
+    assert calibration.load("my klein", tmp_path / "new") == value
+    assert "my klein" in fit.describe(value) and "28 steps" in fit.describe(value)
+    assert calibration.list_names(tmp_path / "none") == []
+
+
+def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such calibration"):
+        calibration.load("lost", tmp_path)
+    for text in ("{", "[]", json.dumps({"version": 9}), json.dumps({"version": 1, "profile": [0]})):
+        (tmp_path / "broken.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match="broken"):
+            calibration.load("broken", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", "C:x", ".hidden", "ends ", "ends.", "x" * 65])
+def test_names_that_are_no_file_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="name is"):
+        calibration.save(Calibration(name), Fit(1, 28, 0.5), tmp_path)
+
+
+def test_too_few_steps_tell_nothing() -> None:
+    with pytest.raises(ValueError, match="at least 8"):
+        calibration.fit("short", [kinked(4, 1)])
