@@ -11,6 +11,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
+from kleinod.nodes.acceleration.controller import Controller
 from kleinod.nodes.acceleration.patch import accelerate
 from kleinod.nodes.sampling.schedule import native_sigmas
 
@@ -257,3 +258,23 @@ def test_several_gpus_leave_only_the_forecast(model: Any, texts: dict) -> None:
 def _single_device(executor: Any, *args: Any) -> Any:
     options = {name: value for name, value in args[-1].items() if name != "multigpu_clones"}
     return executor(*args[:-1], options)
+
+
+@each_level
+def test_a_kept_exception_keeps_no_cache(model: Any, texts: dict, few_objects: None, kind: str) -> None:
+    """Whoever holds on to the error of a failed run holds its frames, but no cached tensors with them."""
+
+    def stop(step: int, *rest: Any) -> None:
+        if step == 8:
+            raise Spoilt
+
+    with pytest.raises(Spoilt) as kept:
+        sample(accelerate(model, EVERY[kind]), near(), callback=stop, **texts)
+    assert kept.value.__traceback__ is not None
+    controllers = [thing for thing in gc.get_objects() if isinstance(thing, Controller)]
+    assert len(controllers) == 1
+    (controller,) = controllers
+    assert controller._forecast.known == 0
+    assert controller.blocks is None or not controller.blocks._memory
+    assert controller.guidance is None or not len(controller.guidance._line)
+    assert controller.references is None or not controller.references._stored
