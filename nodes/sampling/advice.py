@@ -42,3 +42,13 @@ def list_notes(request: SamplingRequest, facts: KleinFacts | None, size: tuple[i
             f"klein-nano draws {facts.native_size[0]} to {NANO_SIDE} pixels; larger pictures fall apart."
         )
     return notes
+
+
+def note_acceleration(facts: KleinFacts | None) -> list[str]:
+    """For runs that are accelerated."""
+    if facts is not None and facts.distilled:
+        return [
+            f"A distilled model has no steps to spare: {facts.recommended_steps} steps without acceleration "
+            "are faster and better."
+        ]
+    return []

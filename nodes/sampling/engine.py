@@ -32,7 +32,7 @@ from ..acceleration.solver import sample_fast
 from ..model.engine import facts_of
 from ..wires import Acceleration
 from . import checks
-from .advice import list_notes, list_warnings
+from .advice import list_notes, list_warnings, note_acceleration
 from .picture import fit_picture
 from .report import Report
 from .request import CELL, SamplingRequest
@@ -168,6 +168,7 @@ def sample_pictures(
         solver=solver,
         timing=clock.read(),
         acceleration=tuple(summarise_runs(runs, _name_runs(request))) if watched.reports else (),
+        notes=(*report.notes, *(note_acceleration(facts) if watched.reports else ())),
     )
     for warning in report.warnings:
         logger.warning(warning)

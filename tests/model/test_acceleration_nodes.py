@@ -206,6 +206,15 @@ def test_short_runs_say_why_nothing_was_skipped(model: Any, vae: Any) -> None:
     assert "4 steps are too few to skip any" in fast[2]
 
 
+def test_a_distilled_model_gets_better_advice(model: Any, vae: Any) -> None:
+    distilled = model.clone()
+    distilled.cached_patcher_init = (None, ("models/flux-2-klein-4b.safetensors", {}))
+    settings = {"guidance": 1.0, "steps": 8}
+    advice = "A distilled model has no steps to spare: 4 steps without acceleration"
+    assert advice in klein_sampler(distilled, vae, acceleration="high", **settings)[2]
+    assert advice not in klein_sampler(distilled, vae, **settings)[2]
+
+
 def test_strength_0_has_an_empty_report(model: Any, vae: Any) -> None:
     start = {"samples": torch.ones(1, 128, 8, 8)}
     made = klein_sampler(model, vae, latent=start, strength=0.0, acceleration="high")
