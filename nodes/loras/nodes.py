@@ -121,7 +121,8 @@ class KleinodLoraStack(io.ComfyNode):
                 io.Model.Output(display_name="model"),
                 sockets.Loras.Output(display_name="loras", tooltip="All rows, for Klein Runware."),
                 sockets.LoraStack.Output(
-                    display_name="lora_stack", tooltip="The rows that act, as (name, weight, weight)."
+                    display_name="lora_stack",
+                    tooltip="The rows that act, as (name, weight, weight); other packs know no stages.",
                 ),
                 io.String.Output(
                     display_name="report",

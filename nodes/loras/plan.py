@@ -99,6 +99,8 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
             if kind is None:
                 raise UnknownModule(_explain_roles(roles))
             target = find_target(module, architecture)
+            if any(part.target == target for part in parts):
+                raise UnknownModule("a second change of the same weight")
             parts.append(_plan_part(header, architecture, module, target, kind, roles, stated))
             if "bias" in roles:
                 unused.setdefault("Klein has no biases", []).append(roles["bias"])

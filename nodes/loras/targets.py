@@ -161,7 +161,7 @@ class UnknownModule(Exception):
 
 def find_target(name: str, architecture: Architecture) -> Target:
     """The weight that a file's module `name` means. Raises UnknownModule."""
-    plain = _NOISE.sub("", re.sub(r"[.\-/]+", "_", name)).lower()
+    plain = _NOISE.sub("", _plain(name))
     plain = plain.removesuffix("_lora").removesuffix("_base_layer")
     block = _BLOCK.search(plain)
     if _OTHER_NETWORKS.search(plain[: block.start()] if block else plain):
@@ -179,7 +179,7 @@ def find_target(name: str, architecture: Architecture) -> Target:
 
 def is_of_flux1(name: str) -> bool:
     """Whether only FLUX.1 has a module of this name."""
-    plain = re.sub(r"[.\-/]+", "_", name).lower()
+    plain = _plain(name)
     block = _BLOCK.search(plain)
     if block is None:
         return "vector_in" in plain or "text_embedder" in plain
@@ -188,10 +188,14 @@ def is_of_flux1(name: str) -> bool:
 
 def block_of(name: str) -> tuple[str, int] | None:
     """("double_blocks" | "single_blocks", index) of a file's module name, if it lies in a block."""
-    block = _BLOCK.search(re.sub(r"[.\-/]+", "_", name).lower())
+    block = _BLOCK.search(_plain(name))
     if block is None:
         return None
     return ("single_blocks" if block["kind"].startswith("single") else "double_blocks"), int(block["index"])
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[._\-/]+", "_", name).lower()
 
 
 def _find_in_block(block: re.Match[str], architecture: Architecture) -> Target:

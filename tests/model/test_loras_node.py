@@ -212,9 +212,9 @@ def _nano_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, in
     return {name: shape for name, shape in shapes.items() if "blocks" in name}
 
 
-def test_pictures_change_and_come_back(model: Any, folder: Path) -> None:
+def test_pictures_change_and_come_back(folder: Path) -> None:
     """Loading a stack and going back to the plain model leaves its weights bit for bit."""
-    short = with_short_text(model)
+    short = with_short_text(load_coarse_model())
     sigmas = torch.tensor([1.0, 0.6, 0.3, 0.0])
     before = sample(short, sigmas)
     stacked = stack(short, "a.safetensors 0.02\nb 0.02 high")[0]
@@ -222,3 +222,54 @@ def test_pictures_change_and_come_back(model: Any, folder: Path) -> None:
     assert not torch.equal(first, before)
     assert torch.equal(sample(short, sigmas), before)
     assert torch.equal(sample(stacked, sigmas), first)
+
+
+def test_comfyui_refuses_the_workflow_with_our_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real check of a queued prompt, links and absent inputs included."""
+    import asyncio
+
+    import execution
+    from comfy_extras.nodes_preview_any import PreviewAny
+
+    import nodes
+
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "KleinodLoraStack", KleinodLoraStack)
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, "PreviewAny", PreviewAny)
+
+    def queue(rows: str, missing: str = "stop with an error") -> tuple[bool, str]:
+        inputs = {"rows": rows, "lora": "none", "weight": 1.0, "stage": "both", "missing_files": missing}
+        inputs |= {"stage_boundary": "share of steps", "boundary_at": 0.5, "apply": "into the weights"}
+        prompt = {
+            "1": {"class_type": "KleinodLoraStack", "inputs": inputs},
+            "2": {"class_type": "KleinodLoraStack", "inputs": inputs | {"loras": ["1", 1]}},
+            "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 3]}},
+        }
+        fine, _, _, problems = asyncio.run(execution.validate_prompt("id", prompt, None))
+        return fine, str(problems)
+
+    assert queue("a.safetensors 0.5")[0]
+    assert queue("gone.safetensors", "skip the row")[0]
+    fine, problems = queue("gone.safetensors")
+    assert not fine and 'LoRA row 1: "gone.safetensors" is not in models/loras' in problems
+
+
+def test_weights_that_comfyui_moves_piece_by_piece(model: Any, folder: Path) -> None:
+    """Low memory: ComfyUI rebuilds the adapter from its tensors; on GPUs the weight is float16 meanwhile."""
+    import comfy.lora
+
+    patched = stack(model, "a.safetensors 0.5\nb -0.25")[0]
+    key = f"diffusion_model.{WEIGHT}.weight"
+    ((strength, adapter, *_),) = patched.patches[key]
+    moved = comfy.lora.prefetch_prepared_value(adapter, [0], None, None, False)
+    assert type(moved) is type(adapter) and moved is not adapter
+    weight = STATE[f"{WEIGHT}.weight"]
+    wanted = weight + change(patched)
+    exact = moved.calculate_weight(weight.clone(), key, strength, 1.0, None, None)
+    assert torch.equal(exact, wanted)
+    half = moved.calculate_weight(weight.half(), key, strength, 1.0, None, None)
+    assert half.dtype == torch.float16 and torch.equal(half, wanted.half())
+    assert torch.equal(
+        moved.calculate_weight(weight.clone(), key, 0.5, 1.0, None, None), weight + 0.5 * change(patched)
+    )
