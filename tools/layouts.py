@@ -287,6 +287,100 @@ then lies exactly over the picture of **match_image**.
             ),
         ),
     ),
+    "Klein - Face Refine": Layout(
+        nodes={
+            "1": (0, 60, 400, 270),
+            "2": (0, 390, 400, 260),
+            "4": (0, 710, 400, 260),
+            "3": (460, 60, 340, 690),
+            "5": (460, 820, 340, 690),
+            "6": (860, 60, 300, 170),
+            "7": (860, 290, 300, 170),
+            "8": (860, 520, 300, 170),
+            "9": (860, 750, 300, 170),
+            "10": (860, 980, 300, 170),
+            "11": (1240, 60, 400, 720),
+            "12": (1700, 60, 420, 900),
+            "16": (1700, 1030, 420, 280),
+            "13": (2180, 60, 420, 420),
+            "14": (2660, 60, 420, 420),
+            "15": (2660, 560, 420, 420),
+        },
+        groups=(
+            Group("1  A picture with small faces (or your own: Load Image)", (-20, -20, 1200, 1550)),
+            Group("2  Find the faces and paint them anew", (1220, -20, 920, 1350), GREEN),
+            Group("3  Found, before, after", (2160, -20, 940, 1020), GREY),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 820),
+                """\
+# Face refine
+
+Press **Run**. A small picture of four faces is enlarged, so the faces are mush; **Klein Face Refiner** finds
+them, paints each at full size with the face itself as reference, and blends it in. Outside the masks not a
+bit changes.
+
+**What was found** shows the faces with their numbers; **face_prompts** has one line for each number. An empty
+line takes the prompt of the picture, `[SKIP]` leaves a face alone.
+
+**Your own picture**: connect *Load Image* to **image** and empty **face_prompts**. In Klein Face Settings
+choose the preset **Klein** (or **Klein distilled**) and an inpaint_size of **1024**. As **detector** take a
+YOLO face file from `models/ultralytics/bbox`; the built-in one knows only klein-nano's faces. Boxes of core's
+MediaPipe nodes fit **bounding_boxes**, and any mask fits **mask**.
+
+**Another person appears**: lower strength, or connect *Klein References* with pictures of the person.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
+    "Klein - Everything": Layout(
+        nodes={
+            "1": (0, 60, 400, 270),
+            "2": (0, 390, 400, 440),
+            "13": (0, 900, 400, 250),
+            "3": (460, 60, 400, 260),
+            "4": (460, 390, 400, 690),
+            "5": (920, 60, 340, 480),
+            "6": (920, 610, 340, 300),
+            "7": (1320, 60, 380, 690),
+            "8": (1760, 60, 400, 720),
+            "9": (2220, 60, 420, 900),
+            "12": (2700, 60, 420, 420),
+            "10": (460, 1150, 400, 380),
+            "11": (2700, 560, 420, 420),
+        },
+        groups=(
+            Group("1  Model with a LoRA", (-20, -20, 440, 1190)),
+            Group("2  A picture to refer to (or your own: Load Image)", (440, -20, 440, 1570)),
+            Group("3  The picture, accelerated", (900, -20, 820, 950), GREEN),
+            Group("4  Its face", (1740, -20, 1400, 1020), GREEN),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 720),
+                """\
+# Everything at once
+
+Press **Run**. A panda is painted; **Klein References** makes it *image 1* of the prompt; **Klein LoRA Stack**
+turns the model's hand to ink; **Klein Sampler** skips the steps it can foresee (acceleration *low*); **Klein
+Face Refiner** finds the face and goes over it once more, with the same LoRA.
+
+Take out what you do not need: every node passes on what it got. Weight 0 of a LoRA, acceleration *none* and
+strength 0 of the face settings switch each part off.
+
+**The real Klein**: load it as described below, take your own LoRA, and in Klein Face Settings the preset
+**Klein** with an inpaint_size of **1024**.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
     "Klein - Runware": Layout(
         nodes={
             "1": (0, 60, 400, 200),

@@ -1,4 +1,4 @@
-"""Klein Face Refiner on klein-nano: what is painted and what is not, with what, how often, and its failures."""
+"""Klein Face Refiner on klein-nano: what is painted, with what, how often, what never, and its failures."""
 
 from __future__ import annotations
 

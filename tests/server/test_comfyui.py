@@ -83,7 +83,8 @@ def test_shipped_workflow_runs(comfy_server: Server, name: str) -> None:
     assert all(picture.std() > 10 for picture in pictures), "an empty picture"
     samplers = [node["inputs"] for node in prompt.values() if node["class_type"] == "KleinodSampler"]
     if samplers:
-        sizes = {(sampler["height"], sampler["width"]) for sampler in samplers}
+        scalers = [node["inputs"] for node in prompt.values() if node["class_type"] == "ImageScale"]
+        sizes = {(made["height"], made["width"]) for made in (*samplers, *scalers)}
         assert all(picture.shape[:2] in sizes for picture in pictures)
         assert any(step.total > 1 for step in steps), "no step was shown while it ran"
 
@@ -173,3 +174,32 @@ def test_values_out_of_range_are_refused_before_anything_runs(
         comfy_server.client.run(prompt)
     assert refusal.value.node_type == node
     assert name in str(refusal.value)
+
+
+def test_the_face_refiner_paints_faces_and_nothing_else(comfy_server: Server) -> None:
+    """By API: the faces the detector found change, the background does not, and strength 0 changes nothing."""
+    prompt = load("Klein - Face Refine")
+    result = comfy_server.client.run(prompt)
+    before, after = (pixels(comfy_server, image) for image in result.images() if image["type"] == "output")
+    changed = (before != after).any(-1)
+    assert 0.05 < changed.mean() < 0.7
+    assert not changed[:4].any() and not changed[:, :4].any(), "the faces are not at the edge"
+    for rows in (slice(0, 96), slice(96, 192)):
+        for columns in (slice(0, 96), slice(96, 192)):
+            assert changed[rows, columns].any(), "each of the four faces was painted"
+    settings = next(node for node in prompt.values() if node["class_type"] == "KleinodFaceSettings")
+    settings["inputs"]["strength"] = 0.0
+    again = [image for image in comfy_server.client.run(prompt).images() if image["type"] == "output"]
+    assert np.array_equal(pixels(comfy_server, again[-1]), before)
+
+
+def test_without_a_face_the_graph_behind_the_crops_rests(comfy_server: Server) -> None:
+    """An empty list would run the node behind it without its input and end the queue with an error."""
+    prompt = load("Klein - Face Refine")
+    refiner = next(node for node in prompt.values() if node["class_type"] == "KleinodFaceRefiner")
+    refiner["inputs"]["min_size"] = 5000
+    number = next(key for key, node in prompt.items() if node is refiner)
+    prompt["90"] = {"class_type": "PreviewImage", "inputs": {"images": [number, 4]}}
+    result = comfy_server.client.run(prompt)
+    before, after = (pixels(comfy_server, image) for image in result.images() if image["type"] == "output")
+    assert np.array_equal(before, after)

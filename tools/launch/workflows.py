@@ -19,6 +19,8 @@ ORDER = (
     "Klein - Accelerated",
     "Klein - LoRA Stack",
     "Klein - Edit with References",
+    "Klein - Face Refine",
+    "Klein - Everything",
     "Klein - Runware",
     "Klein - BFL",
     "Klein - Local or Remote",
