@@ -9,7 +9,7 @@ from .sizing import SIDE_MOST
 from .value import Reference, References
 
 MANY = 4
-"""More than BFL's and Runware's services take for klein, and than it was mostly trained with."""
+"""The most that BFL's and Runware's services take for klein."""
 CANVAS_LEAST = 128
 _MENTION = re.compile(r"\b(?:images?|pictures?)\s*#?\s*(\d{1,3})\b", re.IGNORECASE)
 
@@ -48,8 +48,8 @@ def list_warnings(references: References) -> list[str]:
     warnings = []
     if len(references) > MANY:
         warnings.append(
-            f"{len(references)} references; klein is made for up to {MANY}, and the remote services take no "
-            "more. Later ones tend to be mixed up or ignored."
+            f"{len(references)} references; BFL and Runware take at most {MANY} for klein, and each one more "
+            "costs time and memory."
         )
     side = max(references.canvas)
     if side > SIDE_MOST:
