@@ -177,7 +177,7 @@ def test_values_out_of_range_are_refused_before_anything_runs(
 
 
 def test_the_face_refiner_paints_faces_and_nothing_else(comfy_server: Server) -> None:
-    """By API: the faces the detector found change, the background does not, and strength 0 changes nothing."""
+    """By API: the faces found change, the background does not, and strength 0 changes nothing."""
     prompt = load("Klein - Face Refine")
     result = comfy_server.client.run(prompt)
     before, after = (pixels(comfy_server, image) for image in result.images() if image["type"] == "output")
