@@ -37,9 +37,7 @@ def compute_delta(part: Part, like: Tensor) -> Tensor:
     """The change at weight 1 without its magnitude, in dtype, device and shape of `like`."""
 
     def matrix(value: object) -> Tensor:
-        if isinstance(value, tuple):
-            return matrix(value[0]) @ matrix(value[1])
-        return value.to(device=like.device, dtype=like.dtype).flatten(start_dim=1)
+        return _matrix(value, like.dtype, like.device)
 
     if part.kind == DIFF:
         return part.tensors[0].to(like).reshape(like.shape) * part.scale
@@ -51,6 +49,13 @@ def compute_delta(part: Part, like: Tensor) -> Tensor:
     else:
         delta = torch.kron(*map(matrix, part.tensors))
     return (delta if part.scale == 1 else delta.mul_(part.scale)).reshape(like.shape)
+
+
+def _matrix(value: object, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A stored matrix, or the product of a stored pair."""
+    if isinstance(value, tuple):
+        return _matrix(value[0], dtype, device) @ _matrix(value[1], dtype, device)
+    return value.to(device=device, dtype=dtype).flatten(start_dim=1)
 
 
 def add_parts(weight: Tensor, parts: Iterable[Part]) -> Tensor:
@@ -139,8 +144,16 @@ class SidePath:
                 torch.cat(factors).to(like),
                 torch.cat([up for up, _ in pairs], dim=1).t(),
             )
+        self._kronecker = [
+            (
+                *(_matrix(side, torch.float32, device).to(like) for side in part.tensors),
+                part.scale * part.weight,
+            )
+            for part in parts
+            if part.kind == LOKR and part.magnitude is None
+        ]
         self._dense: Tensor | None = None
-        rest = [part for part in parts if not (part.kind == LORA and part.magnitude is None)]
+        rest = [part for part in parts if part.kind not in (LORA, LOKR) or part.magnitude is not None]
         if rest:
             self._dense = self._sum_dense(rest, shape, device, weight_of).to(like).t()
 
@@ -168,6 +181,10 @@ class SidePath:
             down, factors, up = self._low_rank
             narrow = functional.linear(x, down) * factors
             self._accumulate(target, narrow, up)
+        for first, second, factor in self._kronecker:
+            # (first kron second) x, without ever making the product: it is as large as the layer.
+            blocks = x.reshape(*x.shape[:-1], first.shape[1], second.shape[1])
+            target += (factor * (first @ (blocks @ second.t()))).flatten(start_dim=-2)
         if self._dense is not None:
             self._accumulate(target, x, self._dense)
 

@@ -93,15 +93,17 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
     unused: dict[str, list[str]] = {}
     misfits: list[tuple[str, _Misfit]] = []
     foreign: list[str] = []
+    taken: set[Target] = set()
     for module, roles in groups.items():
         kind = _kind_of(roles)
         try:
             if kind is None:
                 raise UnknownModule(_explain_roles(roles))
             target = find_target(module, architecture)
-            if any(part.target == target for part in parts):
+            if target in taken:
                 raise UnknownModule("a second change of the same weight")
             parts.append(_plan_part(header, architecture, module, target, kind, roles, stated))
+            taken.add(target)
             if "bias" in roles:
                 unused.setdefault("Klein has no biases", []).append(roles["bias"])
         except _Misfit as misfit:

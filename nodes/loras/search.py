@@ -95,6 +95,11 @@ class Shelf:
             return ""
 
     def _missing(self, row: LoraRow) -> str:
+        if row.file.lower().endswith((".pt", ".pth", ".ckpt", ".bin", ".pkl")):
+            return (
+                f'"{row.file}" is no safetensors file, the only format read here because it cannot carry '
+                "code. Download the .safetensors version."
+            )
         near = suggest(row.file, self.files)
         hint = f" Did you mean {near}?" if near else ""
         searched = ", nor any file with its sha256" if row.sha256 else ""

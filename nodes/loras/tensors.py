@@ -16,7 +16,7 @@ from ..model.checkpoint import Header, read_header
 from .parts import DIFF, LOHA, LOKR, LORA, Part, compute_delta
 from .plan import FilePlan, PlannedPart
 
-MOST_BYTES = 4 * 1024**3
+MOST_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,7 @@ def test_rows_find_their_files(shelf: Shelf, row: LoraRow, name: str) -> None:
         (LoraRow("stile.safetensors"), "Did you mean style.safetensors?"),
         (LoraRow("gone.safetensors", sha256=sha(b"lost")), "nor any file with its sha256"),
         (LoraRow("../../etc/passwd"), "is not in models/loras"),
+        (LoraRow("old.ckpt"), "cannot carry code"),
     ],
 )
 def test_rows_without_a_file(shelf: Shelf, row: LoraRow, words: str) -> None:
