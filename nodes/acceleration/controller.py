@@ -229,8 +229,8 @@ class Controller:
         if any(earlier.kind == REUSED for earlier in self.report.records):
             self.cap //= 2
             self.report.notes.append(
-                f"the forecast was off by {100 * error:.0f}% at step {record.step + 1}: from there on at most "
-                f"{self.cap} steps skipped in a row"
+                f"the forecast was off by {100 * error:.0f}% at step {record.step + 1}: from there on at "
+                f"most {self.cap} steps skipped in a row"
             )
 
     @property

@@ -15,6 +15,7 @@ from ..wires import (
     THRESHOLD_MEANINGS,
     Acceleration,
 )
+from .calibration_files import BUILT_IN, list_choices
 from .settings import UNSET
 
 _MOST_STEPS = 10000
@@ -180,6 +181,15 @@ def _list_own() -> list[io.Input]:
             "between, which changes the picture (experimental). exact suits FLUX.2 [klein] 9B-KV only.",
         ),
         _blocks("reference_interval", 4, 1, 50, "refresh: every n-th computed step sees them anew."),
+        io.Combo.Input(
+            "calibration",
+            options=list_choices(),
+            default=BUILT_IN,
+            optional=True,
+            advanced=True,
+            tooltip="What Klein Calibrate saved about your own model: where skipping hurts least, and Tea's "
+            "curve. built in fits FLUX.2 [klein] Base.",
+        ),
     ]
 
 

@@ -13,6 +13,7 @@ from ..sampling.schedule import MU_AUTO, MU_MODES
 from ..sampling.schedulers import KLEINOD_FAST
 from ..wires import LOWER_REUSES_MORE, Acceleration
 from .application import apply_acceleration, fast_schedule, read_reports
+from .calibration_files import BUILT_IN, choose_calibration
 from .chart import chart_image
 from .inputs import ask_level, list_acceleration_inputs
 from .report import RunReport, join_reports
@@ -56,6 +57,11 @@ class KleinodAcceleration(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, calibration=BUILT_IN, **others) -> str:
+        # A calibration can be measured again under the same name.
+        return repr(choose_calibration(calibration))
+
+    @classmethod
     def execute(
         cls, acceleration, cache_start_step=UNSET, cache_end_step=UNSET, cache_start_step_percentage=UNSET,
         cache_end_step_percentage=UNSET, cache_max_consecutive_steps=3, fb_cache=False,
@@ -63,7 +69,7 @@ class KleinodAcceleration(io.ComfyNode):
         db_cache_threshold=0.25, db_cache_skip_interval=5, threshold_meaning=LOWER_REUSES_MORE, speed=0.0,
         forecast_error_limit=Acceleration.forecast_error_limit, front_blocks=1, back_blocks=0,
         tea_signal="coefficients", guidance_interval=1, guidance_end_percentage=100,
-        reference_cache="off", reference_interval=4,
+        reference_cache="off", reference_interval=4, calibration=BUILT_IN,
     ) -> io.NodeOutput:  # fmt: skip
         value = make_acceleration(
             acceleration=acceleration, cache_start_step=cache_start_step, cache_end_step=cache_end_step,
@@ -76,7 +82,7 @@ class KleinodAcceleration(io.ComfyNode):
             forecast_error_limit=forecast_error_limit, front_blocks=front_blocks, back_blocks=back_blocks,
             tea_signal=tea_signal, guidance_interval=guidance_interval,
             guidance_end_percentage=guidance_end_percentage, reference_cache=reference_cache,
-            reference_interval=reference_interval,
+            reference_interval=reference_interval, calibration=choose_calibration(calibration),
         )  # fmt: skip
         return io.NodeOutput(value, describe(value))
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -17,6 +15,7 @@ from ..sampling.engine import sample_pictures
 from ..sampling.request import SamplingRequest
 from ..wires import Calibration
 from . import calibration, metrics, signals
+from .calibration_files import calibrations_folder
 from .patch import KEY, count_blocks
 from .study import Candidate, Outcome
 
@@ -178,18 +177,3 @@ class _Tracer:
                 self._change.append(signals.relative_change(part, before).max())
             self._signals[uuid] = part.clone()
         return extra["original_block"](args)
-
-
-def calibrations_folder() -> Path:
-    """Where calibrations lie: beside the pack's other notes in ComfyUI's user folder, never in the pack."""
-    return Path(folder_paths.get_system_user_directory("kleinod")) / "calibrations"
-
-
-def list_calibrations() -> list[str]:
-    """Names that `load_calibration` takes, sorted; empty before the first was made."""
-    return calibration.list_names(calibrations_folder())
-
-
-def load_calibration(name: str) -> Calibration:
-    """The calibration saved under `name`. Raises ValueError where it is gone or damaged."""
-    return calibration.load(name, calibrations_folder())

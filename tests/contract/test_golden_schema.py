@@ -29,13 +29,14 @@ WORDING = ("tooltip", "display_name", "placeholder")
 
 
 @pytest.fixture
-def no_model_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_model_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The same file pickers on every machine: a ComfyUI in which nobody has put a model yet."""
     import folder_paths
 
     for name, (_, extensions) in list(folder_paths.folder_names_and_paths.items()):
         monkeypatch.setitem(folder_paths.folder_names_and_paths, name, ([], extensions))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
 
 
 def describe(node: type[io.ComfyNode]) -> dict:

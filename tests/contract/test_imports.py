@@ -18,6 +18,7 @@ TOUCHES_COMFYUI = {
     "__init__.py",
     "sockets.py",
     "acceleration/application.py",
+    "acceleration/calibration_files.py",
     "acceleration/inputs.py",
     "acceleration/nodes.py",
     "acceleration/patch.py",

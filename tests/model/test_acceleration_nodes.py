@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import comfy.samplers
@@ -23,7 +24,7 @@ from kleinod.nodes.acceleration.settings import UNSET
 from kleinod.nodes.remote.runware import RunwareRequest
 from kleinod.nodes.sampling.nodes import KleinodSampler
 from kleinod.nodes.sampling.schedule import build_schedule
-from kleinod.nodes.wires import HIGHER_REUSES_MORE, Acceleration
+from kleinod.nodes.wires import HIGHER_REUSES_MORE, Acceleration, Calibration
 
 from nodes import KSampler
 from tests.model.acceleration_rig import BLOCKS, BlockCounter
@@ -187,9 +188,25 @@ def test_conflicts_are_named_before_anything_runs(
 
 def test_untouched_widgets_are_the_defaults() -> None:
     assert settings_of() == Acceleration()
-    for entry in KleinodAcceleration.define_schema().inputs:
+    for entry in KleinodAcceleration.define_schema().inputs[:-1]:
         expected = getattr(Acceleration(), entry.id)
         assert entry.default == (UNSET if expected is None else expected), entry.id
+
+
+def test_a_calibration_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import folder_paths
+    from kleinod.nodes.acceleration import calibration, calibration_files
+
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    assert settings_of(calibration="built in").calibration is None
+    with pytest.raises(ValueError, match="calibration is 'mine'"):
+        settings_of(calibration="mine")
+    before = KleinodAcceleration.fingerprint_inputs(calibration="built in")
+    value = Calibration("mine", (1.0, 0.0), 0.3, (2.0, 1.0, 0.5))
+    calibration.save(value, calibration.Fit(1, 8, 0.5), calibration_files.calibrations_folder())
+    assert KleinodAcceleration.define_schema().inputs[-1].options == ["built in", "mine"]
+    assert settings_of(calibration="mine").calibration == value
+    assert KleinodAcceleration.fingerprint_inputs(calibration="mine") != before
 
 
 def test_conflicting_dials_never_become_a_value() -> None:
