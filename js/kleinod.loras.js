@@ -22,6 +22,14 @@ function hide(widget) {
   Object.defineProperty(widget.options, "hidden", { value: true, configurable: true, writable: true });
 }
 
+/**
+ * Once the page has drawn the graph (see `takePlace`); on a busy machine that can take more than a moment.
+ * @param {LoraRows} view
+ */
+function settle(view) {
+  for (const wait of [0, 100, 500]) setTimeout(() => view.takePlace(), wait);
+}
+
 /** @param {any} node */
 function addRows(node) {
   const plain = Object.fromEntries(PLAIN.map((name) => [name, node.widgets?.find((w) => w.name === name)]));
@@ -42,6 +50,7 @@ function addRows(node) {
     node[hook] = function (...given) {
       const result = before?.apply(this, given);
       view.render();
+      settle(view);
       return result;
     };
   }

@@ -34,6 +34,7 @@ export class LoraRows {
     this.node = node;
     this.plain = plain;
     this.root = make("div", { className: "kleinod-loras", data: { testid: "kleinod-loras" } });
+    this.root.kleinodNode = node;
     this.asText = false;
     this.closePanel = () => {};
     this.passToCanvas();
@@ -109,6 +110,16 @@ export class LoraRows {
     this.root.classList.toggle("kleinod-linked", this.isLinked);
     if (part) this.root.querySelector(`[data-index="${index}"][data-part="${part}"]`)?.focus();
     this.fit();
+  }
+
+  /**
+   * Nodes 2.0 keeps the elements of a node whose number stays the same, as after undoing or in another tab, and would
+   * go on showing the rows of the node that was there before: this view takes their place.
+   */
+  takePlace() {
+    if (this.root.isConnected || this.node.graph !== app.canvas?.graph) return;
+    const shown = document.querySelector(`[data-node-id="${this.node.id}"] .kleinod-loras`);
+    if (shown && /** @type {any} */ (shown).kleinodNode !== this.node) shown.replaceWith(this.root);
   }
 
   /** The node grows and shrinks with its rows, unless the user made it larger. */

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.browser
 RENDERERS = {"classic": False, "nodes2": True}
 STYLE, SUBJECT = "klein-nano style.safetensors", "klein-nano subject.safetensors"
 TEXT = f"{STYLE} 0.8\n# a remark\n{SUBJECT} -0.5 high off air=civitai:1@2"
+HIDDEN_TOO = "[data-testid=kleinod-loras]"
+VIEW = f"{HIDDEN_TOO}:visible"
 
 _ADD = """
 (text) => {
@@ -72,8 +74,9 @@ def rows(studio: Studio) -> Iterator[Locator]:
     studio.page.keyboard.press("Escape")
     studio.complaints.clear()
     studio.page.evaluate("() => window.app.graph.clear()")
+    studio.page.wait_for_function(f"() => !document.querySelector('{HIDDEN_TOO}')?.checkVisibility()")
     studio.page.evaluate(_ADD, TEXT)
-    view = studio.page.get_by_test_id("kleinod-loras")
+    view = studio.page.locator(VIEW)
     view.get_by_text("klein-nano style").wait_for()
     yield view
     assert studio.complaints_about("kleinod") == []
@@ -181,6 +184,9 @@ def test_the_rows_survive_saving_copying_and_undoing(studio: Studio, rows: Locat
     studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Undo')")
     wait_for_text(studio, TEXT)
     rows.get_by_text("1 of 2 on").wait_for()
+    rows.get_by_label(f"{STYLE} on").uncheck()  # these are the rows of the node that came back
+    assert text_of(studio) == TEXT.replace("0.8", "0.8 off")
+    rows.get_by_label(f"{STYLE} on").check()
 
     studio.page.evaluate(
         """() => {
@@ -209,7 +215,7 @@ def test_the_rows_live_in_a_subgraph(studio: Studio, rows: Locator, renderer: st
     studio.page.evaluate(
         "() => window.app.canvas.openSubgraph(window.app.graph.nodes[0].subgraph, window.app.graph.nodes[0])"
     )
-    inner = studio.page.get_by_test_id("kleinod-loras")
+    inner = studio.page.locator(VIEW)
     inner.get_by_label(f"{SUBJECT} on").check()
     keep_screenshot(studio, artifacts / "screenshots", f"lora-subgraph-{renderer}")
     studio.page.evaluate(
@@ -267,19 +273,20 @@ def test_both_readers_of_the_text_agree(studio: Studio) -> None:
         assert parse_rows(written).rows == expected, line
 
 
-def test_without_the_script_the_plain_widgets_remain(
-    comfy_server: Server, renderer: str, artifacts: Path
-) -> None:
-    with open_studio(comfy_server.client) as studio:
-        studio.page.route("**/kleinod.loras.js", lambda route: route.abort())
+def test_without_the_script_the_plain_widgets_remain(studio: Studio, renderer: str, artifacts: Path) -> None:
+    page = studio.page
+    page.route("**/kleinod.loras.js", lambda route: route.abort())
+    try:
         studio.open(vue_nodes=RENDERERS[renderer])
-        studio.page.evaluate(_ADD, TEXT)
-        studio.page.locator("textarea").first.wait_for()
-        assert studio.page.locator("textarea").first.input_value() == TEXT
-        names = studio.page.evaluate(
+        page.evaluate(_ADD, TEXT)
+        page.locator("textarea:visible").first.wait_for()
+        assert page.locator("textarea:visible").first.input_value() == TEXT
+        names = page.evaluate(
             "() => window.app.graph.nodes[0].widgets.filter((w) => !w.hidden).map((w) => w.name)"
         )
         assert names[:4] == ["rows", "lora", "weight", "stage"]
         (sent,) = studio.build_prompt().values()
         assert sent["inputs"]["rows"] == TEXT
         keep_screenshot(studio, artifacts / "screenshots", f"lora-plain-{renderer}")
+    finally:
+        page.unroute("**/kleinod.loras.js")
