@@ -83,9 +83,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
+    for item in items:
+        # Where several workers run: everything that uses ComfyUI's server in one of them, so that it starts
+        # once, and every other file whole, for the sake of its fixtures.
+        needs_server = item.get_closest_marker("server") or item.get_closest_marker("browser")
+        item.add_marker(pytest.mark.xdist_group("comfyui" if needs_server else item.nodeid.partition("::")[0]))
     if not (torch.cuda.is_available() and os.environ.get("KLEINOD_GPU")):
         skip = pytest.mark.skip(reason="needs a CUDA device and KLEINOD_GPU=1")
         for item in items:

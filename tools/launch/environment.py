@@ -81,11 +81,11 @@ def prepare(comfyui: Path | None = None, tests: bool = False) -> Environment:
 def _adopt(comfyui: Path, tests: bool) -> Environment:
     if not (comfyui / "main.py").is_file() or not (comfyui / "comfy").is_dir():
         raise LaunchError(f"{comfyui} is not a ComfyUI folder: it has no main.py beside a comfy folder.")
-    for module in ("torch", "aiohttp", *(("pytest", "playwright") if tests else ())):
+    for module in ("torch", "aiohttp", *(("pytest", "playwright", "xdist") if tests else ())):
         if importlib.util.find_spec(module) is None:
             remedy = (
                 f"install the test tools into it: {sys.executable} -m pip install -r {TEST_REQUIREMENTS}"
-                if module in ("pytest", "playwright")
+                if module in ("pytest", "playwright", "xdist")
                 else "start run.py with the Python that runs your ComfyUI (its venv or python_embeded)."
             )
             raise LaunchError(f"{sys.executable} has no module {module}: {remedy}")
