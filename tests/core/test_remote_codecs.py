@@ -15,29 +15,11 @@ from kleinod_pure.remote.bfl import BflRequest
 from kleinod_pure.remote.ledger import make_task_uuid
 from kleinod_pure.remote.orders import Place, order_bfl, order_runware
 from kleinod_pure.remote.runware import RunwareOptions, RunwareRequest
-from kleinod_pure.wires import Acceleration
+from kleinod_pure.wires import Acceleration, FaceRefinement
 
 from tests.emulator.runware import UUID4, Refusal, check
 
 TASK = "4d3a4156-5e5e-45db-b73c-a3200a7446ed"
-
-
-@dataclass(frozen=True)
-class Faces:
-    """Speaks as Klein Face Settings does."""
-
-    def to_runware(self) -> dict:
-        return {
-            "ultralytics": {
-                "confidence": 0.9,
-                "maskBlur": 5,
-                "maskPadding": 5,
-                "steps": 20,
-                "strength": 0.3,
-                "CFGScale": 8,
-                "positivePrompt": "a face",
-            }
-        }
 
 
 @dataclass(frozen=True)
@@ -93,7 +75,7 @@ def test_a_full_request_carries_every_field_of_the_document() -> None:
         },
         acceleration=Acceleration(fb_cache=True, cache_start_step=2, cache_end_step=30),
         loras=LoraRows(),
-        face_refinement=Faces(),
+        face_refinement=FaceRefinement(positive_prompt="a face"),
         references=Pictures((np.zeros((1, 32, 48, 3), np.float32),)),
         options=RunwareOptions(webhook_url="https://a.example/x", upload_endpoint="https://b.example/y"),
         pictures=np.ones((2, 16, 16, 3), np.float32),
