@@ -381,6 +381,50 @@ strength 0 of the face settings switch each part off.
             ),
         ),
     ),
+    "Klein - Compare Acceleration": Layout(
+        nodes={
+            "1": (0, 60, 400, 270),
+            "2": (0, 390, 400, 360),
+            "3": (460, 60, 400, 700),
+            "4": (920, 60, 400, 480),
+            "5": (1400, 60, 860, 780),
+            "6": (1400, 980, 860, 560),
+            "7": (460, 980, 860, 340),
+        },
+        groups=(
+            Group("1  Model and prompt", (-20, -20, 440, 820)),
+            Group("2  One seed, every way", (440, -20, 900, 820), GREEN),
+            Group("3  What it costs, what it keeps", (440, 880, 1840, 700), GREY),
+            Group("4  The pictures, and where they differ", (1380, -20, 900, 900), GREY),
+        ),
+        fixed_seeds=True,
+        notes=(
+            Note(
+                "Read me",
+                (-480, 10, 420, 700),
+                """\
+# Which acceleration keeps your picture?
+
+Press **Run**. *Klein Compare* paints one seed with every step computed, then by each way to get it faster,
+and measures time, work and likeness. Under each picture stands, ten times amplified, where it differs from
+the first: black is equal.
+
+**Your settings** is a *Klein Acceleration* like any other: here *high*, with every second negative prompt
+left out. Change it and run again.
+
+**Look before you count**: PSNR and SSIM do not know what matters in a picture. And one seed is one seed:
+try a few.
+
+*Kleinod Fast* and fewer steps are no caches: they solve the same picture another way, so they may differ and
+be just as right.
+
+Numbers from klein-nano are about klein-nano. Choose the real weights to learn about them.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
     "Klein - Runware": Layout(
         nodes={
             "1": (0, 60, 400, 200),

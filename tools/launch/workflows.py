@@ -17,6 +17,7 @@ ORDER = (
     "Klein - Text to Image",
     "Klein - Image to Image",
     "Klein - Accelerated",
+    "Klein - Compare Acceleration",
     "Klein - LoRA Stack",
     "Klein - Edit with References",
     "Klein - Face Refine",
