@@ -24,6 +24,7 @@ from torch import Tensor
 from ..wires import LoraRow, Loras
 from . import library
 from .beside import BesideLoras, Gate, Slot
+from .info import list_trigger_words
 from .parts import Part, add_parts
 from .plan import PlannedPart, plan_file
 from .report import FileReport, write_report
@@ -154,7 +155,8 @@ def _load_rows(
             plan = plan_file(file.header, architecture)
             find_cache().load(file, plan)
             built = build_parts(file, plan, row.weight)
-            report = FileReport.of(number, row, place, plan, [alpha for _, _, alpha in built])
+            words = list_trigger_words(file.header, place.path)
+            report = FileReport.of(number, row, place, plan, [alpha for _, _, alpha in built], words)
             loaded.append(_Loaded(row, [(planned, part) for planned, part, _ in built], report))
         progress.update(1)
     return loaded

@@ -81,6 +81,11 @@ def describe_file(header: Header, path: str) -> dict[str, Any]:
     }
 
 
+def list_trigger_words(header: Header, path: str) -> list[str]:
+    """`find_trigger_words` of a file and of those beside it."""
+    return find_trigger_words(header.metadata, _read_sidecars(Path(path))["words"])
+
+
 def find_trigger_words(metadata: Mapping[str, str], beside: Iterable[str] = ()) -> list[str]:
     """Words that wake the LoRA: those somebody wrote down, else the commonest tags it was trained with."""
     words = list(beside)

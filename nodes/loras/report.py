@@ -27,7 +27,13 @@ class FileReport:
 
     @classmethod
     def of(
-        cls, number: int, row: LoraRow, found: Found, plan: FilePlan, alphas: Sequence[float | None]
+        cls,
+        number: int,
+        row: LoraRow,
+        found: Found,
+        plan: FilePlan,
+        alphas: Sequence[float | None],
+        words: Sequence[str] = (),
     ) -> FileReport:
         parts = plan.parts
         unused = dict(plan.unused)
@@ -43,6 +49,8 @@ class FileReport:
         lines = [f"{number}. {found.name}, weight {row.weight:g}{when}: {text}."]
         if found.note:
             lines.append(f"   {found.note[0].upper()}{found.note[1:]}.")
+        if words:
+            lines.append(f"   Trigger words: {', '.join(map(_printable, words))}.")
         lines += [f"   Not used: {_list_names(names)}: {reason}." for reason, names in unused.items()]
         return cls(number, found.name, len(parts), plan.total, tuple(lines))
 
@@ -97,8 +105,10 @@ def _describe_alphas(alphas: Sequence[float | None], source: str) -> str:
 
 
 def _list_names(names: Sequence[str]) -> str:
-    shown = ", ".join(
-        "".join(c if c.isprintable() else "?" for c in name)[:80] for name in names[:_MOST_NAMES]
-    )
+    shown = ", ".join(_printable(name)[:80] for name in names[:_MOST_NAMES])
     more = len(names) - _MOST_NAMES
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
