@@ -290,7 +290,7 @@ export class LoraRows {
     });
   }
 
-  /** Drag sideways (Shift: ten times finer, ten times faster is the wheel of a mouse's job), or click and type. */
+  /** Drag sideways (with Shift ten times finer), or click and type. */
   makeWeight(row, index) {
     const field = make("input", {
       type: "text",

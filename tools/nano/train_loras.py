@@ -3,8 +3,8 @@
 What they learn is in `additions.py`; the loss is the transformer's own (`train_transformer.py`). Rank 16 on
 every linear of the blocks, the modulations, the timestep and the text entry; the delta of a weight W is
 alpha / rank * up @ down (Hu et al. 2021), up starting at zero. Adam; the learning rate follows the clock.
-The file is written in float16 with the names ai-toolkit and ComfyUI use for FLUX.2, with a preview beside it
-from `python -m tools.nano.lora_exam`.
+The file is written in float16 with the names ai-toolkit and ComfyUI use for FLUX.2; its preview and its score
+come from `run.py bench nano --loras --previews nodes/loras/built_in`.
 """
 
 from __future__ import annotations
