@@ -59,7 +59,7 @@ class YoloDetector(TiledDetector):
     ) -> None:
         super().__init__(name, network.size, pause)
         self.network, self.device = network, device
-        self.classes = choose_classes(network.labels)
+        self.wanted = torch.tensor(choose_classes(network.labels))
 
     def detect(self, image: torch.Tensor, confidence: float) -> list[Face]:
         """See `Detector.detect`. The network stays on its device no longer than this takes."""
@@ -80,13 +80,14 @@ class YoloDetector(TiledDetector):
         """See `TiledDetector.search`."""
         fitted, fit = fit_in(picture, self.network.size, self.network.stride)
         predictions = self.network(fitted.to(self.device))
-        scores, classes = predictions.scores[0][:, self.classes].float().cpu().max(dim=1)
+        scores, classes = predictions.scores[0].float().cpu().max(dim=1)
         if not torch.isfinite(scores).all():
             raise ValueError(
                 f'The detector "{self.name}" answers with numbers that are none: its file is broken. Pick '
                 "another detector."
             )
-        sure = (scores >= confidence).nonzero()[:, 0]
+        # What is more a hand than a face is no face, so the best class decides before the choice of classes.
+        sure = ((scores >= confidence) & torch.isin(classes, self.wanted)).nonzero()[:, 0]
         sure = sure[scores[sure].argsort(descending=True, stable=True)][:MOST_CANDIDATES]
         boxes, scores, classes = predictions.boxes[0].float().cpu()[sure], scores[sure], classes[sure]
         if not predictions.distinct:
@@ -102,7 +103,7 @@ class YoloDetector(TiledDetector):
                 tuple(placed[row].tolist()),
                 float(scores[row]),
                 None if masks is None else masks[number],
-                self.network.labels[self.classes[int(classes[row])]],
+                self.network.labels[int(classes[row])],
             )
             for number, row in enumerate(real.tolist())
         ]
