@@ -39,7 +39,9 @@ app.registerExtension({
       const widget = widgets.get(name);
       if (widget)
         chain(widget, () => {
-          if (!writing) preset.value = CUSTOM;
+          if (writing) return;
+          preset.value = CUSTOM;
+          node.setDirtyCanvas?.(true, true);
         });
     }
     write(); // a saved graph puts its own values in afterwards

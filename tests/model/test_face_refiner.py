@@ -59,6 +59,7 @@ class Watch:
     def __init__(self, model, act=None) -> None:
         self.batches: list[int] = []
         self.sigmas: list[list[float]] = []
+        self.denoise: list[torch.Tensor] = []
         self.calls: list[dict] = []
         self.act = act
         self.model = model.clone()
@@ -68,6 +69,7 @@ class Watch:
     def outer(self, executor, noise, latent, sampler, sigmas, *rest, **options):
         self.batches.append(len(noise))
         self.sigmas.append(sigmas.tolist())
+        self.denoise.append(rest[0])
         return executor(noise, latent, sampler, sigmas, *rest, **options)
 
     def apply(self, executor, x, t, *rest, **extra):
@@ -157,6 +159,37 @@ def test_a_faces_result_does_not_depend_on_its_neighbours(nano, picture) -> None
     only = refine(nano, picture, [LEFT, RIGHT], wanted=Wanted(LEFT_TO_RIGHT, top_k=1))
     assert (inside(LEFT, both.image) - inside(LEFT, only.image)).abs().max() < 2e-4
     assert torch.equal(inside(RIGHT, only.image), inside(RIGHT, picture))
+
+
+def test_the_model_paints_the_face_and_keeps_its_surroundings(nano, picture) -> None:
+    watch = Watch(nano[0])
+    refine(nano, picture, [RIGHT], model=watch.model, context=3.0)
+    (denoise,) = watch.denoise
+    assert denoise.shape == (1, 128, 8, 8)
+    assert float(denoise[0, :, 3:5, 3:5].min()) == 1, "the middle of the face is free"
+    assert float(denoise[0, :, 0].max()) == float(denoise[0, :, :, 0].max()) == 0, "far from it nothing is"
+
+
+def test_a_tint_of_the_painting_is_taken_back(nano, picture) -> None:
+    """A model that brightens everything: matched on the ring, the face comes out less bright."""
+    bright = nano[2].encode(torch.full((1, 128, 128, 3), 0.62)) - nano[2].encode(
+        torch.full((1, 128, 128, 3), 0.5)
+    )
+    made = [
+        refine(
+            nano,
+            picture,
+            [LEFT],
+            model=Watch(nano[0], lambda watch, x, out: out + bright).model,
+            guidance=1.0,
+            strength=0.1,
+            colour_match=amount,
+        )
+        for amount in (0.0, 1.0)
+    ]
+    plain, matched = (float((inside(LEFT, m.image) - inside(LEFT, picture)).mean()) for m in made)
+    assert plain > 0.02 and abs(matched) < plain / 2
+    assert "colours moved by -" in made[1].info
 
 
 def test_touching_faces_follow_one_another(nano, picture) -> None:
