@@ -53,7 +53,8 @@ def widget_names(node: type) -> list[str]:
         if is_widget(spec):
             options = spec[1] if len(spec) > 1 else {}
             names.append(name)
-            if options.get("control_after_generate") or (spec[0] == "INT" and name in ("seed", "noise_seed")):
+            # A seed gets the widget unless its node says no.
+            if options.get("control_after_generate", spec[0] == "INT" and name in ("seed", "noise_seed")):
                 names.append("control_after_generate")
             if options.get("image_upload"):
                 names.append("upload")
