@@ -112,12 +112,10 @@ def test_mistakes_are_sentences(comfy_server: Server, change: dict, words: str) 
     assert words in str(failure.value)
 
 
-def test_remote_only_needs_no_vae(comfy_server: Server) -> None:
-    """References straight into both remote nodes; no loader stands in the graph at all."""
-    prompt = {
-        "a": flat(160, 128, 7),
-        "refs": refer("a", "a"),
-        "runware": node(
+@pytest.mark.parametrize(
+    "remote",
+    [
+        node(
             "KleinodRunware",
             positive_prompt="image 1 beside image 2",
             negative_prompt="",
@@ -127,20 +125,27 @@ def test_remote_only_needs_no_vae(comfy_server: Server) -> None:
             cfg_scale=3.5,
             seed=11,
             number_results=1,
-            references=["refs", 0],
         ),
-        "bfl": node(
+        node(
             "KleinodBFL",
             prompt="image 1 beside image 2",
             width=256,
             height=192,
             seed=11,
             endpoint="flux-2-klein-4b",
-                safety_tolerance=2,
-                references=["refs", 0],
+            safety_tolerance=2,
         ),
-        "x": node("SaveImage", images=["runware", 0], filename_prefix="x"),
-        "y": node("SaveImage", images=["bfl", 0], filename_prefix="y"),
+    ],
+    ids=["runware", "bfl"],
+)
+def test_remote_only_needs_no_vae(comfy_server: Server, remote: dict) -> None:
+    """References straight into a remote node; no loader stands in the graph at all."""
+    remote["inputs"]["references"] = ["refs", 0]
+    prompt = {
+        "a": flat(160, 128, 7),
+        "refs": refer("a", "a"),
+        "remote": remote,
+        "save": node("SaveImage", images=["remote", 0], filename_prefix="references"),
     }
     result = comfy_server.client.run(prompt)
-    assert len([image for image in result.images() if image["type"] == "output"]) == 2
+    assert [image["type"] for image in result.outputs["save"]["images"]] == ["output"]
