@@ -97,7 +97,8 @@ class BesideLoras:
         if gates != self._open:
             self._open = gates
             self._paths.clear()  # a stage that is over does not come back
-        with self._hooked(executor.class_obj.diffusion_model, gates):
+        compiled = "torch.compile" in transformer_options.get("wrappers", {}).get("apply_model", {})
+        with self._hooked(executor.class_obj.diffusion_model, gates), _uncompiled(compiled and bool(gates)):
             return executor(x, t, *args, **options)
 
     @contextmanager
@@ -136,6 +137,16 @@ class BesideLoras:
                 for slot, parts in slots.items()
             ]
         return self._paths[key]
+
+
+@contextmanager
+def _uncompiled(wanted: bool) -> Iterator[None]:
+    """Run what torch.compile made as plain PyTorch: a compiled graph does not see hooks that come and go."""
+    if not wanted:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 class _Hook:

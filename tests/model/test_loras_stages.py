@@ -17,7 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.model.acceleration_rig import moved, near, noise, relative_error, sample, with_short_text
-from tests.model.lora_files import FORMATS, coarse_state, draw, load_coarse_model, write_lora
+from tests.model.lora_files import (
+    FORMATS,
+    coarse_state,
+    draw,
+    linear_weights,
+    load_coarse_model,
+    write_lora,
+)
 
 SIGMAS = torch.linspace(1.0, 0.0, 9)
 HALF = StageBoundary()
@@ -251,3 +258,26 @@ def test_layers_of_another_kind(folder: Path) -> None:
     got = velocities(apply(wrapped, *rows))
     wanted = velocities(apply(dense, *[row("a"), row("dora", weight=0.5)]))
     agree(got[0], wanted[0], velocities(dense)[0])
+
+
+@pytest.mark.parametrize("compiled_first", [True, False])
+def test_compiled_networks_meet_the_loras_too(compiled_first: bool, folder: Path) -> None:
+    """torch.compile remembers a graph without our hooks, or with those of a stage that is over."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    sigmas = torch.tensor([1.0, 0.5, 0.0])
+    plain = with_short_text(load_coarse_model())
+    block = {
+        f"single_blocks.0.{name}": linear_weights()[f"single_blocks.0.{name}"]
+        for name in ("linear1", "linear2")
+    }
+    write_lora(folder / "c.safetensors", FORMATS["kohya"], weights=block)
+    wanted, without = velocities(apply(plain, row("c", weight=0.1)), sigmas), velocities(plain, sigmas)
+    compiled = plain.clone()
+    set_torch_compile_wrapper(compiled, backend="eager", keys=["diffusion_model.single_blocks.0"])
+    if compiled_first:
+        velocities(compiled, sigmas)
+    got = velocities(apply(compiled, row("c", "high", 0.1)), sigmas)
+    agree(got[0], wanted[0], without[0])
+    assert relative_error(got[1], without[1]) < 1e-5
+    assert relative_error(velocities(compiled, sigmas)[0], without[0]) < 1e-5
