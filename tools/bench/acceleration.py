@@ -113,11 +113,14 @@ def run(argv: list[str]) -> list[Row]:
     parser.add_argument("--steps", type=int, action="append", help="28 and 50, where not given")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the plots, the table and the data")
     parser.add_argument("--prompts", type=int, default=32, help="how many, of all kinds; two seeds each")
+    parser.add_argument("--kinds", help="comma-separated; default: single,pair,edit,edit pair")
     parser.add_argument("--only", default="", metavar="REGEX", help="measure only rows whose name matches")
     parser.add_argument("--resume", action="store_true", help="keep the rows that are in the folder already")
     options = parser.parse_args(argv)
     painter = Painter()
     study = Study(painter, QUICK if options.quick else Size.of(options.prompts))
+    if options.kinds:
+        study.groups = [group for group in study.groups if group.kind in options.kinds.split(",")]
     print("Prompts:", ", ".join(f"{len(group)} x {group.kind}" for group in study.groups), flush=True)
     ways = [
         (steps, way)
