@@ -18,6 +18,7 @@ from .detection import Face
 from .tiling import TiledDetector
 
 SIDE = 640  # pixels of which a face detector of 128 or 192 pixels still sees an ordinary face
+MOST_FACES = 64  # of one search: each gets the landmark network
 RANGES = ("short", "full")  # near and far faces; what both find is merged
 
 
@@ -36,13 +37,16 @@ class MediaPipeDetector(TiledDetector):
             ) from error
         self.oval = sorted({index for edge in self.model.connection_sets["face_oval"] for index in edge})
 
+    @torch.inference_mode()
     def search(self, picture: torch.Tensor, confidence: float) -> list[Face]:
         """See `TiledDetector.search`."""
         pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
         height, width = pixels.shape[:2]
         faces = []
         for reach in RANGES:
-            found = self.model.detect_batch([pixels], num_faces=0, score_thresh=confidence, variant=reach)[0]
+            found = self.model.detect_batch(
+                [pixels], num_faces=MOST_FACES, score_thresh=confidence, variant=reach
+            )[0]
             for face in found:
                 points = face["landmarks_xy"][self.oval]
                 box = _box(points, height, width)
