@@ -55,7 +55,7 @@ class Engine:
         self.spool = Spool(folder / "spool", *([] if spool_bytes is None else [spool_bytes]))
         self._flights: dict[tuple[str, int], Flight] = {}
         self._gates: dict[tuple[str, str], Gate] = {}
-        self._transports: dict[tuple[str, str], Transport] = {}
+        self._transports: dict[tuple[str, str, str], Transport] = {}
         self._lock = threading.Lock()
 
     def launch(self, prepare: Callable[[], Order]) -> Ticket:
@@ -80,9 +80,11 @@ class Engine:
     def driver(self, service: Service, profile: str, concurrency: int = 4) -> RunwareDriver | BflDriver:
         """A conversation with a service under a profile's key. NoKey if there is none."""
         secret = self.keys.find(service.name, profile)
-        account = (service.base, hashlib.sha256(secret.value.encode()).hexdigest())
+        key = hashlib.sha256(secret.value.encode()).hexdigest()
+        # The name too: under one address and one key, as an emulator has them, each says its key differently.
+        account = (service.name, service.base, key)
         with self._lock:
-            gate = self._gates.setdefault((service.name, account[1]), Gate(concurrency))
+            gate = self._gates.setdefault((service.name, key), Gate(concurrency))
             transport = self._transports.setdefault(account, Transport(service, secret, self.pace))
         return DRIVERS[service.name](transport, gate)
 

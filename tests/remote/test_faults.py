@@ -300,3 +300,10 @@ def test_a_wrong_size_is_delivered_whole_and_said(emulator, fly, runware_order) 
     delivery = deliver(fly(runware_order(number_results=2)), "error", (256, 192))
     assert sorted(batch.shape for batch in delivery.batches) == [(1, 176, 272, 3), (1, 192, 256, 3)]
     assert "272x176 came instead of 256x192" in delivery.warning
+
+
+@pytest.mark.parametrize("first", ["runware", "bfl"])
+def test_both_services_under_one_address_and_one_key(fly, runware_order, bfl_order, first) -> None:
+    """Each says its key in a header of its own, also where an emulator plays both."""
+    orders = [runware_order(), bfl_order()] if first == "runware" else [bfl_order(), runware_order()]
+    assert [len(fly(order).pictures) for order in orders] == [1, 1]
