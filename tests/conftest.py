@@ -91,7 +91,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # Where several workers run: everything that uses ComfyUI's server in one of them, so that it starts
         # once, and every other file whole, for the sake of its fixtures.
         needs_server = item.get_closest_marker("server") or item.get_closest_marker("browser")
-        item.add_marker(pytest.mark.xdist_group("comfyui" if needs_server else item.nodeid.partition("::")[0]))
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("comfyui" if needs_server else file))
     if not (torch.cuda.is_available() and os.environ.get("KLEINOD_GPU")):
         skip = pytest.mark.skip(reason="needs a CUDA device and KLEINOD_GPU=1")
         for item in items:
