@@ -13,16 +13,6 @@ const SETTING = "Kleinod.Loras.Rows";
 const PLAIN = ["rows", "lora", "weight", "stage"]; // what the rows stand for
 
 /**
- * Hides a plain widget in both renderers. Not enumerable, so that a copy of the options, made where a subgraph shows
- * this widget on its outside, is visible there.
- * @param {any} widget
- */
-function hide(widget) {
-  widget.hidden = true;
-  Object.defineProperty(widget.options, "hidden", { value: true, configurable: true, writable: true });
-}
-
-/**
  * Once the page has drawn the graph (see `takePlace`); on a busy machine that can take more than a moment.
  * @param {LoraRows} view
  */
@@ -35,7 +25,8 @@ function addRows(node) {
   const plain = Object.fromEntries(PLAIN.map((name) => [name, node.widgets?.find((w) => w.name === name)]));
   if (Object.values(plain).some((widget) => !widget)) return;
   const view = new LoraRows(node, plain);
-  Object.values(plain).forEach(hide);
+  // Classic only. Nodes 2.0 would hide the copies, too, that a subgraph shows on its outside: there the style sheet does it.
+  for (const widget of Object.values(plain)) widget.hidden = true;
   const widget = node.addDOMWidget("kleinod_rows", "kleinod-rows", view.root, {
     serialize: false,
     hideOnZoom: false,

@@ -93,6 +93,8 @@ def wait_for_text(studio: Studio, text: str) -> None:
 def test_rows_are_shown_and_edited(studio: Studio, rows: Locator, renderer: str, artifacts: Path) -> None:
     keep_screenshot(studio, artifacts / "screenshots", f"lora-rows-{renderer}")
     assert rows.get_by_text("1 of 2 on").is_visible()
+    assert studio.page.locator("textarea:visible").count() == 0  # the plain text is not shown beside them
+    assert studio.page.get_by_text("stage", exact=True).locator("visible=true").count() == 0
     rows.get_by_label(f"{SUBJECT} on").check()
     rows.get_by_label(f"Stage of {STYLE}").select_option("low")
     weight = rows.get_by_label(f"Weight of {STYLE}")
@@ -223,6 +225,36 @@ def test_the_rows_live_in_a_subgraph(studio: Studio, rows: Locator, renderer: st
     )
     (sent,) = studio.build_prompt().values()
     assert sent["inputs"]["rows"] == TEXT.replace(" off", "")
+
+
+def test_a_subgraph_shows_the_text_on_its_outside(studio: Studio, rows: Locator) -> None:
+    """Promoted, the rows are a plain text there; inside, they say that they come from the input."""
+    studio.page.evaluate(
+        """() => {
+          const { graph, canvas } = window.app;
+          graph.convertToSubgraph(new Set([graph.nodes[0]]));
+          const [host] = graph.nodes;
+          const [inner] = host.subgraph.nodes;
+          const input = inner.inputs.find((slot) => slot.name === "rows");
+          host.subgraph.addInput("rows", "STRING").connect(input, inner);
+          host.pos = [200, 200];
+          host.setSize([420, 260]);
+          canvas.setDirty(true, true);
+        }"""
+    )
+    field = studio.page.locator("textarea:visible")
+    field.wait_for()
+    assert field.input_value() == TEXT
+    field.fill(f"{STYLE} 2")
+    (sent,) = studio.build_prompt().values()
+    assert sent["inputs"]["rows"] == f"{STYLE} 2"
+    studio.page.evaluate(
+        "() => window.app.canvas.openSubgraph(window.app.graph.nodes[0].subgraph, window.app.graph.nodes[0])"
+    )
+    studio.page.locator(VIEW).get_by_text("rows come from the connected input").wait_for()
+    studio.page.evaluate(
+        "() => window.app.canvas.setGraph(window.app.rootGraph ?? window.app.graph.rootGraph)"
+    )
 
 
 def test_text_can_be_pasted_and_the_plain_pick_joins_the_rows(studio: Studio, rows: Locator) -> None:
