@@ -139,8 +139,8 @@ def test_mediapipe_of_comfyui_gives_faces_with_outlines(models, monkeypatch) -> 
     save_file(mediapipe_weights(), models / "detection" / "mediapipe_face.safetensors")
     detector = load_detector(MEDIAPIPE + "mediapipe_face.safetensors")
     assert isinstance(detector, MediaPipeDetector)
-    faces = detector.search(torch.rand(300, 400, 3), 0.01)
-    assert faces, "random weights at a threshold of 0.01 find something"
+    faces = detector.search(torch.rand(300, 400, 3), 0.5)
+    assert faces, "random weights find something in about half of all places"
     for face in faces:
         x0, y0, x1, y1 = face.box
         assert 0 <= x0 < x1 <= 400 and 0 <= y0 < y1 <= 300
