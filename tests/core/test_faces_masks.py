@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kleinod_pure.faces.colour import match_colours
 from kleinod_pure.faces.detection import Face
-from kleinod_pure.faces.geometry import CELL, plan_crop
+from kleinod_pure.faces.geometry import CELL, Crop, plan_crop
 from kleinod_pure.faces.masks import Softness, draw_masks, reach_of
 from kleinod_pure.wires import MASK_PERCENT, FaceRefinement
 
@@ -72,6 +72,13 @@ def test_a_crop_never_shows_its_own_edge(face, softness) -> None:
     )
     for inside, border in sides:
         assert not inside or float(border.max()) < 0.2
+
+
+def test_a_crop_too_small_for_its_face_fades_at_all_its_sides() -> None:
+    masks = draw_masks(Face((100, 100, 200, 200)), Crop(120, 120, 64, 64, 64, 64), Softness(0, 8), PICTURE)
+    for border in (masks.composite[0], masks.composite[-1], masks.composite[:, 0], masks.composite[:, -1]):
+        assert float(border.max()) < 0.05
+    assert float(masks.composite[32, 32]) == 1
 
 
 def test_a_face_cut_by_the_edge_of_the_picture_is_whole_there() -> None:
