@@ -165,6 +165,13 @@ def test_a_package_that_is_not_safe_is_not_used(only_here, utils, words) -> None
         ultralytics_package.import_guarded()
 
 
+def test_a_name_that_makes_the_package_download_is_refused(only_here) -> None:
+    fake_package(only_here, "8.4.190", "SAFE_LOAD, ONLINE = True, False")
+    with pytest.raises(ValueError, match="rename it"):
+        ultralytics_package.UltralyticsDetector("x", only_here / "yolov5n.pt", 640)
+    assert not (only_here / "ran").exists()
+
+
 def test_what_the_package_changes_is_put_back(only_here) -> None:
     utils = (
         "import os, torch\nassert os.environ['ULTRALYTICS_SAFE_LOAD'] == '1'\n"
