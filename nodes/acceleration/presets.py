@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from ..wires import HIGHER_REUSES_MORE, Acceleration
 from .signals import Curve
 
-# Times fewer computed steps, Runware's four words.
+# Times fewer computed steps, Runware's four words. Measured on klein-nano (28 steps, guidance 4, 24 pictures,
+# `run.py bench acceleration`), median PSNR to the uncached picture: low 72 dB, medium 59, high 46; Euler with
+# as few calls 47, 41, 35. Above about 2.6x, and with guidance reuse on top, fewer steps of Kleinod Fast win.
 SPEEDS = {"none": 1.0, "low": 1.33, "medium": 1.75, "high": 2.4}
 
 # A run this short has no steps to spare (distilled models: 4 steps); it is never accelerated.

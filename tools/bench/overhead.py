@@ -91,9 +91,10 @@ class Bench:
             if times:
                 shares = [100 * seconds / self.step for seconds in times]
                 name = "half" if level == "guidance" else "skipped"
-                rows.append(
-                    row_of_samples(f"{prefix}{level}: {name} step", shares, "% of a step", goals.get(level))
-                )
+                goal = goals.get(level)
+                rows.append(row_of_samples(f"{prefix}{level}: {name} step", shares, "% of a step", goal))
+            else:
+                rows.append(Row(f"{prefix}{level}: nothing was reused", float("nan"), "", None, 0))
             if peak is not None:
                 rows.append(Row(f"{prefix}{level}: most memory", peak, "GiB"))
         rows.append(self.gate(prefix))
@@ -131,7 +132,6 @@ class Bench:
     def sample(self, model: Any) -> list[float]:
         """One run; the time of every step but the first."""
         import comfy.samplers
-        from kleinod.nodes.sampling.schedule import build_schedule
 
         guider = comfy.samplers.CFGGuider(model)
         guider.set_conds(*self.texts)
@@ -141,7 +141,8 @@ class Bench:
             self.noise,
             self.torch.zeros_like(self.noise),
             comfy.samplers.sampler_object("euler"),
-            build_schedule("native", STEPS, self.side**2).sigmas,
+            # Close together: random weights jump too far on a real schedule for a block cache to hit at all.
+            self.torch.linspace(0.5, 0.499, STEPS + 1),
             callback=lambda *_: ends.append(self.now()),
             disable_pbar=True,
             seed=1,
