@@ -111,7 +111,8 @@ class UltralyticsDetector(TiledDetector):
         self, name: str, path: Path, side: int, device: str = "cpu", pause: Callable[[], None] = lambda: None
     ) -> None:
         super().__init__(name, side, pause)
-        if path.stem.lower().startswith("yolov5") and not path.stem.lower().endswith("u"):
+        stem = path.stem.lower()
+        if ("yolov5" in stem or "yolov3" in stem) and not stem.endswith("u"):
             # Seen with 8.4.190, offline or not: it fetches yolov5nu.pt in place of a file called yolov5n.pt.
             raise ValueError("ultralytics would download another file in place of one so called: rename it.")
         package = import_guarded()
