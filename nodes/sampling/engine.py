@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..acceleration.application import watch_runs
 from ..acceleration.chart import chart_image
-from ..acceleration.report import RunReport, summarise_runs
+from ..acceleration.report import COMPUTED, RunReport, summarise_runs
 from ..acceleration.solver import sample_fast
 from ..model.engine import facts_of
 from ..wires import Acceleration
@@ -63,6 +63,16 @@ class Pictures:
         runs = [{"seed": seed, **run.data()} for seed, run in zip(seeds, self.runs, strict=False)]
         settings = None if self.acceleration is None else asdict(self.acceleration)
         return json.dumps({"acceleration": settings, "runs": runs})
+
+    def strip(self) -> dict[str, list[dict[str, str]]]:
+        """What the page draws on the node: a row of steps a result; no rows where every step was computed."""
+        names = _name_runs(self.report.request)
+        rows = [
+            {"label": name, "pattern": run.pattern, "line": run.line()}
+            for name, run in zip(names, self.runs, strict=False)
+        ]
+        skipped = any(set(row["pattern"]) - {COMPUTED} for row in rows)
+        return {"kleinod_runs": rows if skipped else []}
 
     def chart(self) -> Tensor:
         """The runs as a picture, IMAGE `[1, H, W, 3]`."""

@@ -211,4 +211,5 @@ class KleinodSampler(io.ComfyNode):
             model, positive, negative, vae, request, latent=latent, image=image, acceleration=chosen
         )
         show_status(cls.hidden, made.report.headline)
-        return io.NodeOutput(made.image, made.latent, made.report.text(), made.data(), made.chart())
+        outputs = (made.image, made.latent, made.report.text(), made.data(), made.chart())
+        return io.NodeOutput(*outputs, ui=made.strip())

@@ -1,0 +1,60 @@
+"""The strip of steps under Klein Sampler, in a real Chromium: it shows what the server did, and only then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.test_templates import RENDERERS
+from tools.browser import Studio, keep_screenshot, open_studio
+from tools.launch.server import Server
+
+pytestmark = pytest.mark.browser
+
+_DATA = """
+() => Object.fromEntries(app.graph.nodes.filter((node) => node.type === "KleinodSampler").map((node) => {
+  const strip = node.widgets.find((one) => one.name === "kleinod_strip");
+  const rows = [...(strip?.element.children ?? [])];
+  return [node.id, rows.map((row) => row.getAttribute("aria-label") ?? row.textContent)];
+}))
+"""
+
+_SEED = """
+(seed) => app.graph.nodes.filter((node) => node.type === "KleinodSampler")
+  .forEach((node) => { node.widgets.find((one) => one.name === "seed").value = seed; })
+"""
+
+
+@pytest.fixture(scope="module")
+def studio(comfy_server: Server) -> Iterator[Studio]:
+    with open_studio(comfy_server.client) as studio:
+        yield studio
+
+
+@pytest.mark.parametrize("renderer", list(RENDERERS))
+def test_steps_are_drawn_after_an_accelerated_run_only(
+    studio: Studio, renderer: str, artifacts: Path
+) -> None:
+    studio.complaints.clear()
+    studio.open(vue_nodes=RENDERERS[renderer])
+    studio.open_template("Klein - Accelerated")
+    assert all(rows == [] for rows in studio.page.evaluate(_DATA).values())
+    # Of a graph that is cached as a whole, ComfyUI tells the page the results of its output nodes alone.
+    seed = 1000 + list(RENDERERS).index(renderer)
+    studio.page.evaluate(_SEED, seed)
+    studio.press_run()
+    studio.page.wait_for_function("() => document.querySelector('.kleinod-strip [role=img]')")
+    shown = studio.page.evaluate(_DATA)
+    told = [rows for rows in shown.values() if rows]
+    assert len(shown) == 2 and len(told) == 1, "one sampler of this workflow computes every step"
+    strip, words = told[0]
+    assert strip.startswith(f"seed {seed}: ")
+    pattern = strip.split(": ")[1]
+    assert {"C", "R"} <= set(pattern) <= {"C", "R", "H"}
+    assert words.split(": ")[1].startswith(pattern)
+    cells = studio.page.locator(".kleinod-strip [role=img] span")
+    assert cells.count() == len(pattern) and cells.last.bounding_box()["width"] > 1
+    keep_screenshot(studio, artifacts / "screenshots", f"strip-{renderer}")
+    assert studio.complaints_about("kleinod") == []
