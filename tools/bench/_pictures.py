@@ -20,8 +20,11 @@ from tools.launch.pack import enable_comfyui, load_pack
 from tools.nano.exam import Question, paper
 
 GUIDANCE = 4.0
-# Papers of the exam: what is measured, and what dials are set by. No request stands in both.
+# Papers of the exam: what is measured, and what dials are set by. Every paper begins with the same subjects in
+# the same words, so the first of each kind are kept for dials and never measured. Edits have few sentences
+# ("image 1 on a red background"): theirs differ in the pictures they show.
 MEASURED, CALIBRATION = 9001, 9002
+RESERVED = 12
 BATCH = 16
 
 
@@ -93,7 +96,12 @@ class Painter:
         wanted = {"single": size.single, "pair": size.pair, "edit": size.edit, "edit pair": size.edit_pair}
         groups = []
         for kind, count in wanted.items():
-            chosen = [question for question in questions if question.kind == kind][:count]
+            chosen = [question for question in questions if question.kind == kind]
+            if offset == MEASURED:
+                dials = [one for one in paper(CALIBRATION) if one.kind == kind][:RESERVED]
+                reserved = {one.prompt for one in dials} if kind in ("single", "pair") else set()
+                chosen = [one for one in chosen[RESERVED:] if one.prompt not in reserved]
+            chosen = chosen[:count]
             if chosen:
                 groups.append(self._group(kind, chosen, size.seeds))
         return groups
