@@ -20,8 +20,8 @@ from tools.launch.pack import enable_comfyui, load_pack
 from tools.nano.exam import Question, paper
 
 GUIDANCE = 4.0
-# Papers of the exam: what is measured, and what dials are set by. Every paper begins with the same subjects in
-# the same words, so the first of each kind are kept for dials and never measured. Edits have few sentences
+# Papers of the exam: what is measured, and what dials are set by. Every paper begins with the same subjects
+# in the same words, so the first of each kind are kept for dials, never measured. Edits have few sentences
 # ("image 1 on a red background"): theirs differ in the pictures they show.
 MEASURED, CALIBRATION = 9001, 9002
 RESERVED = 12
