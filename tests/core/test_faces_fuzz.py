@@ -410,12 +410,15 @@ def test_broken_safetensors(tmp_path, plan) -> None:
 # --- Pictures
 
 
+_NOISE = torch.rand(90, 90, 4, generator=torch.Generator().manual_seed(6))
+
+
 @pytest.mark.parametrize(
     "picture",
     [
         torch.zeros(1, 1, 3), torch.ones(1, 700, 3), torch.ones(700, 1, 3), torch.zeros(64, 64, 3),
-        torch.full((64, 64, 3), 1e30), torch.full((64, 64, 3), -5.0), torch.rand(40, 50, 4),
-        torch.rand(90, 90, 3).half(), torch.rand(80, 60, 3).flip(0), torch.rand(3, 60, 80).permute(1, 2, 0),
+        torch.full((64, 64, 3), 1e30), torch.full((64, 64, 3), -5.0), _NOISE[:40, :50],
+        _NOISE[..., :3].half(), _NOISE[:80, :60, :3].flip(0), _NOISE[:80, :60, :3].transpose(0, 1),
         torch.full((33, 47, 3), float("inf")), torch.full((33, 47, 3), float("nan")),
     ],
     ids=lambda picture: f"{tuple(picture.shape)} {picture.flatten()[0]:.3g}",
