@@ -1,0 +1,135 @@
+"""Blueprints as a user meets them, in both renderers: found in the node library, dropped, connected, run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools.browser import Studio, keep_screenshot, open_studio
+from tools.launch.server import Server
+
+pytestmark = pytest.mark.browser
+
+RENDERERS = {"classic": False, "nodes2": True}
+TEXT, EDIT = "Klein - Text to Image", "Klein - Edit"
+FACES, SWITCH = "Klein - Face Refine", "Klein - Local or Remote"
+
+_CONNECT = """
+([from, output, to, input]) => {
+  const find = (title) => window.app.graph.nodes.find((node) => node.title === title);
+  const slot = (slots, name) => slots.findIndex((entry) => entry.name === name);
+  find(from).connect(slot(find(from).outputs, output), find(to), slot(find(to).inputs, input));
+}
+"""
+_ADD_SAVE = """
+([x, y]) => {
+  const node = window.LiteGraph.createNode("SaveImage");
+  node.pos = [x, y];
+  node.size = [420, 460];
+  window.app.graph.add(node);
+}
+"""
+_PLACE = """
+([title, x, y]) => {
+  window.app.graph.nodes.find((node) => node.title === title).pos = [x, y];
+  window.app.canvas.setDirty(true, true);
+}
+"""
+_TYPE = """
+([title, name, value]) => {
+  const node = window.app.graph.nodes.find((node) => node.title === title);
+  node.widgets.find((widget) => widget.name === name).value = value;
+}
+"""
+_LOOK_INSIDE = """
+() => {
+  const [host] = window.app.graph.nodes;
+  window.app.canvas.openSubgraph(host.subgraph, host);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def studio(comfy_server: Server) -> Iterator[Studio]:
+    with open_studio(comfy_server.client) as studio:
+        yield studio
+
+
+@pytest.fixture(params=list(RENDERERS))
+def renderer(request: pytest.FixtureRequest, studio: Studio) -> Iterator[str]:
+    studio.open(vue_nodes=RENDERERS[request.param])
+    studio.complaints.clear()
+    yield request.param
+    assert studio.visible_dialogs() == []
+    assert studio.complaints_about("kleinod", "blueprint", "subgraph") == []
+
+
+def drop(studio: Studio, name: str, x: int, y: int) -> None:
+    """Open the node library, search, click the hit, click the canvas; then lay the node at (x, y)."""
+    page = studio.page
+    search = page.get_by_placeholder("Search...").first
+    if not search.is_visible():
+        page.keyboard.press("n")
+    search.fill(name)
+    page.get_by_text(name, exact=True).first.click()
+    page.mouse.move(900, 840)
+    page.mouse.click(900, 840)
+    page.wait_for_function("(name) => window.app.graph.nodes.some((node) => node.title === name)", arg=name)
+    page.evaluate(_PLACE, [name, x, y])
+
+
+def inputs_by_kind(prompt: dict) -> dict[str, dict]:
+    """Inputs of each kind of node; here no kind comes twice."""
+    found = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    assert len(found) == len(prompt)
+    return found
+
+
+def test_text_to_image_is_dropped_and_runs(studio: Studio, renderer: str, artifacts: Path) -> None:
+    shots = artifacts / "screenshots"
+    drop(studio, TEXT, 400, 60)
+    keep_screenshot(studio, shots, f"blueprint-{renderer}-1-dropped")
+    studio.page.keyboard.press("n")  # closes the library
+    studio.page.evaluate(_TYPE, [TEXT, "prompt", "a panda on a pink background"])
+    studio.page.evaluate(_TYPE, [TEXT, "steps", 8])
+    studio.page.evaluate(_ADD_SAVE, [900, 60])
+    studio.page.evaluate(_CONNECT, [TEXT, "image", "Save Image", "images"])
+    sent = inputs_by_kind(studio.build_prompt())
+    assert sent["KleinodPrompt"]["positive"] == "a panda on a pink background"
+    assert sent["KleinodSampler"]["steps"] == 8 and sent["KleinodSampler"]["results"] == 1
+    studio.press_run()
+    studio.page.wait_for_timeout(1000)
+    keep_screenshot(studio, shots, f"blueprint-{renderer}-2-done")
+    # The seed on the outside moves on, as on the sampler itself.
+    assert inputs_by_kind(studio.build_prompt())["KleinodSampler"]["seed"] != sent["KleinodSampler"]["seed"]
+    studio.page.evaluate(_LOOK_INSIDE)
+    studio.page.wait_for_timeout(700)
+    keep_screenshot(studio, shots, f"blueprint-{renderer}-3-inside")
+
+
+def test_the_others_run_as_one_chain(studio: Studio, renderer: str, artifacts: Path) -> None:
+    """Local or remote paints, edit changes it, face refine finishes it."""
+    drop(studio, SWITCH, 320, 60)
+    drop(studio, EDIT, 780, 60)
+    drop(studio, FACES, 1240, 60)
+    studio.page.evaluate(_ADD_SAVE, [1700, 60])
+    studio.page.evaluate(_CONNECT, [SWITCH, "image", EDIT, "image"])
+    studio.page.evaluate(_CONNECT, [EDIT, "image", FACES, "image"])
+    studio.page.evaluate(_CONNECT, [FACES, "image", "Save Image", "images"])
+    for name in (SWITCH, EDIT, FACES):
+        studio.page.evaluate(_TYPE, [name, "steps", 6])
+    studio.page.evaluate(_TYPE, [SWITCH, "guidance", 3])
+    prompt = studio.build_prompt()
+    kinds = [node["class_type"] for node in prompt.values()]
+    assert kinds.count("KleinodLoader") == 3 and kinds.count("KleinodSampler") == 2
+    (remote,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "KleinodRunware"]
+    assert remote["positive_prompt"] == "a fox on a blue background"
+    assert (remote["steps"], remote["cfg_scale"], remote["width"]) == (6, 3, 128)
+    (references,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "KleinodReferences"]
+    assert "images.image_1" in references and "images.image_2" not in references
+    studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    studio.press_run()
+    studio.page.wait_for_timeout(1000)
+    keep_screenshot(studio, artifacts / "screenshots", f"blueprint-chain-{renderer}")
