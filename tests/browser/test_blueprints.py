@@ -43,6 +43,13 @@ _TYPE = """
   node.widgets.find((widget) => widget.name === name).value = value;
 }
 """
+# The page got the picture that Save Image kept, and can show it.
+_SAVED = """
+() => {
+  const saved = window.app.graph.nodes.find((node) => node.type === "SaveImage");
+  return window.app.nodeOutputs[saved.id]?.images?.length === 1;
+}
+"""
 _LOOK_INSIDE = """
 () => {
   const [host] = window.app.graph.nodes;
@@ -100,6 +107,7 @@ def test_text_to_image_is_dropped_and_runs(studio: Studio, renderer: str, artifa
     assert sent["KleinodPrompt"]["positive"] == "a panda on a pink background"
     assert sent["KleinodSampler"]["steps"] == 8 and sent["KleinodSampler"]["results"] == 1
     studio.press_run()
+    studio.page.wait_for_function(_SAVED, timeout=30_000)
     studio.page.wait_for_timeout(1000)
     keep_screenshot(studio, shots, f"blueprint-{renderer}-2-done")
     # The seed on the outside moves on, as on the sampler itself.
@@ -131,5 +139,6 @@ def test_the_others_run_as_one_chain(studio: Studio, renderer: str, artifacts: P
     assert "images.image_1" in references and "images.image_2" not in references
     studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     studio.press_run()
+    studio.page.wait_for_function(_SAVED, timeout=30_000)
     studio.page.wait_for_timeout(1000)
     keep_screenshot(studio, artifacts / "screenshots", f"blueprint-chain-{renderer}")
