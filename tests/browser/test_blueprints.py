@@ -50,6 +50,13 @@ _SAVED = """
   return window.app.nodeOutputs[saved.id]?.images?.length === 1;
 }
 """
+_START_ANEW = """
+() => {
+  window.app.canvas.setGraph(window.app.rootGraph);
+  window.app.rootGraph.clear();
+  Object.assign(window.app.canvas.ds, { scale: 0.9, offset: [0, 0] });
+}
+"""
 _LOOK_INSIDE = """
 () => {
   const [host] = window.app.graph.nodes;
@@ -58,19 +65,31 @@ _LOOK_INSIDE = """
 """
 
 
+@pytest.fixture(scope="module", params=list(RENDERERS))
+def renderer(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def studio(comfy_server: Server) -> Iterator[Studio]:
-    with open_studio(comfy_server.client) as studio:
-        yield studio
+def browser(comfy_server: Server) -> Iterator[Studio]:
+    with open_studio(comfy_server.client) as browser:
+        yield browser
 
 
-@pytest.fixture(params=list(RENDERERS))
-def renderer(request: pytest.FixtureRequest, studio: Studio) -> Iterator[str]:
-    studio.open(vue_nodes=RENDERERS[request.param])
-    studio.complaints.clear()
-    yield request.param
-    assert studio.visible_dialogs() == []
-    assert studio.complaints_about("kleinod", "blueprint", "subgraph") == []
+@pytest.fixture(scope="module")
+def opened(browser: Studio, renderer: str) -> Studio:
+    browser.open(vue_nodes=RENDERERS[renderer])
+    return browser
+
+
+@pytest.fixture
+def studio(opened: Studio) -> Iterator[Studio]:
+    """An empty graph on the page that is open."""
+    opened.page.evaluate(_START_ANEW)
+    opened.complaints.clear()
+    yield opened
+    assert opened.visible_dialogs() == []
+    assert opened.complaints_about("kleinod", "blueprint", "subgraph") == []
 
 
 def drop(studio: Studio, name: str, x: int, y: int) -> None:
