@@ -83,16 +83,23 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Where several workers run: everything that uses ComfyUI's server in one of them, so that it starts
+    once, and every other file whole, for the sake of its fixtures.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneServer(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "comfyui" if nodeid.startswith(("tests/server", "tests/browser")) else nodeid.split("::")[0]
+
+    return OneServer(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
-    for item in items:
-        # Where several workers run: everything that uses ComfyUI's server in one of them, so that it starts
-        # once, and every other file whole, for the sake of its fixtures.
-        needs_server = item.get_closest_marker("server") or item.get_closest_marker("browser")
-        file = item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group("comfyui" if needs_server else file))
     if not (torch.cuda.is_available() and os.environ.get("KLEINOD_GPU")):
         skip = pytest.mark.skip(reason="needs a CUDA device and KLEINOD_GPU=1")
         for item in items:

@@ -119,10 +119,10 @@ def _test(comfyui: Path | None, rest: list[str]) -> int:
     environment = prepare(comfyui, tests=True)
     variables = _tool_variables(environment)
     variables.setdefault("OMP_NUM_THREADS", "1")
-    # One worker has ComfyUI and the browser: `pytest_collection_modifyitems` in tests/conftest.py.
+    # One worker has ComfyUI and the browser: `pytest_xdist_make_scheduler` in tests/conftest.py.
     # A choice of tests runs in one process: two would load torch twice to save nothing.
     whole = all(argument.startswith("--durations") for argument in rest)
-    workers = ["-n", "2", "--dist", "loadgroup"] if whole and (os.cpu_count() or 1) > 1 else []
+    workers = ["-n", "2", "--no-loadscope-reorder"] if whole and (os.cpu_count() or 1) > 1 else []
     return _run_child([str(environment.python), "-m", "pytest", *workers, *rest], variables)
 
 
