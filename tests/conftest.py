@@ -92,7 +92,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
     class OneServer(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "comfyui" if nodeid.startswith(("tests/server", "tests/browser")) else nodeid.split("::")[0]
+            needs_server = nodeid.startswith(("tests/server", "tests/browser"))
+            return "comfyui" if needs_server else nodeid.split("::")[0]
 
     return OneServer(config, log)
 
