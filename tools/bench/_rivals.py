@@ -121,7 +121,11 @@ def list_ways(steps: int, few: bool = False) -> list[Way]:
     ways = [EULER]
     ways += [Way(f"forecast {level}", "forecast", ours(acceleration=level)) for level in levels]
     both = ours(acceleration="high", guidance_interval=2)
-    ways += [Way("forecast high + guidance every 2nd", "ours", both)]
+    bold = ours(acceleration="high", guidance_interval=3)
+    ways += [
+        Way("forecast high + guidance every 2nd", "ours", both),
+        Way("forecast high + guidance every 3rd", "ours", bold),
+    ]
     ways += [Way(f"Euler, {count} steps", "fewer steps", steps=count) for count in calls]
     ways += [
         Way(f"DPM++ 2M, {count} steps", "fewer steps", solver="dpmpp_2m", steps=count) for count in calls
