@@ -121,10 +121,10 @@ def list_ways(steps: int, few: bool = False) -> list[Way]:
     ways = [EULER]
     ways += [Way(f"forecast {level}", "forecast", ours(acceleration=level)) for level in levels]
     both = ours(acceleration="high", guidance_interval=2)
-    bold = ours(acceleration="high", guidance_interval=3)
+    bold = ours(acceleration="high", guidance_interval=2, forecast_error_limit=10.0)
     ways += [
         Way("forecast high + guidance every 2nd", "ours", both),
-        Way("forecast high + guidance every 3rd", "ours", bold),
+        Way("forecast high + guidance every 2nd, unguarded", "ours", bold),
     ]
     ways += [Way(f"Euler, {count} steps", "fewer steps", steps=count) for count in calls]
     ways += [
