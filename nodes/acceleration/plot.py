@@ -26,7 +26,8 @@ MARKS = ("disc", "square", "diamond", "triangle", "ring", "cross", "disc")
 class Point:
     """One measured way. speed: times less work. value: higher is better. low: its 5th percentile.
 
-    series: points of one series share colour and mark, and are joined. label: written beside the mark.
+    series: points of one series share colour and mark; those on its curve are joined. label: written beside
+    the mark.
     """
 
     speed: float
@@ -34,6 +35,7 @@ class Point:
     series: str
     label: str = ""
     low: float | None = None
+    on_curve: bool = True
 
 
 def draw_plot(points: Sequence[Point], title: str, caption: str, unit: str, across: str) -> Image.Image:
@@ -56,7 +58,8 @@ def draw_plot(points: Sequence[Point], title: str, caption: str, unit: str, acro
     for number, name in enumerate(series):
         colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
         mine = sorted((point for point in points if point.series == name), key=lambda point: point.speed)
-        for left, right in zip(mine[:-1], mine[1:], strict=True):
+        curve = [point for point in mine if point.on_curve]
+        for left, right in zip(curve[:-1], curve[1:], strict=True):
             sheet.line(x.at(left.speed), y.at(left.value), x.at(right.speed), y.at(right.value), colour, 1.5)
         for point in mine:
             at = x.at(point.speed), y.at(point.value)

@@ -19,10 +19,14 @@ def draw(scores: Sequence[Any], steps: int, converged: bool) -> Image.Image:
     points = []
     for score in scores:
         values = score.psnr_converged if converged else score.psnr
-        if score.name.startswith("edits") or (score.family == "uncached" and not converged):
+        if score.name.startswith(("edits", "res_multistep")):
+            continue
+        if score.family == "uncached" and not converged:
             continue
         series, label = _series(score.name)
-        points.append(Point(score.speed, statistics.median(values), series, label, low(values)))
+        # What differs in more than one dial lies on no curve.
+        on_curve = series != "other caches of ours" and "as it comes" not in score.name
+        points.append(Point(score.speed, statistics.median(values), series, label, low(values), on_curve))
     target = "a picture of 200 steps" if converged else f"the uncached picture of {steps} steps"
     return draw_plot(
         points,
