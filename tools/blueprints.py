@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.layouts import BLUE, GREEN, Group, Place
+from tools.layouts import BLUE, GREEN, Group, Place, draw_groups
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = ROOT / "workflows"
@@ -396,17 +396,7 @@ def _write_file(
                     "outputs": outlets,
                     "widgets": [],
                     "nodes": nodes,
-                    "groups": [
-                        {
-                            "id": index,
-                            "title": group.title,
-                            "bounding": list(group.place),
-                            "color": group.colour,
-                            "font_size": 22,
-                            "flags": {},
-                        }
-                        for index, group in enumerate(blueprint.groups, start=1)
-                    ],
+                    "groups": draw_groups(blueprint.groups),
                     "links": links,
                     "extra": {},
                 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 Place = tuple[int, int, int, int]
@@ -42,6 +43,21 @@ class Group:
     title: str
     place: Place
     colour: str = BLUE
+
+
+def draw_groups(groups: Iterable[Group]) -> list[dict[str, object]]:
+    """The groups as a workflow file or a subgraph in one holds them."""
+    return [
+        {
+            "id": index,
+            "title": group.title,
+            "bounding": list(group.place),
+            "color": group.colour,
+            "font_size": 22,
+            "flags": {},
+        }
+        for index, group in enumerate(groups, start=1)
+    ]
 
 
 @dataclass(frozen=True)

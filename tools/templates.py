@@ -15,7 +15,7 @@ from tools.browser import Studio, open_studio
 from tools.launch.client import load_prompt
 from tools.launch.environment import ROOT, RUNTIME, prepare
 from tools.launch.server import Server
-from tools.layouts import LAYOUTS, Layout
+from tools.layouts import LAYOUTS, Layout, draw_groups
 
 WORKFLOWS = ROOT / "workflows"
 
@@ -80,17 +80,7 @@ def lay_out(graph: dict, layout: Layout) -> None:
             }
         )
     graph["last_node_id"] = number
-    graph["groups"] = [
-        {
-            "id": index,
-            "title": group.title,
-            "bounding": list(group.place),
-            "color": group.colour,
-            "font_size": 22,
-            "flags": {},
-        }
-        for index, group in enumerate(layout.groups, start=1)
-    ]
+    graph["groups"] = draw_groups(layout.groups)
 
 
 def main(names: list[str]) -> int:

@@ -14,14 +14,13 @@ from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
+from ..sampling.request import CELL
 from ..sampling.schedule import build_schedule
 from ..wires import Acceleration
 from . import presets
 from .controller import Controller, Facts
 from .patch import KEY, accelerate, count_blocks, require_suitable
 from .report import RunReport, StepRecord
-
-CELL = 16
 
 
 @dataclass

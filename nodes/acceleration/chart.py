@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..drawing import to_image
 from .report import COMPUTED, HALF, REUSED, RunReport, StepRecord
 
 SIZE = (1280, 760)
@@ -37,9 +37,7 @@ NICE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 def chart_image(runs: Sequence[RunReport], labels: Sequence[str] = ()) -> Tensor:
     """The chart as IMAGE `[1, H, W, 3]`, float32 in 0..1."""
-    picture = draw_chart(runs, labels)
-    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return (pixels.reshape(1, picture.height, picture.width, 3).float() / 255).contiguous()
+    return to_image(draw_chart(runs, labels))
 
 
 def draw_chart(runs: Sequence[RunReport], labels: Sequence[str] = ()) -> Image.Image:

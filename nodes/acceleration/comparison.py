@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..drawing import to_image, to_picture
 from .chart import PANEL, PAPER, QUIET, TEXT
 from .plot import draw_plot
 from .study import Outcome, plot_points
@@ -23,7 +22,7 @@ GOOD, FAIR, POOR = "#3fb7a9", "#f0b44c", "#f2726f"
 
 def sheet_image(outcomes: Sequence[Outcome], differences: bool = True) -> Tensor:
     """IMAGE `[1, H, W, 3]`: see `draw_sheet`."""
-    return _as_image(draw_sheet(outcomes, differences))
+    return to_image(draw_sheet(outcomes, differences))
 
 
 def plot_image(outcomes: Sequence[Outcome]) -> Tensor:
@@ -32,7 +31,7 @@ def plot_image(outcomes: Sequence[Outcome]) -> Tensor:
     picture = draw_plot(
         plot_points(outcomes), "Speed against likeness", caption, "PSNR, dB", "times less work"
     )
-    return _as_image(picture)
+    return to_image(picture)
 
 
 def draw_sheet(outcomes: Sequence[Outcome], differences: bool = True) -> Image.Image:
@@ -103,15 +102,10 @@ def judge(ssim: float) -> tuple[str, str]:
 
 
 def _as_picture(pixels: Tensor, size: tuple[int, int]) -> Image.Image:
-    array = (pixels[0, ..., :3].clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
-    picture = Image.fromarray(array)
+    picture = to_picture(pixels[0])
     # Enlarged in whole pixels, so that small pictures show what they are.
     method = Image.Resampling.LANCZOS if picture.width > size[0] else Image.Resampling.NEAREST
     return picture.resize(size, method)
-
-
-def _as_image(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255)[None]
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-CELL = 16
-"""Pixels of one latent cell's side."""
+from ..sampling.request import CELL
+
 SMALLEST_TARGET = 64
 """FLUX.2's least side; below, a face has too few cells to be painted."""
 LARGEST_TARGET = 2048

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..drawing import to_image, to_picture
 from .geometry import Box
 from .plan import Plan
 
@@ -21,11 +21,10 @@ def draw_preview(image: Tensor, plan: Plan) -> Tensor:
     their crops as thin frames, and the ones left out in grey."""
     pictures = []
     for index in range(len(image)):
-        pixels = (image[index, ..., :3].detach().cpu().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
-        picture = Image.fromarray(pixels.numpy())
+        picture = to_picture(image[index])
         _mark(picture, index, plan)
-        pictures.append(torch.from_numpy(np.asarray(picture, np.float32) / 255))
-    return torch.stack(pictures)
+        pictures.append(to_image(picture))
+    return torch.cat(pictures)
 
 
 def _mark(picture: Image.Image, index: int, plan: Plan) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..drawing import to_image, to_picture
 from .report import format_lost, format_size
 from .value import Reference, References
 
@@ -31,7 +30,7 @@ def draw_sheet(references: References) -> Tensor:
         x = GAP + index % columns * (card[0] + GAP)
         y = GAP + index // columns * (card[1] + GAP)
         sheet.paste(_draw_card(item, index + 1, index + 1 == references.matched, card), (x, y))
-    return torch.from_numpy(np.asarray(sheet, dtype=np.float32) / 255)[None]
+    return to_image(sheet)
 
 
 def _draw_card(item: Reference, number: int, matched: bool, size: tuple[int, int]) -> Image.Image:
@@ -61,8 +60,7 @@ def _draw_card(item: Reference, number: int, matched: bool, size: tuple[int, int
 
 
 def _thumbnail(item: Reference) -> Image.Image:
-    pixels = (item.image[0].clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
-    picture = Image.fromarray(pixels)
+    picture = to_picture(item.image[0])
     scale = WINDOW / max(picture.size)
     # A small picture is shown in large pixels, so that it is seen to be small.
     method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST

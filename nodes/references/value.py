@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ..sampling.request import CELL
+
 if TYPE_CHECKING:
     from torch import Tensor
-
-CELL = 16
-"""Pixels of one latent cell's side: every prepared picture is a whole number of cells wide and high."""
 
 
 @dataclass(frozen=True)

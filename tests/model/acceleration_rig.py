@@ -4,7 +4,8 @@ core.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -201,3 +202,17 @@ EVERY: dict[str, Acceleration] = {
     ),
     "tea, exact": _blocks(tea_cache=True, tea_cache_distance=1.0, reference_cache="exact (9B-KV)"),
 }
+
+
+@contextmanager
+def memory_short_from(model: Any, step: int) -> Iterator[Callable[..., None]]:
+    """A sampler callback after which ComfyUI no longer batches the branches of guidance, from `step` on."""
+    base, factor = model.model, model.model.memory_usage_factor
+
+    def callback(now: int, *rest: Any) -> None:
+        base.memory_usage_factor = 1e12 if now >= step else factor
+
+    try:
+        yield callback
+    finally:
+        base.memory_usage_factor = factor

@@ -18,6 +18,7 @@ from kleinod.nodes.wires import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Accelerat
 from tests.model.acceleration_rig import (
     BLOCKS,
     BlockCounter,
+    memory_short_from,
     moved,
     near,
     noise,
@@ -130,15 +131,8 @@ def test_branches_batched_or_not_give_the_same(model: Any, counter: BlockCounter
     batched, report = run(model, value(kind), sigmas)
     rows = counter.total
     counter.reset()
-    base, factor = model.model, model.model.memory_usage_factor
-
-    def hunger(step: int, *rest: Any) -> None:
-        base.memory_usage_factor = 1e12 if step >= at else factor
-
-    try:
-        split, report_split = run(model, value(kind), sigmas, callback=hunger)
-    finally:
-        base.memory_usage_factor = factor
+    with memory_short_from(model, at) as callback:
+        split, report_split = run(model, value(kind), sigmas, callback=callback)
     assert report_split.pattern == report.pattern
     assert counter.total == rows
     assert relative_error(split, batched) < 1e-4

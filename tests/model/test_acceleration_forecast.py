@@ -17,6 +17,7 @@ from kleinod.nodes.wires import Acceleration, Calibration
 
 from tests.model.acceleration_rig import (
     BlockCounter,
+    memory_short_from,
     moved,
     near,
     noise,
@@ -214,20 +215,6 @@ def test_a_batch_is_its_pictures_one_by_one(model: Any) -> None:
         assert relative_error(both[i : i + 1], alone) < 1e-4
 
 
-class Hungry:
-    """Makes ComfyUI believe, from a step on, that only one branch fits into memory at a time."""
-
-    def __init__(self, model: Any, at: int) -> None:
-        self.base, self.at = model.model, at
-        self.factor = self.base.memory_usage_factor
-
-    def __call__(self, step: int, *rest: Any) -> None:
-        self.base.memory_usage_factor = 1e12 if step >= self.at else self.factor
-
-    def restore(self) -> None:
-        self.base.memory_usage_factor = self.factor
-
-
 @pytest.mark.parametrize("at", [0, 5, 9])
 def test_batching_of_branches_may_change_during_the_run(model: Any, counter: BlockCounter, at: int) -> None:
     sigmas = near()
@@ -235,11 +222,8 @@ def test_batching_of_branches_may_change_during_the_run(model: Any, counter: Blo
     batched = moved(sample(fast, sigmas), sigmas)
     rows = counter.total
     counter.reset()
-    hungry = Hungry(model, at)
-    try:
-        split = moved(sample(fast, sigmas, callback=hungry), sigmas)
-    finally:
-        hungry.restore()
+    with memory_short_from(model, at) as callback:
+        split = moved(sample(fast, sigmas, callback=callback), sigmas)
     assert counter.total == rows
     assert relative_error(split, batched) < 1e-4
 

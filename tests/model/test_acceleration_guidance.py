@@ -13,6 +13,7 @@ from kleinod.nodes.wires import HIGHER_REUSES_MORE, Acceleration
 from tests.model.acceleration_rig import (
     BLOCKS,
     BlockCounter,
+    memory_short_from,
     moved,
     near,
     noise,
@@ -125,16 +126,9 @@ def test_with_a_block_cache(model: Any, counter: BlockCounter) -> None:
 
 def test_one_call_or_two_makes_no_difference(model: Any) -> None:
     sigmas = near()
-    base, factor = model.model, model.model.memory_usage_factor
     together, _ = run(model, spare(2), sigmas)
-
-    def hunger(step: int, *rest: Any) -> None:
-        base.memory_usage_factor = 1e12 if step >= 5 else factor
-
-    try:
-        apart, _ = run(model, spare(2), sigmas, callback=hunger)
-    finally:
-        base.memory_usage_factor = factor
+    with memory_short_from(model, 5) as callback:
+        apart, _ = run(model, spare(2), sigmas, callback=callback)
     assert relative_error(apart, together) < 1e-4
 
 

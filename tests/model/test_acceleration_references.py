@@ -15,6 +15,7 @@ from tests.model.acceleration_rig import (
     EVERY,
     BlockCounter,
     both_with_references,
+    memory_short_from,
     near,
     noise,
     plain,
@@ -150,15 +151,8 @@ def test_branches_batched_or_not(model: Any, texts: dict, setting: Acceleration,
     """Core's Flux KV Cache hands one branch the other's references here."""
     sigmas = near()
     together, _ = run(model, setting, sigmas, **texts)
-    base, factor = model.model, model.model.memory_usage_factor
-
-    def hunger(step: int, *rest: Any) -> None:
-        base.memory_usage_factor = 1e12 if step >= at else factor
-
-    try:
-        apart, _ = run(model, setting, sigmas, callback=hunger, **texts)
-    finally:
-        base.memory_usage_factor = factor
+    with memory_short_from(model, at) as callback:
+        apart, _ = run(model, setting, sigmas, callback=callback, **texts)
     assert relative_error(apart, together) < 1e-4
 
 
