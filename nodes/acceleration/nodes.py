@@ -39,6 +39,10 @@ class KleinodAcceleration(io.ComfyNode):
                 "dbcache",
                 "cache-dit",
                 "speed up",
+                "wavespeed",
+                "easycache",
+                "magcache",
+                "faster",
             ],
             inputs=list_acceleration_inputs(),
             outputs=[
@@ -99,7 +103,19 @@ class KleinodApplyAcceleration(io.ComfyNode):
             description="Makes a MODEL skip the steps that can be foreseen, for KSampler, "
             "SamplerCustomAdvanced and every other sampler node. After each run its report appears under "
             "this node. The forecast works on models other than Klein, too.",
-            search_aliases=["cache", "easycache", "teacache", "speed up ksampler", "accelerate model"],
+            search_aliases=[
+                "cache",
+                "easycache",
+                "teacache",
+                "speed up ksampler",
+                "accelerate model",
+                "fbcache",
+                "first block cache",
+                "wavespeed",
+                "lazycache",
+                "magcache",
+                "faster",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to accelerate, before it goes into a sampler."),
                 ask_level(
@@ -139,7 +155,7 @@ class KleinodAccelerationReport(io.ComfyNode):
             category="Kleinod/acceleration",
             description="Says which steps ComfyUI's own sampler nodes computed and which were reused on a "
             "model from Klein Apply Acceleration. Klein Sampler has these outputs itself.",
-            search_aliases=["cache report", "cache hits", "skipped steps", "speed up chart"],
+            search_aliases=["cache report", "cache hits", "skipped steps", "speed up chart", "teacache"],
             inputs=[
                 io.Model.Input("model", tooltip="The model from Klein Apply Acceleration."),
                 io.Latent.Input(
@@ -176,7 +192,16 @@ class KleinodFast(io.ComfyNode):
             category="Kleinod/acceleration",
             description="Kleinod Fast as SAMPLER and SIGMAS for SamplerCustomAdvanced: fewer and better "
             "steps in place of a cache. In Klein Sampler it is a choice of scheduler.",
-            search_aliases=["kleinod fast", "sigmas", "multistep", "fewer steps", "flux2 scheduler"],
+            search_aliases=[
+                "kleinod fast",
+                "sigmas",
+                "multistep",
+                "fewer steps",
+                "flux2 scheduler",
+                "ksampler select",
+                "basic scheduler",
+                "faster",
+            ],
             inputs=[
                 io.Int.Input(
                     "steps",

@@ -58,7 +58,17 @@ class KleinodCompare(io.ComfyNode):
             category="Kleinod/acceleration",
             description="Paints one seed on your model with every step computed, then by each way to get it "
             "faster, and measures time, work and likeness.",
-            search_aliases=["benchmark", "cache comparison", "xy plot", "psnr", "ssim", "contact sheet"],
+            search_aliases=[
+                "benchmark",
+                "cache comparison",
+                "xy plot",
+                "psnr",
+                "ssim",
+                "contact sheet",
+                "xyz plot",
+                "image compare",
+                "speed test",
+            ],
             inputs=[
                 *_list_run("As in Klein Sampler.", "All pictures have this seed."),
                 switch("presets", "Run acceleration low, medium and high."),
@@ -115,7 +125,7 @@ class KleinodCalibrate(io.ComfyNode):
             category="Kleinod/acceleration",
             description="Watches your model paint a few pictures and saves what acceleration should know "
             "about it: which steps may be skipped most easily, and Tea's curve.",
-            search_aliases=["teacache coefficients", "fit cache", "tune acceleration"],
+            search_aliases=["teacache coefficients", "fit cache", "tune acceleration", "calibration"],
             inputs=[
                 *_list_run(
                     "The value you paint with: the fit holds for about this guidance.",

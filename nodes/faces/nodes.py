@@ -29,7 +29,14 @@ class KleinodFaceSettings(io.ComfyNode):
             category="Kleinod/faces",
             description="How faces are refined, as one value for Klein Face Refiner and Klein Runware alike: "
             "every field of Runware's ultralytics settings, with a preset that suits Klein.",
-            search_aliases=["ultralytics", "adetailer", "face detailer settings", "face restore", "faces"],
+            search_aliases=[
+                "ultralytics",
+                "adetailer",
+                "face detailer settings",
+                "face restore",
+                "faces",
+                "facedetailer",
+            ],
             inputs=list_settings_inputs(),
             outputs=[
                 sockets.FaceRefinement.Output(
@@ -69,6 +76,9 @@ class KleinodFaceRefiner(io.ComfyNode):
                 "face restore",
                 "ultralytics",
                 "yolo",
+                "facedetailer",
+                "fix faces",
+                "face inpaint",
             ],
             inputs=list_refiner_inputs(list_detectors()),
             outputs=[

@@ -33,7 +33,17 @@ class KleinodLoraStack(io.ComfyNode):
             category="Kleinod",
             description="Applies any number of LoRAs of any format to a Klein model and reports what of each "
             "file was used. Chain several, or feed Klein Runware with the loras output.",
-            search_aliases=["lora loader", "load lora", "power lora loader", "lora stacker", "lokr", "dora"],
+            search_aliases=[
+                "lora loader",
+                "load lora",
+                "power lora loader",
+                "lora stacker",
+                "lokr",
+                "dora",
+                "loha",
+                "loraloadermodelonly",
+                "multi lora",
+            ],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -118,7 +128,7 @@ class KleinodLoraStack(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
+                io.Model.Output(display_name="model", tooltip="The model with these LoRAs, for the sampler."),
                 sockets.Loras.Output(display_name="loras", tooltip="All rows, for Klein Runware."),
                 sockets.LoraStack.Output(
                     display_name="lora_stack",

@@ -38,7 +38,17 @@ class KleinodLoader(io.ComfyNode):
             category="Kleinod",
             description="Loads FLUX.2 [klein]: diffusion model, text encoder and VAE, checked as a set. "
             "klein-nano, a tiny model of a small drawn world, is built in and needs no files.",
-            search_aliases=["flux2", "flux 2 klein", "load klein", "unet loader", "checkpoint", "klein-nano"],
+            search_aliases=[
+                "flux2",
+                "flux 2 klein",
+                "load klein",
+                "unet loader",
+                "checkpoint",
+                "klein-nano",
+                "load diffusion model",
+                "model loader",
+                "gguf",
+            ],
             inputs=[
                 io.Combo.Input(
                     "diffusion_model",
@@ -90,9 +100,13 @@ class KleinodLoader(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
-                io.Clip.Output(display_name="clip"),
-                io.Vae.Output(display_name="vae"),
+                io.Model.Output(
+                    display_name="model", tooltip="For Klein Sampler, Klein LoRA Stack or any core node."
+                ),
+                io.Clip.Output(
+                    display_name="clip", tooltip="The text encoder, for Klein Prompt and Klein Face Refiner."
+                ),
+                io.Vae.Output(display_name="vae", tooltip="Turns pictures into latents and back."),
                 io.String.Output(
                     display_name="info",
                     tooltip="What was loaded, how base or distilled was decided, recommended steps and "
@@ -138,6 +152,8 @@ class KleinodPrompt(io.ComfyNode):
                 "flux2 prompt",
                 "clip text encode",
                 "negative prompt",
+                "text encoder",
+                "qwen",
                 "klein text",
                 "conditioning",
             ],
@@ -176,8 +192,12 @@ class KleinodPrompt(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive"),
-                io.Conditioning.Output(display_name="negative"),
+                io.Conditioning.Output(
+                    display_name="positive", tooltip="What the picture shall show, with the references."
+                ),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="What it shall stay away from, with the same references."
+                ),
                 io.String.Output(
                     display_name="info",
                     tooltip="Tokens used of 512 by each prompt, the words that were cut, if any, and which "

@@ -51,6 +51,9 @@ class KleinodReferences(io.ComfyNode):
                 "image batch",
                 "contact sheet",
                 "flux2 edit",
+                "edit",
+                "image stitch",
+                "ip adapter",
             ],
             is_input_list=True,
             inputs=[

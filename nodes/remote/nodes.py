@@ -39,7 +39,15 @@ class KleinodRunware(io.ComfyNode):
             description="Draws with FLUX.2 [klein] 4B Base through the Runware API. A job is paid once: "
             "after an "
             "interrupt, a crash or a failed neighbour it is picked up where it was.",
-            search_aliases=["runware api", "remote klein", "cloud", "flux 2 klein api", "image inference"],
+            search_aliases=[
+                "runware api",
+                "remote klein",
+                "cloud",
+                "flux 2 klein api",
+                "image inference",
+                "text to image api",
+                "no gpu",
+            ],
             inputs=list_runware_inputs(),
             outputs=list_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -139,7 +147,15 @@ class KleinodBFL(io.ComfyNode):
             description="Draws with FLUX.2 [klein] through the Black Forest Labs API. It serves the "
             "distilled klein: "
             "no steps, guidance or negative prompt, and other pictures than klein Base gives.",
-            search_aliases=["bfl api", "black forest labs", "remote klein", "cloud", "flux 2 klein api"],
+            search_aliases=[
+                "bfl api",
+                "black forest labs",
+                "remote klein",
+                "cloud",
+                "flux 2 klein api",
+                "flux api",
+                "no gpu",
+            ],
             inputs=list_bfl_inputs(),
             outputs=list_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -175,7 +191,15 @@ class KleinodRecoverJob(io.ComfyNode):
             category="Kleinod/remote",
             description="Fetches the pictures of a job from the ledger, finished or not, without paying "
             "again.",
-            search_aliases=["recover", "paid job", "ledger", "resume", "lost image", "runware history"],
+            search_aliases=[
+                "recover",
+                "paid job",
+                "ledger",
+                "resume",
+                "lost image",
+                "runware history",
+                "job history",
+            ],
             inputs=[
                 io.Combo.Input(
                     "job",

@@ -35,6 +35,10 @@ class KleinodSampler(io.ComfyNode):
                 "text to image",
                 "flux 2 klein",
                 "generate",
+                "txt2img",
+                "image to image",
+                "samplercustomadvanced",
+                "edit",
             ],
             inputs=[
                 io.Model.Input(
