@@ -8,6 +8,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { make } from "./lib/elements.js";
 import { describeEstimate } from "./lib/job_text.js";
+import { addElement, findWidget, follow } from "./lib/widgets.js";
 
 const SERVICES = { KleinodRunware: "runware", KleinodBFL: "bfl" };
 const ASKED = ["width", "height", "steps", "number_results", "endpoint"];
@@ -36,22 +37,15 @@ function addLine(node, service) {
     title: "What the service's list price comes to, and how long your last jobs took.",
     style: { font: "12px/1.6 Inter, Arial, sans-serif", color: "var(--descrip-text, #999)", textAlign: "center" },
   });
-  const widget = node.addDOMWidget("kleinod_estimate", "kleinod-estimate", line, {
-    serialize: false,
-    hideOnZoom: true,
-    getMinHeight: () => LINE_HEIGHT,
-    getMaxHeight: () => LINE_HEIGHT,
-    getValue: () => "",
-    setValue: () => {},
-  });
-  widget.serialize = false;
+  const height = () => LINE_HEIGHT;
+  addElement(node, "kleinod_estimate", line, { least: height, most: height, hideOnZoom: true });
   let timer = 0;
   const ask = () => {
     clearTimeout(timer);
     timer = setTimeout(async () => {
       const query = new URLSearchParams({ references: String(countPictures(node)) });
       for (const name of ASKED) {
-        const value = node.widgets?.find((one) => one.name === name)?.value;
+        const value = findWidget(node, name)?.value;
         if (value !== undefined) query.set(name, String(value));
       }
       try {
@@ -65,28 +59,11 @@ function addLine(node, service) {
     }, CALM_MILLISECONDS);
   };
   for (const name of ASKED) {
-    const asked = node.widgets?.find((one) => one.name === name);
-    if (!asked) continue;
-    const before = asked.callback;
-    asked.callback = function (...given) {
-      const result = before?.apply(this, given);
-      ask();
-      return result;
-    };
+    const asked = findWidget(node, name);
+    if (asked) follow(asked, "callback", ask);
   }
-  for (const hook of ["onConfigure", "onConnectionsChange", "onExecuted"]) {
-    const before = node[hook];
-    node[hook] = function (...given) {
-      const result = before?.apply(this, given);
-      ask();
-      return result;
-    };
-  }
-  const removed = node.onRemoved;
-  node.onRemoved = function (...given) {
-    clearTimeout(timer);
-    return removed?.apply(this, given);
-  };
+  for (const hook of ["onConfigure", "onConnectionsChange", "onExecuted"]) follow(node, hook, ask);
+  follow(node, "onRemoved", () => clearTimeout(timer));
   ask();
 }
 

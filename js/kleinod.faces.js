@@ -4,6 +4,7 @@
 
 import { app } from "../../scripts/app.js";
 import { CUSTOM, PRESETS, numbersOf } from "./lib/face_presets.js";
+import { follow } from "./lib/widgets.js";
 
 app.registerExtension({
   name: "kleinod.faces",
@@ -25,24 +26,15 @@ app.registerExtension({
       node.setDirtyCanvas?.(true, true);
     };
 
-    const chain = (widget, then) => {
-      const before = widget.callback;
-      widget.callback = function (...given) {
-        const result = before?.apply(this, given);
-        then();
-        return result;
-      };
-    };
-
-    chain(preset, write);
+    follow(preset, "callback", write);
     for (const name of Object.keys(Object.values(PRESETS)[0])) {
       const widget = widgets.get(name);
-      if (widget)
-        chain(widget, () => {
-          if (writing) return;
-          preset.value = CUSTOM;
-          node.setDirtyCanvas?.(true, true);
-        });
+      if (!widget) continue;
+      follow(widget, "callback", () => {
+        if (writing) return;
+        preset.value = CUSTOM;
+        node.setDirtyCanvas?.(true, true);
+      });
     }
     write(); // a saved graph puts its own values in afterwards
   },

@@ -6,7 +6,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { make } from "./lib/elements.js";
+import { addStyles, make } from "./lib/elements.js";
 import { describeAge, describeCost, describeDays, describeJob, describeState } from "./lib/job_text.js";
 
 const TAB = "kleinod-jobs";
@@ -129,8 +129,7 @@ let opened = new AbortController();
 app.registerExtension({
   name: "kleinod.jobs",
   init() {
-    const href = new URL("./kleinod.jobs.css", import.meta.url).href;
-    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
+    addStyles("kleinod.jobs.css");
     app.extensionManager.registerSidebarTab({
       id: TAB,
       icon: "pi pi-receipt",

@@ -7,6 +7,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { make } from "./lib/elements.js";
 import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
 
 const SERVICES = { runware: "Runware", bfl: "Black Forest Labs" };
@@ -27,20 +28,6 @@ async function call(route, method = "GET", body = undefined) {
   const data = await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }));
   if (!answer.ok) throw new Error(data.error ?? `HTTP ${answer.status}`);
   return data;
-}
-
-/**
- * @param {string} tag
- * @param {Record<string, any>} properties
- * @param {Node[]} children
- * @returns {any}
- */
-function make(tag, properties = {}, ...children) {
-  const { style, ...rest } = properties;
-  const element = Object.assign(document.createElement(tag), rest);
-  Object.assign(element.style, style ?? {});
-  element.append(...children);
-  return element;
 }
 
 const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };

@@ -6,7 +6,9 @@
  * this script does not run. The rows are a view of it, so they cannot disagree with it.
  */
 import { app } from "../../scripts/app.js";
+import { addStyles } from "./lib/elements.js";
 import { LoraRows } from "./lib/lora_view.js";
+import { addElement, findWidget, follow } from "./lib/widgets.js";
 
 const NODE = "KleinodLoraStack";
 const SETTING = "Kleinod.Loras.Rows";
@@ -22,42 +24,21 @@ function settle(view) {
 
 /** @param {any} node */
 function addRows(node) {
-  const plain = Object.fromEntries(PLAIN.map((name) => [name, node.widgets?.find((w) => w.name === name)]));
+  const plain = Object.fromEntries(PLAIN.map((name) => [name, findWidget(node, name)]));
   if (Object.values(plain).some((widget) => !widget)) return;
   const view = new LoraRows(node, plain);
   // Classic only. Nodes 2.0 would hide the copies, too, that a subgraph shows on its outside: there the style sheet does it.
   for (const widget of Object.values(plain)) widget.hidden = true;
-  const widget = node.addDOMWidget("kleinod_rows", "kleinod-rows", view.root, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => view.height,
-    getValue: () => "",
-    setValue: () => {},
-  });
-  widget.serialize = false; // neither saved nor sent, and last, so the others keep their places in saved files
+  addElement(node, "kleinod_rows", view.root, { least: () => view.height });
   node.setSize([Math.max(node.size[0], 460), node.computeSize()[1]]);
   for (const hook of ["onConfigure", "onConnectionsChange"]) {
-    const before = node[hook];
-    node[hook] = function (...given) {
-      const result = before?.apply(this, given);
+    follow(node, hook, () => {
       view.render();
       settle(view);
-      return result;
-    };
+    });
   }
-  const removed = node.onRemoved;
-  node.onRemoved = function (...given) {
-    view.close();
-    return removed?.apply(this, given);
-  };
-  for (const name of PLAIN) {
-    const before = plain[name].callback;
-    plain[name].callback = function (...given) {
-      const result = before?.apply(this, given);
-      view.render();
-      return result;
-    };
-  }
+  follow(node, "onRemoved", () => view.close());
+  for (const name of PLAIN) follow(plain[name], "callback", () => view.render());
   view.render();
 }
 
@@ -74,8 +55,7 @@ app.registerExtension({
     },
   ],
   init() {
-    const href = new URL("./kleinod.loras.css", import.meta.url).href;
-    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
+    addStyles("kleinod.loras.css");
   },
   nodeCreated(node) {
     const wanted = app.extensionManager?.setting?.get?.(SETTING) ?? true;

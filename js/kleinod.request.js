@@ -5,6 +5,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { buildRequest, planPaste, readRequest } from "./lib/runware_request.js";
+import { findWidget } from "./lib/widgets.js";
 
 const NODES = { KleinodRunware: "runware", KleinodSampler: "sampler" };
 const GAP = 40;
@@ -22,7 +23,7 @@ const readWidgets = (node) => Object.fromEntries((node.widgets ?? []).map((widge
  */
 function writeWidgets(node, values) {
   for (const [name, value] of Object.entries(values)) {
-    const widget = node.widgets?.find((w) => w.name === name);
+    const widget = findWidget(node, name);
     if (!widget) continue;
     const choices = widget.options?.values;
     if (Array.isArray(choices) && !choices.includes(value)) {

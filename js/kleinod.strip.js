@@ -6,8 +6,10 @@
  */
 import { app } from "../../scripts/app.js";
 import { make } from "./lib/elements.js";
+import { addElement, findWidget, follow } from "./lib/widgets.js";
 
 const NODE = "KleinodSampler";
+const WIDGET = "kleinod_strip";
 const CELLS = {
   C: { words: "computed", background: "#3f8cff" },
   H: { words: "computed for the prompt only, guidance reused", background: "linear-gradient(#3f8cff 50%, #5a5a5a 50%)" },
@@ -34,26 +36,12 @@ function makeRow(run) {
 }
 
 /**
- * A widget of the right height, last on the node, neither saved nor sent. Made only when there is something to draw:
- * an empty page widget is never put on the page, and Nodes 2.0 would keep it for a node that undoing brings back.
- * @param {any} node @param {HTMLElement} root @param {number} height
+ * The strip is put on the node only when there is something to draw: an empty page widget is never put on the page,
+ * and Nodes 2.0 would keep it for a node that undoing brings back.
+ * @param {any} node @param {{label: string, pattern: string, line: string}[]} runs
  */
-function addWidget(node, root, height) {
-  const widget = node.addDOMWidget("kleinod_strip", "kleinod-strip", root, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => height,
-    getMaxHeight: () => height,
-    getValue: () => "",
-    setValue: () => {},
-  });
-  widget.serialize = false;
-  return widget;
-}
-
-/** @param {any} node @param {{label: string, pattern: string, line: string}[]} runs */
 function drawStrip(node, runs) {
-  const there = node.widgets?.find((widget) => widget.name === "kleinod_strip");
+  const there = findWidget(node, WIDGET);
   if (there) node.removeWidget(there);
   if (!runs.length) return;
   const shown = runs.slice(0, MOST_ROWS).map(makeRow);
@@ -62,7 +50,8 @@ function drawStrip(node, runs) {
   shown.push(make("div", { style: { ...style, textOverflow: "ellipsis" }, title: runs[0].line }, runs[0].line + more));
   const font = "11px/1.5 Inter, Arial, sans-serif";
   const root = make("div", { className: "kleinod-strip", style: { font, width: "100%" } }, ...shown);
-  addWidget(node, root, (shown.length - 1) * ROW_HEIGHT + WORDS_HEIGHT);
+  const height = () => (shown.length - 1) * ROW_HEIGHT + WORDS_HEIGHT;
+  addElement(node, WIDGET, root, { least: height, most: height });
   const needed = node.computeSize()[1];
   if (node.size[1] < needed) node.setSize([node.size[0], needed]);
 }
@@ -71,11 +60,6 @@ app.registerExtension({
   name: "kleinod.strip",
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
-    const executed = node.onExecuted;
-    node.onExecuted = function (...given) {
-      const result = executed?.apply(this, given);
-      drawStrip(this, given[0]?.kleinod_runs ?? []);
-      return result;
-    };
+    follow(node, "onExecuted", (output) => drawStrip(node, output?.kleinod_runs ?? []));
   },
 });

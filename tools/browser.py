@@ -44,6 +44,9 @@ _SETTINGS = {
     "Comfy.Queue.QPOV2": False,
 }
 
+# ComfyUI draws nodes on a canvas, or as elements of the page ("Nodes 2.0"): the argument of `Studio.open`.
+RENDERERS = {"classic": False, "nodes2": True}
+
 
 def find_chromium(own: str | None = None) -> str:
     """The path of a browser; `own`: where Playwright keeps the one it may have fetched. FileNotFoundError."""

@@ -21,6 +21,11 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** @param {string} name a style sheet of the folder above */
+export function addStyles(name) {
+  document.head.append(make("link", { rel: "stylesheet", href: new URL(`../${name}`, import.meta.url).href }));
+}
+
 /**
  * A panel on top of the page below (or above) `anchor`, until a click elsewhere, Escape, or a wheel outside it.
  * It hangs on the body: inside a node it would be scaled, clipped and covered.

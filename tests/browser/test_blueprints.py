@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tools.browser import Studio, keep_screenshot, open_studio
-from tools.launch.server import Server
+from tools.browser import RENDERERS, Studio, keep_screenshot
 
 pytestmark = pytest.mark.browser
 
-RENDERERS = {"classic": False, "nodes2": True}
 TEXT, EDIT = "Klein - Text to Image", "Klein - Edit"
 FACES, SWITCH = "Klein - Face Refine", "Klein - Local or Remote"
 
@@ -65,31 +63,21 @@ _LOOK_INSIDE = """
 """
 
 
-@pytest.fixture(scope="module", params=list(RENDERERS))
-def renderer(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def browser(comfy_server: Server) -> Iterator[Studio]:
-    with open_studio(comfy_server.client) as browser:
-        yield browser
+def studio(studio: Studio, renderer: str) -> Studio:
+    """The page, opened once in each renderer."""
+    studio.open(vue_nodes=RENDERERS[renderer])
+    return studio
 
 
-@pytest.fixture(scope="module")
-def opened(browser: Studio, renderer: str) -> Studio:
-    browser.open(vue_nodes=RENDERERS[renderer])
-    return browser
-
-
-@pytest.fixture
-def studio(opened: Studio) -> Iterator[Studio]:
-    """An empty graph on the page that is open."""
-    opened.page.evaluate(_START_ANEW)
-    opened.complaints.clear()
-    yield opened
-    assert opened.visible_dialogs() == []
-    assert opened.complaints_about("kleinod", "blueprint", "subgraph") == []
+@pytest.fixture(autouse=True)
+def empty_graph(studio: Studio) -> Iterator[None]:
+    """Before each test, on the page that is open; after it, nothing may stand in a user's way."""
+    studio.page.evaluate(_START_ANEW)
+    studio.complaints.clear()
+    yield
+    assert studio.visible_dialogs() == []
+    assert studio.complaints_about("kleinod", "blueprint", "subgraph") == []
 
 
 def drop(studio: Studio, name: str, x: int, y: int) -> None:

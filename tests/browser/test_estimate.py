@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser.test_templates import RENDERERS
-from tools.browser import Studio, keep_screenshot, open_studio
+from tools.browser import RENDERERS, Studio, keep_screenshot
 from tools.launch.client import load_prompt
-from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def studio(comfy_server: Server) -> Iterator[Studio]:
-    with open_studio(comfy_server.client) as studio:
-        yield studio
-
-
-@pytest.mark.parametrize("renderer", list(RENDERERS))
 def test_cost_and_time_are_told_before_run(studio: Studio, renderer: str, artifacts: Path) -> None:
     studio.complaints.clear()
     studio.open(vue_nodes=RENDERERS[renderer])

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.browser import Studio, keep_screenshot, open_studio
-from tools.launch.server import Server
+from tools.browser import RENDERERS, Studio, keep_screenshot
 
 pytestmark = pytest.mark.browser
-
-RENDERERS = {"classic": False, "nodes2": True}
 
 _ADD = """
 () => {
@@ -46,13 +42,6 @@ async () => {
 PERCENT = "percent of the face"
 
 
-@pytest.fixture(scope="module")
-def studio(comfy_server: Server) -> Iterator[Studio]:
-    with open_studio(comfy_server.client) as studio:
-        yield studio
-
-
-@pytest.mark.parametrize("renderer", RENDERERS)
 def test_presets_fill_the_widgets_and_a_change_makes_them_custom(
     studio: Studio, renderer: str, artifacts: Path
 ) -> None:

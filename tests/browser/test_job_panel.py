@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.browser import Studio, keep_screenshot, open_studio
-from tools.launch.server import Server
+from tools.browser import RENDERERS, Studio, keep_screenshot
 
 pytestmark = pytest.mark.browser
 
@@ -25,16 +23,15 @@ JOB = {
 
 
 @pytest.fixture(scope="module")
-def studio(comfy_server: Server) -> Iterator[Studio]:
-    comfy_server.client.run(JOB)
-    with open_studio(comfy_server.client) as studio:
-        yield studio
+def studio(studio: Studio) -> Studio:
+    """One job was paid for before the page is opened."""
+    studio.client.run(JOB)
+    return studio
 
 
-@pytest.mark.parametrize("vue_nodes", [False, True], ids=["classic", "nodes2"])
-def test_a_job_is_shown_opened_and_recovered(studio: Studio, vue_nodes: bool, artifacts: Path) -> None:
+def test_a_job_is_shown_opened_and_recovered(studio: Studio, renderer: str, artifacts: Path) -> None:
     studio.complaints.clear()
-    studio.open(vue_nodes=vue_nodes)
+    studio.open(vue_nodes=RENDERERS[renderer])
     studio.page.get_by_role("button", name="Klein Jobs").click()
     card = studio.page.locator(".kleinod-job").filter(has_text="256x192").first
     card.get_by_text("finished").wait_for()
@@ -42,7 +39,7 @@ def test_a_job_is_shown_opened_and_recovered(studio: Studio, vue_nodes: bool, ar
     studio.page.wait_for_function(
         "() => [...document.querySelectorAll('.kleinod-job img')].every((image) => image.naturalWidth > 0)"
     )
-    keep_screenshot(studio, artifacts / "screenshots", f"job-panel-{'nodes2' if vue_nodes else 'classic'}")
+    keep_screenshot(studio, artifacts / "screenshots", f"job-panel-{renderer}")
     address = card.locator("a").first.get_attribute("href")
     assert studio.page.evaluate(
         "async (address) => (await fetch(address)).headers.get('content-type')", address

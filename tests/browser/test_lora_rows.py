@@ -10,12 +10,10 @@ import pytest
 from kleinod_pure.loras.rows import parse_rows
 from playwright.sync_api import Locator
 
-from tools.browser import Studio, keep_screenshot, open_studio
-from tools.launch.server import Server
+from tools.browser import RENDERERS, Studio, keep_screenshot
 
 pytestmark = pytest.mark.browser
 
-RENDERERS = {"classic": False, "nodes2": True}
 STYLE, SUBJECT = "klein-nano style.safetensors", "klein-nano subject.safetensors"
 TEXT = f"{STYLE} 0.8\n# a remark\n{SUBJECT} -0.5 high off air=civitai:1@2"
 HIDDEN_TOO = "[data-testid=kleinod-loras]"
@@ -56,16 +54,11 @@ LINES = (
 )
 
 
-@pytest.fixture(scope="module", params=list(RENDERERS))
-def renderer(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def studio(comfy_server: Server, renderer: str) -> Iterator[Studio]:
-    with open_studio(comfy_server.client) as studio:
-        studio.open(vue_nodes=RENDERERS[renderer])
-        yield studio
+def studio(studio: Studio, renderer: str) -> Studio:
+    """The page, opened once in each renderer."""
+    studio.open(vue_nodes=RENDERERS[renderer])
+    return studio
 
 
 @pytest.fixture

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.browser import Studio, keep_screenshot, open_studio
-from tools.launch.server import Server
+from tools.browser import RENDERERS, Studio, keep_screenshot
 
 pytestmark = pytest.mark.browser
-
-RENDERERS = {"classic": False, "nodes2": True}
 
 _BUILD = """
 (shade) => {
@@ -52,17 +48,6 @@ _SHEET_NODES2 = """
 () => [...document.querySelectorAll(`[data-node-id="${window.kleinodRefs.id}"] img`)]
   .some((image) => image.naturalWidth > 600 && image.getBoundingClientRect().width > 40)
 """
-
-
-@pytest.fixture(scope="module", params=list(RENDERERS))
-def renderer(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def studio(comfy_server: Server, renderer: str) -> Iterator[Studio]:
-    with open_studio(comfy_server.client) as studio:
-        yield studio
 
 
 def test_sockets_grow_shrink_and_survive(studio: Studio, renderer: str, artifacts: Path) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from tests.browser.test_templates import RENDERERS
-from tools.browser import Studio, open_studio
+from tools.browser import RENDERERS, Studio
 from tools.launch.server import Server
 
 pytestmark = pytest.mark.browser
@@ -67,12 +65,6 @@ async () => {
 """
 
 
-@pytest.fixture(scope="module")
-def studio(comfy_server: Server) -> Iterator[Studio]:
-    with open_studio(comfy_server.client) as studio:
-        yield studio
-
-
 def paste(studio: Studio, node_type: str, request: object) -> dict:
     studio.page.evaluate("() => app.graph.clear()")
     studio.page.evaluate(_PASTE, [node_type, json.dumps(request)])
@@ -84,7 +76,6 @@ def pick(prompt: dict, node_type: str) -> dict:
     return node["inputs"]
 
 
-@pytest.mark.parametrize("renderer", list(RENDERERS))
 def test_a_request_goes_in_and_comes_out_again(studio: Studio, renderer: str) -> None:
     studio.complaints.clear()
     studio.open(vue_nodes=RENDERERS[renderer])

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser.test_templates import RENDERERS
-from tools.browser import Studio, keep_screenshot, open_studio
-from tools.launch.server import Server
+from tools.browser import RENDERERS, Studio, keep_screenshot
 
 pytestmark = pytest.mark.browser
 
@@ -27,13 +24,6 @@ _SEED = """
 """
 
 
-@pytest.fixture(scope="module")
-def studio(comfy_server: Server) -> Iterator[Studio]:
-    with open_studio(comfy_server.client) as studio:
-        yield studio
-
-
-@pytest.mark.parametrize("renderer", list(RENDERERS))
 def test_steps_are_drawn_after_an_accelerated_run_only(
     studio: Studio, renderer: str, artifacts: Path
 ) -> None:

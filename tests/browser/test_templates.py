@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.browser import Studio, keep_screenshot, open_studio
+from tools.browser import RENDERERS, Studio, keep_screenshot
 from tools.launch.client import load_prompt
-from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER, ORDER
 
 pytestmark = pytest.mark.browser
-
-RENDERERS = {"classic": False, "nodes2": True}
 
 # Pictures the page has loaded and draws: on the canvas in the classic renderer, as elements in Nodes 2.0.
 _SHOWN_CLASSIC = """
@@ -31,17 +27,6 @@ _SHOWN_NODES2 = """
   });
 }
 """
-
-
-@pytest.fixture(scope="module", params=list(RENDERERS))
-def renderer(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def studio(comfy_server: Server, renderer: str) -> Iterator[Studio]:
-    with open_studio(comfy_server.client) as studio:
-        yield studio
 
 
 @pytest.mark.parametrize("name", ORDER)
