@@ -41,7 +41,7 @@ _alias("tools", ROOT / "tools")
 _alias("tests", ROOT / "tests")
 
 from tools.launch.emulator import run_emulator  # noqa: E402
-from tools.launch.environment import Environment  # noqa: E402
+from tools.launch.environment import Environment, inherit_packages  # noqa: E402
 from tools.launch.pack import enable_comfyui, load_pack  # noqa: E402
 from tools.launch.server import Server  # noqa: E402
 
@@ -65,8 +65,9 @@ def artifacts() -> Path:
 
 @pytest.fixture(scope="session")
 def comfy_environment() -> Environment:
-    """The Python that runs the tests and the ComfyUI they use."""
-    return Environment(python=Path(sys.executable), comfyui=COMFYUI, own=COMFYUI.parent == ROOT / ".runtime")
+    """The Python that runs the tests, the ComfyUI they use, and the packages it wants instead of others."""
+    own = COMFYUI.parent == ROOT / ".runtime"
+    return Environment(Path(sys.executable), COMFYUI, own, packages=inherit_packages())
 
 
 @pytest.fixture(scope="session")

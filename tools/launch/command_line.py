@@ -27,6 +27,7 @@ python3 run.py test [ARGUMENTS]    all tests; ARGUMENTS go to pytest: -k NAME, -
 python3 run.py bench NAME          one benchmark of tools/bench; --json FILE writes its rows for machines
 
 --comfyui DIR (or COMFYUI_PATH)    on any of them: use your own ComfyUI and the Python that runs this command
+--comfyui oldest|newest            on any of them: the oldest ComfyUI Kleinod runs on, or the newest to be had
 --device auto|cpu|gpu              on the first two: auto takes a CUDA or ROCm GPU where PyTorch finds one
 """
 
@@ -38,9 +39,8 @@ class Terminated(KeyboardInterrupt):
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code; a foreseeable failure ends in a sentence."""
     common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    common.add_argument("--comfyui", type=Path, default=os.environ.get("COMFYUI_PATH") or None)
+    common.add_argument("--comfyui", default=os.environ.get("COMFYUI_PATH") or None)
     options, rest = common.parse_known_args(arguments)
-    comfyui = Path(options.comfyui) if options.comfyui else None
     command = rest.pop(0) if rest and not rest[0].startswith("-") else "run"
     commands = {"run": _run, "serve": _serve, "test": _test, "bench": _bench}
     if command not in commands or (command == "run" and {"-h", "--help"} & set(rest)):
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     # A polite kill must end the server that was started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        return commands[command](comfyui, rest)
+        return commands[command](options.comfyui, rest)
     except LaunchError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _run(comfyui: Path | None, rest: list[str]) -> int:
+def _run(comfyui: str | None, rest: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="run.py", allow_abbrev=False)
     _add_device(parser)
     options = parser.parse_args(rest)
@@ -85,7 +85,7 @@ def _run(comfyui: Path | None, rest: list[str]) -> int:
     return 1 if failures else 0
 
 
-def _serve(comfyui: Path | None, rest: list[str]) -> int:
+def _serve(comfyui: str | None, rest: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="run.py serve", allow_abbrev=False, epilog="Arguments after -- go to ComfyUI's main.py."
     )
@@ -115,7 +115,7 @@ def _serve(comfyui: Path | None, rest: list[str]) -> int:
         return server.wait()
 
 
-def _test(comfyui: Path | None, rest: list[str]) -> int:
+def _test(comfyui: str | None, rest: list[str]) -> int:
     environment = prepare(comfyui, tests=True)
     variables = _tool_variables(environment)
     variables.setdefault("OMP_NUM_THREADS", "1")
@@ -126,7 +126,7 @@ def _test(comfyui: Path | None, rest: list[str]) -> int:
     return _run_child([str(environment.python), "-m", "pytest", *workers, *rest], variables)
 
 
-def _bench(comfyui: Path | None, rest: list[str]) -> int:
+def _bench(comfyui: str | None, rest: list[str]) -> int:
     environment = prepare(comfyui)
     return _run_child([str(environment.python), "-m", "tools.bench", *rest], _tool_variables(environment))
 
@@ -138,7 +138,7 @@ def _start(server: Server) -> None:
 
 
 def _tool_variables(environment: Environment) -> dict[str, str]:
-    variables = server_variables() | {"COMFYUI_PATH": str(environment.comfyui)}
+    variables = server_variables(environment.packages) | {"COMFYUI_PATH": str(environment.comfyui)}
     if "OMP_NUM_THREADS" not in os.environ:
         del variables["OMP_NUM_THREADS"]
     return variables

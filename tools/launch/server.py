@@ -83,7 +83,7 @@ class Server:
         self.process = subprocess.Popen(
             [*command, *self._arguments],
             cwd=self.base,
-            env=server_variables() | self._variables,
+            env=server_variables(self.environment.packages) | self._variables,
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT if sink else None,
@@ -197,11 +197,16 @@ def _has_usable_gpu(python: Path) -> bool:
     return subprocess.run([str(python), "-c", check], capture_output=True).returncode == 0
 
 
-def server_variables() -> dict[str, str]:
-    """The environment of a ComfyUI process: no foreign packages, no look-ups on a model hub, sane threads."""
+def server_variables(packages: Path | None = None) -> dict[str, str]:
+    """The environment of a ComfyUI process: no foreign packages, no look-ups on a model hub, sane threads.
+
+    `packages`: `Environment.packages`; what is started from here finds it as KLEINOD_PACKAGES.
+    """
     variables = dict(os.environ, HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
-    for name in ("PYTHONPATH", "PYTHONHOME", "COMFYUI_PATH"):
+    for name in ("PYTHONPATH", "PYTHONHOME", "COMFYUI_PATH", "KLEINOD_PACKAGES"):
         variables.pop(name, None)
+    if packages is not None:
+        variables |= {"PYTHONPATH": str(packages), "KLEINOD_PACKAGES": str(packages)}
     # A thread per core starves as soon as anything else runs: ten times slower, measured on two busy cores.
     variables.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
     return variables
