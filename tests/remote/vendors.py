@@ -14,32 +14,24 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = Path(__file__).with_name("clients")
 
 
-def prepare(name: str) -> Path:
-    """The Python that has `tests/requirements-<name>.txt` installed. Needs the network the first time
-    only.
+def prepare(name: str, complete: bool = False) -> Path:
+    """The Python that has `tests/requirements-<name>.txt` installed. Needs the network the first time only.
+
+    complete: the file names every package that is needed, and nothing else shall come with them.
     """
     requirements = ROOT / "tests" / f"requirements-{name}.txt"
     folder = ROOT / ".runtime" / "clients" / name
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "installed.txt"
-    if not (
-        stamp.is_file() and stamp.read_text(encoding="utf-8") == requirements.read_text(encoding="utf-8")
-    ):
+    wanted = requirements.read_text(encoding="utf-8")
+    if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted):
         shutil.rmtree(folder, ignore_errors=True)
-        venv.create(folder, with_pip=True)
-        pip = [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--disable-pip-version-check",
-            "-r",
-            str(requirements),
-        ]
+        venv.create(folder)  # without a pip of its own, which would take longer than most of the clients
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+        pip += ["install", "-q", *(["--no-deps"] if complete else []), "-r", str(requirements)]
         done = subprocess.run(pip, capture_output=True, text=True, env=_clean_environment())
         assert done.returncode == 0, done.stderr
-        stamp.write_text(requirements.read_text(encoding="utf-8"), encoding="utf-8")
+        stamp.write_text(wanted, encoding="utf-8")
     return python
 
 
