@@ -11,3 +11,9 @@ Loras = io.Custom("KLEINOD_LORAS")
 LoraStack = io.Custom("LORA_STACK")
 FaceRefinement = io.Custom("KLEINOD_FACE_REFINEMENT")
 RunwareOptions = io.Custom("KLEINOD_RUNWARE_OPTIONS")
+
+
+def list_sockets(node: type[io.ComfyNode]) -> dict[str, tuple[str, bool]]:
+    """Inputs of a node by id: the type as ComfyUI writes it, and whether a value must come."""
+    schema = node.SCHEMA or node.GET_SCHEMA()
+    return {entry.id: (entry.get_io_type(), not getattr(entry, "optional", False)) for entry in schema.inputs}
