@@ -10,13 +10,19 @@ import { make } from "./lib/elements.js";
 import { describeEstimate } from "./lib/job_text.js";
 import { addElement, findWidget, follow } from "./lib/widgets.js";
 
+/** @import {GraphNode} from "../../scripts/app.js" */
+
+/** @type {Record<string, string>} */
 const SERVICES = { KleinodRunware: "runware", KleinodBFL: "bfl" };
 const ASKED = ["width", "height", "steps", "number_results", "endpoint"];
 const PICTURES = /^(images|input_image(_\d)?)$/;
 const CALM_MILLISECONDS = 250;
 const LINE_HEIGHT = 24;
 
-/** @param {any} node pictures on its inputs; a References value counts the pictures connected to its node */
+/**
+ * Pictures on a node's inputs; a References value counts the pictures connected to its node.
+ * @param {GraphNode} node
+ */
 function countPictures(node) {
   let count = 0;
   node.inputs?.forEach((input, slot) => {
@@ -30,7 +36,7 @@ function countPictures(node) {
   return count;
 }
 
-/** @param {any} node @param {string} service */
+/** @param {GraphNode} node @param {string} service */
 function addLine(node, service) {
   const line = make("div", {
     role: "status",
@@ -62,7 +68,7 @@ function addLine(node, service) {
     const asked = findWidget(node, name);
     if (asked) follow(asked, "callback", ask);
   }
-  for (const hook of ["onConfigure", "onConnectionsChange", "onExecuted"]) follow(node, hook, ask);
+  for (const hook of /** @type {const} */ (["onConfigure", "onConnectionsChange", "onExecuted"])) follow(node, hook, ask);
   follow(node, "onRemoved", () => clearTimeout(timer));
   ask();
 }
@@ -70,7 +76,7 @@ function addLine(node, service) {
 app.registerExtension({
   name: "kleinod.estimate",
   nodeCreated(node) {
-    const service = SERVICES[node.comfyClass];
+    const service = SERVICES[node.comfyClass ?? ""];
     if (service) addLine(node, service);
   },
 });

@@ -18,7 +18,7 @@ app.registerExtension({
 
     const write = () => {
       writing = true;
-      for (const [name, value] of Object.entries(numbersOf(preset.value))) {
+      for (const [name, value] of Object.entries(numbersOf(String(preset.value)))) {
         const widget = widgets.get(name);
         if (widget) widget.value = value;
       }

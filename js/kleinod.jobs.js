@@ -8,35 +8,45 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { addStyles, make } from "./lib/elements.js";
 import { describeAge, describeCost, describeDays, describeJob, describeState } from "./lib/job_text.js";
+import { call, wordsOf } from "./lib/server.js";
+import { addNode, findWidget } from "./lib/widgets.js";
+
+/** @import {Book, Job} from "./lib/job_text.js" */
 
 const TAB = "kleinod-jobs";
 const GLANCE_MILLISECONDS = 3000;
-const RUN_EVENTS = ["execution_start", "execution_success", "execution_error", "execution_interrupted"];
+const RUN_EVENTS = /** @type {const} */ ([
+  "execution_start",
+  "execution_success",
+  "execution_error",
+  "execution_interrupted",
+]);
 
-/** @param {any} job @param {number} position @param {string} kind */
+/** @param {Job} job @param {number} position @param {string} kind */
 const pictureAddress = (job, position, kind) => api.apiURL(`/kleinod/jobs/${job.id}/${position}/${kind}`);
 
-/** @param {string} severity @param {string} detail */
+/** @param {"success" | "error"} severity @param {string} detail */
 const tell = (severity, detail) =>
   app.extensionManager.toast.add({ severity, summary: "Klein Jobs", detail, life: 4000 });
 
 /**
  * A Klein Recover Job for this job, in the middle of what the user sees.
- * @param {any} job
+ * @param {Job} job
  */
 function addRecovery(job) {
-  const node = globalThis.LiteGraph.createNode("KleinodRecoverJob");
   const [x, y, width, height] = app.canvas.visible_area;
-  node.pos = [x + width / 2 - node.size[0] / 2, y + height / 2 - node.size[1] / 2];
-  app.canvas.graph.add(node);
-  const widget = node.widgets.find((w) => w.name === "job");
-  widget.value = job.choice;
-  widget.callback?.(job.choice);
-  app.canvas.selectNode?.(node);
+  const node = addNode(app.canvas.graph, "KleinodRecoverJob", (size) => [
+    x + (width - size[0]) / 2,
+    y + (height - size[1]) / 2,
+  ]);
+  const widget = findWidget(node, "job");
+  if (widget) widget.value = job.choice;
+  widget?.callback?.(job.choice);
+  app.canvas.selectNode(node);
   tell("success", "Klein Recover Job is in the graph. Run it: it costs nothing.");
 }
 
-/** @param {any} job */
+/** @param {Job} job */
 async function copyRequest(job) {
   try {
     await navigator.clipboard.writeText(JSON.stringify(job.request, null, 2));
@@ -46,7 +56,7 @@ async function copyRequest(job) {
   }
 }
 
-/** @param {any} job @param {number} now */
+/** @param {Job} job @param {number} now */
 function makeCard(job, now) {
   const card = make(
     "div",
@@ -78,7 +88,7 @@ function makeCard(job, now) {
   return card;
 }
 
-/** The panel's contents for one answer of the server. @param {any} book */
+/** The panel's contents for one answer of the server. @param {Book} book */
 function makeContents(book) {
   const days = make("div", { className: "kleinod-days" });
   for (const { day, usd, share } of describeDays(book.spent_by_day)) {
@@ -97,23 +107,26 @@ function makeContents(book) {
   ];
 }
 
-/** Keeps `root` up to date until the signal says that the panel is closed. */
+/**
+ * Keeps `root` up to date until the signal says that the panel is closed.
+ * @param {HTMLElement} root
+ * @param {AbortSignal} signal
+ */
 function keepFresh(root, signal) {
   let shown = "";
   let timer = 0;
   const look = async () => {
     clearTimeout(timer);
     try {
-      const answer = await api.fetchApi("/kleinod/jobs");
-      const book = await answer.json();
+      /** @type {Book} */
+      const book = await call("jobs");
       if (signal.aborted) return;
-      if (!answer.ok) throw new Error(book.error);
       const told = JSON.stringify(book);
       if (told !== shown) root.replaceChildren(...makeContents(book));
       shown = told;
       if (book.jobs.some((job) => job.unfinished)) timer = setTimeout(look, GLANCE_MILLISECONDS);
     } catch (error) {
-      root.replaceChildren(make("p", { className: "kleinod-dim" }, `The ledger could not be read: ${error.message}`));
+      root.replaceChildren(make("p", { className: "kleinod-dim" }, `The ledger could not be read: ${wordsOf(error)}`));
     }
   };
   for (const kind of RUN_EVENTS) api.addEventListener(kind, look);

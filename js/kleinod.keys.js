@@ -6,29 +6,14 @@
  * and everyone on the port can read. Keys travel once, to Kleinod's own guarded route, and never come back.
  */
 import { app } from "../../scripts/app.js";
-import { api } from "../../scripts/api.js";
 import { make } from "./lib/elements.js";
 import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
+import { call, wordsOf } from "./lib/server.js";
 
+/** @import {Limits} from "./lib/remote_text.js" */
+
+/** @type {Record<string, string>} */
 const SERVICES = { runware: "Runware", bfl: "Black Forest Labs" };
-
-/**
- * @param {string} route
- * @param {string} method
- * @param {object} [body]
- * @returns {Promise<any>} the answer's JSON; an Error with the server's sentence otherwise
- */
-async function call(route, method = "GET", body = undefined) {
-  const headers = { "Content-Type": "application/json", "X-Kleinod": "1" };
-  const answer = await api.fetchApi(`/kleinod/${route}`, {
-    method,
-    headers,
-    body: body === undefined ? undefined : JSON.stringify(body),
-  });
-  const data = await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }));
-  if (!answer.ok) throw new Error(data.error ?? `HTTP ${answer.status}`);
-  return data;
-}
 
 const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };
 const FIELD = {
@@ -78,7 +63,7 @@ function makeKeyPanel(service) {
       try {
         await work();
       } catch (error) {
-        tell(error.message, true);
+        tell(wordsOf(error), true);
       } finally {
         element.disabled = false;
       }
@@ -101,8 +86,8 @@ function makeKeyPanel(service) {
     await call("keys", "DELETE", who());
     await refresh();
   });
-  profile.addEventListener("change", () => refresh().catch((error) => tell(error.message, true)));
-  refresh().catch((error) => tell(error.message, true));
+  profile.addEventListener("change", () => refresh().catch((error) => tell(wordsOf(error), true)));
+  refresh().catch((error) => tell(wordsOf(error), true));
   const row = make("div", { style: ROW }, profile, key, save, test, clear);
   return make("div", { style: { display: "flex", flexDirection: "column", gap: "4px" } }, row, news);
 }
@@ -110,6 +95,7 @@ function makeKeyPanel(service) {
 /** Limits per run and per day, jobs at once, and what today cost. */
 function makeLimitsPanel() {
   const news = make("div", { style: { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em" }, role: "status" });
+  /** @type {Record<string, HTMLInputElement>} */
   const fields = {};
   const row = make("div", { style: ROW });
   for (const [name, label, step] of [
@@ -121,8 +107,9 @@ function makeLimitsPanel() {
     fields[name] = field;
     row.append(make("label", { style: { ...ROW, flexWrap: "nowrap" } }, field, label));
   }
+  /** @param {Limits} limits */
   const show = async (limits) => {
-    for (const [name, field] of Object.entries(fields)) field.value = String(limits[name]);
+    for (const [name, field] of Object.entries(fields)) field.value = String(limits[/** @type {keyof Limits} */ (name)]);
     const book = await call("jobs");
     news.textContent = describeSpending(limits, book.spent_today_usd);
   };
@@ -132,11 +119,11 @@ function makeLimitsPanel() {
       const values = Object.fromEntries(Object.entries(fields).map(([name, f]) => [name, parseLimit(f.value)]));
       await show(await call("limits", "POST", values));
     } catch (error) {
-      news.textContent = error.message;
+      news.textContent = wordsOf(error);
     }
   });
   row.append(save);
-  call("limits").then(show).catch((error) => (news.textContent = error.message));
+  call("limits").then(show).catch((error) => (news.textContent = wordsOf(error)));
   return make("div", { style: { display: "flex", flexDirection: "column", gap: "4px" } }, row, news);
 }
 

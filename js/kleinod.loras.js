@@ -10,9 +10,11 @@ import { addStyles } from "./lib/elements.js";
 import { LoraRows } from "./lib/lora_view.js";
 import { addElement, findWidget, follow } from "./lib/widgets.js";
 
+/** @import {GraphNode} from "../../scripts/app.js" */
+
 const NODE = "KleinodLoraStack";
 const SETTING = "Kleinod.Loras.Rows";
-const PLAIN = ["rows", "lora", "weight", "stage"]; // what the rows stand for
+const PLAIN = /** @type {const} */ (["rows", "lora", "weight", "stage"]); // what the rows stand for
 
 /**
  * Once the page has drawn the graph (see `takePlace`); on a busy machine that can take more than a moment.
@@ -22,23 +24,24 @@ function settle(view) {
   for (const wait of [0, 100, 500]) setTimeout(() => view.takePlace(), wait);
 }
 
-/** @param {any} node */
+/** @param {GraphNode} node */
 function addRows(node) {
-  const plain = Object.fromEntries(PLAIN.map((name) => [name, findWidget(node, name)]));
-  if (Object.values(plain).some((widget) => !widget)) return;
+  const [rows, lora, weight, stage] = PLAIN.map((name) => findWidget(node, name));
+  if (!rows || !lora || !weight || !stage) return;
+  const plain = { rows, lora, weight, stage };
   const view = new LoraRows(node, plain);
   // Classic only. Nodes 2.0 would hide the copies, too, that a subgraph shows on its outside: there the style sheet does it.
   for (const widget of Object.values(plain)) widget.hidden = true;
   addElement(node, "kleinod_rows", view.root, { least: () => view.height });
   node.setSize([Math.max(node.size[0], 460), node.computeSize()[1]]);
-  for (const hook of ["onConfigure", "onConnectionsChange"]) {
+  for (const hook of /** @type {const} */ (["onConfigure", "onConnectionsChange"])) {
     follow(node, hook, () => {
       view.render();
       settle(view);
     });
   }
   follow(node, "onRemoved", () => view.close());
-  for (const name of PLAIN) follow(plain[name], "callback", () => view.render());
+  for (const widget of Object.values(plain)) follow(widget, "callback", () => view.render());
   view.render();
 }
 

@@ -5,21 +5,28 @@
  */
 import { app } from "../../scripts/app.js";
 import { buildRequest, planPaste, readRequest } from "./lib/runware_request.js";
-import { findWidget } from "./lib/widgets.js";
+import { wordsOf } from "./lib/server.js";
+import { addNode, findWidget } from "./lib/widgets.js";
 
+/** @import {GraphNode} from "../../scripts/app.js" */
+
+/** @type {Record<string, "runware" | "sampler">} */
 const NODES = { KleinodRunware: "runware", KleinodSampler: "sampler" };
 const GAP = 40;
 
-/** @param {string} severity @param {string} detail */
+/** @param {GraphNode} node undefined for nodes that have no part in this */
+const kindOf = (node) => NODES[node.comfyClass ?? ""];
+
+/** @param {"success" | "warn" | "error"} severity @param {string} detail */
 const tell = (severity, detail) =>
   app.extensionManager.toast.add({ severity, summary: "Runware JSON", detail, life: 6000 });
 
-/** @param {any} node @returns {Record<string, any>} */
+/** @param {GraphNode} node @returns {Record<string, any>} */
 const readWidgets = (node) => Object.fromEntries((node.widgets ?? []).map((widget) => [widget.name, widget.value]));
 
 /**
  * Sets widgets as a user would: in range, and with their callbacks.
- * @param {any} node @param {Record<string, any>} values
+ * @param {GraphNode} node @param {Record<string, any>} values
  */
 function writeWidgets(node, values) {
   for (const [name, value] of Object.entries(values)) {
@@ -35,7 +42,7 @@ function writeWidgets(node, values) {
   }
 }
 
-/** The node that feeds an input, seen through reroutes. @param {any} node @param {string} name */
+/** The node that feeds an input, seen through reroutes. @param {GraphNode} node @param {string} name */
 function findSource(node, name) {
   const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
   return slot < 0 ? null : node.getInputNode(slot);
@@ -43,14 +50,13 @@ function findSource(node, name) {
 
 /**
  * The node of `type` on an input: the one there, or a new one left of `node`.
- * @param {any} node @param {string} name @param {string} type @param {string} output @param {number} row
+ * @param {GraphNode} node @param {string} name @param {string} type @param {string} output @param {number} row
  */
 function ensureSource(node, name, type, output, row) {
   const there = findSource(node, name);
   if (there?.comfyClass === type) return there;
-  const made = globalThis.LiteGraph.createNode(type);
-  made.pos = [node.pos[0] - made.size[0] - GAP, node.pos[1] + row * (made.size[1] + GAP)];
-  node.graph.add(made);
+  const [x, y] = node.pos;
+  const made = addNode(node.graph, type, (size) => [x - size[0] - GAP, y + row * (size[1] + GAP)]);
   made.connect(
     made.outputs.findIndex((slot) => slot.name === output),
     node,
@@ -59,9 +65,9 @@ function ensureSource(node, name, type, output, row) {
   return made;
 }
 
-/** @param {any} node */
+/** @param {GraphNode} node */
 function collect(node) {
-  const kind = NODES[node.comfyClass];
+  const kind = kindOf(node);
   /** @param {string} name @param {string} type */
   const values = (name, type) => {
     const source = findSource(node, name);
@@ -85,7 +91,7 @@ function collect(node) {
   };
 }
 
-/** @param {any} node */
+/** @param {GraphNode} node */
 async function copyRequest(node) {
   const request = buildRequest(collect(node), crypto.randomUUID?.() ?? "");
   try {
@@ -100,12 +106,12 @@ async function copyRequest(node) {
   }
 }
 
-/** @param {any} node @param {string} text */
+/** @param {GraphNode} node @param {string} text */
 export function pasteRequest(node, text) {
   const plan = planPaste(readRequest(text));
-  const kind = NODES[node.comfyClass];
+  const kind = kindOf(node);
   const graph = node.graph;
-  graph.beforeChange?.();
+  graph?.beforeChange();
   writeWidgets(node, plan[kind]);
   if (kind === "runware") {
     if (plan.acceleration) {
@@ -127,14 +133,15 @@ export function pasteRequest(node, text) {
     if (plan.rows) plan.warnings.push("LoRAs by AIR id were left out: they exist at Runware only.");
     if (plan.face) plan.warnings.push("Face settings were left out: connect Klein Face Refiner after the sampler.");
   }
-  graph.afterChange?.();
-  graph.setDirtyCanvas?.(true, true);
+  graph?.afterChange();
+  graph?.setDirtyCanvas(true, true);
   for (const warning of plan.warnings) tell("warn", warning);
   if (!plan.warnings.length) tell("success", "The request is in the node.");
 }
 
-/** @param {any} node */
+/** @param {GraphNode} node */
 async function askAndPaste(node) {
+  /** @type {string | null} */
   let text = await navigator.clipboard.readText().catch(() => "");
   try {
     readRequest(text);
@@ -149,13 +156,13 @@ async function askAndPaste(node) {
   try {
     pasteRequest(node, text);
   } catch (error) {
-    tell("error", error.message);
+    tell("error", wordsOf(error));
   }
 }
 
-/** @param {(node: any) => void} work */
+/** @param {(node: GraphNode) => void} work */
 const onSelected = (work) => () => {
-  const node = Object.values(app.canvas.selected_nodes ?? {}).find((one) => one.comfyClass in NODES);
+  const node = Object.values(app.canvas.selected_nodes ?? {}).find(kindOf);
   if (node) work(node);
   else tell("warn", "Select a Klein Sampler or a Klein Runware first.");
 };
@@ -172,7 +179,7 @@ app.registerExtension({
     },
   ],
   getNodeMenuItems(node) {
-    if (!(node.comfyClass in NODES)) return [];
+    if (!kindOf(node)) return [];
     return [
       { content: "Copy as Runware JSON", callback: () => copyRequest(node) },
       { content: "Paste Runware JSON", callback: () => askAndPaste(node) },

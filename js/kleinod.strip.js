@@ -8,8 +8,12 @@ import { app } from "../../scripts/app.js";
 import { make } from "./lib/elements.js";
 import { addElement, findWidget, follow } from "./lib/widgets.js";
 
+/** @import {GraphNode} from "../../scripts/app.js" */
+/** @typedef {{label: string, pattern: string, line: string}} Run what the server tells of one result */
+
 const NODE = "KleinodSampler";
 const WIDGET = "kleinod_strip";
+/** @type {Record<string, {words: string, background: string}>} */
 const CELLS = {
   C: { words: "computed", background: "#3f8cff" },
   H: { words: "computed for the prompt only, guidance reused", background: "linear-gradient(#3f8cff 50%, #5a5a5a 50%)" },
@@ -19,10 +23,7 @@ const ROW_HEIGHT = 14;
 const WORDS_HEIGHT = 20;
 const MOST_ROWS = 6; // more results than this are told by the first rows and a number
 
-/**
- * @param {{label: string, pattern: string}} run
- * @returns {HTMLElement}
- */
+/** @param {Run} run */
 function makeRow(run) {
   const cells = [...run.pattern].map((kind, index) => {
     const { words, background } = CELLS[kind] ?? CELLS.C;
@@ -38,7 +39,7 @@ function makeRow(run) {
 /**
  * The strip is put on the node only when there is something to draw: an empty page widget is never put on the page,
  * and Nodes 2.0 would keep it for a node that undoing brings back.
- * @param {any} node @param {{label: string, pattern: string, line: string}[]} runs
+ * @param {GraphNode} node @param {Run[]} runs
  */
 function drawStrip(node, runs) {
   const there = findWidget(node, WIDGET);

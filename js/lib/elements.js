@@ -2,18 +2,26 @@
 /** Page elements without a framework: pure makers, no side effects on import. */
 
 /**
- * @param {string} tag
- * @param {Record<string, any>} [properties] set as properties; `data` and `style` are objects, `aria-*` attributes
- * @param {(Node | string)[]} children
- * @returns {any}
+ * What an element is made with: its own properties and listeners, `aria-*` as attributes, `style` and `data` as objects.
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @typedef {Partial<Omit<HTMLElementTagNameMap[Tag], "style" | "dataset" | "children">> & {
+ *   style?: Partial<CSSStyleDeclaration>, data?: Record<string, string | number>, [aria: `aria-${string}`]: string,
+ * }} Properties
  */
-export function make(tag, properties = {}, ...children) {
-  const { style, data, ...rest } = properties;
+
+/**
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Properties<Tag>} [properties]
+ * @param {(Node | string)[]} children
+ */
+export function make(tag, properties, ...children) {
+  const { style, data, ...rest } = /** @type {Properties<"div">} */ (properties ?? {});
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(rest)) {
     if (name.startsWith("aria-") || name === "role") element.setAttribute(name, String(value));
-    else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element[name] = value;
+    else if (typeof value === "function") element.addEventListener(name.slice(2), /** @type {EventListener} */ (value));
+    else Object.assign(element, { [name]: value });
   }
   Object.assign(element.style, style ?? {});
   Object.assign(element.dataset, data ?? {});
@@ -51,8 +59,8 @@ export function openPanel(anchor, content, onClose) {
     panel.style.left = `${Math.max(8, Math.min(at.left, innerWidth - size.width - 8))}px`;
     panel.style.top = `${Math.max(8, top)}px`;
   };
-  const outside = (event) => {
-    if (!panel.contains(event.target)) close();
+  const outside = (/** @type {Event} */ event) => {
+    if (!(event.target instanceof Node && panel.contains(event.target))) close();
   };
   document.body.append(panel);
   place();

@@ -14,6 +14,7 @@ const KLEIN = {
   guidance: 4,
 };
 
+/** @type {Record<string, typeof KLEIN>} */
 export const PRESETS = {
   Klein: KLEIN,
   "Klein distilled": { ...KLEIN, steps: 4, guidance: 1 },
@@ -28,7 +29,11 @@ export const PRESETS = {
   },
 };
 
-/** The numbers a preset sets; none for custom. */
+/**
+ * The numbers a preset sets; none for custom.
+ * @param {string} preset
+ * @returns {Partial<typeof KLEIN>}
+ */
 export function numbersOf(preset) {
   return PRESETS[preset] ?? {};
 }

@@ -1,7 +1,19 @@
 // @ts-check
 /** The words and numbers of the job panel: pure functions, no side effects. */
 
+/**
+ * What nodes/remote/job_list.py tells of a job, and of all of them.
+ * @typedef {{
+ *   id: string, service: string, model: string, state: string, created: number, message: string,
+ *   size: (number | null)[], estimate_usd: number, cost_usd: number | null, unfinished: boolean, choice: string,
+ *   request: object, pictures: {position: number, width: number, height: number, seed: number | null}[],
+ * }} Job times in Unix seconds; choice: its line in Klein Recover Job, "" where nothing can be fetched
+ * @typedef {{jobs: Job[], spent_today_usd: number, spent_by_day: {day: string, usd: number}[]}} Book
+ */
+
+/** @type {Record<string, string>} */
 const SERVICES = { runware: "Runware", bfl: "Black Forest Labs" };
+/** @type {Record<string, string>} */
 const STATES = {
   submitting: "being sent",
   accepted: "running",
@@ -12,19 +24,19 @@ const STATES = {
   failed: "failed",
 };
 
-/** @param {{service: string, state: string}} job */
+/** @param {Job} job */
 export function describeState(job) {
   return STATES[job.state] ?? job.state;
 }
 
-/** @param {{service: string, model: string, size: (number | null)[]}} job */
+/** @param {Job} job */
 export function describeJob(job) {
   const size = job.size[0] ? `${job.size[0]}x${job.size[1]}` : "";
   return [SERVICES[job.service] ?? job.service, job.model, size].filter(Boolean).join(", ");
 }
 
 /**
- * @param {{cost_usd: number | null, estimate_usd: number, state: string}} job
+ * @param {Job} job
  * @returns {string} what the service said it cost, or what it is likely to cost
  */
 export function describeCost(job) {

@@ -3,21 +3,27 @@
 import { api } from "../../../scripts/api.js";
 import { make, openPanel } from "./elements.js";
 import { isAir } from "./lora_rows.js";
+import { call, wordsOf } from "./server.js";
+
+/** @import {Row} from "./lora_rows.js" */
+
+/**
+ * What nodes/loras/info.py reads in a file, as far as it is shown.
+ * @typedef {{preview: string, trigger_words: string[], base_model: string, rank: string, alpha: string,
+ *   description: string, sha256: string}} Info
+ */
 
 /**
  * @param {string} file
- * @returns {Promise<any>} what `nodes/loras/routes.py` knows of it; an Error with a sentence otherwise
+ * @returns {Promise<Info>} an Error with a sentence where it cannot be read
  */
-export async function readInfo(file) {
-  const answer = await api.fetchApi(`/kleinod/loras/info?file=${encodeURIComponent(file)}`);
-  const data = await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }));
-  if (!answer.ok) throw new Error(data.error ?? `HTTP ${answer.status}`);
-  return data;
+export function readInfo(file) {
+  return call(`loras/info?file=${encodeURIComponent(file)}`);
 }
 
 /**
  * @param {HTMLElement} anchor
- * @param {import("./lora_rows.js").Row} row
+ * @param {Row} row
  * @param {(fields: {air: string}) => void} onChange
  * @returns {() => void} closes the panel
  */
@@ -46,23 +52,23 @@ export function openLoraInfo(anchor, row, onChange) {
   if (row.file)
     readInfo(row.file).then(
       (info) => told.replaceChildren(...describe(info)),
-      (error) => (told.textContent = error.message),
+      (error) => (told.textContent = wordsOf(error)),
     );
   return close;
 }
 
-/** @param {any} info */
+/** @param {Info} info */
 function describe(info) {
+  /** @type {(Node | string)[]} */
   const parts = [];
   if (info.preview) parts.push(make("img", { src: api.apiURL(info.preview), alt: "Preview", className: "kleinod-preview" }));
-  const words = info.trigger_words ?? [];
-  if (words.length > 0) {
-    const chips = words.map((word) =>
+  if (info.trigger_words.length > 0) {
+    const chips = info.trigger_words.map((word) =>
       make("button", {
         type: "button",
         textContent: word,
         title: "Copy",
-        onclick: (event) => copy(word, event.currentTarget),
+        onclick: (event) => copy(word, /** @type {HTMLElement} */ (event.currentTarget)),
       }),
     );
     parts.push(fact("Trigger words", make("span", { className: "kleinod-words" }, ...chips)));

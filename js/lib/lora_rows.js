@@ -89,7 +89,7 @@ export function tidyWeight(weight) {
 export function searchFiles(files, search) {
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   const found = files.filter((file) => words.every((word) => file.toLowerCase().includes(word)));
-  const inName = (file) => words.every((word) => splitName(file).name.toLowerCase().includes(word));
+  const inName = (/** @type {string} */ file) => words.every((word) => splitName(file).name.toLowerCase().includes(word));
   return [...found.filter(inName), ...found.filter((file) => !inName(file))];
 }
 

@@ -14,6 +14,9 @@ import {
   tidyWeight,
 } from "./lora_rows.js";
 
+/** @import {GraphNode, Widget} from "../../../scripts/app.js" */
+/** @import {Line, Row} from "./lora_rows.js" */
+
 const ROW_HEIGHT = 30;
 const HEAD_HEIGHT = 34;
 const TEXT_HEIGHT = 120;
@@ -21,26 +24,34 @@ const MARGINS = 24; // the node's own around the element, and a little air
 const MOST_SHOWN = 200;
 const NO_LORA = "none";
 const PIXELS_A_STEP = 2; // of dragging for 0.01
+/** @type {Record<string, string>} */
 const STAGE_WORDS = { both: "all steps", high: "high", low: "low" };
 const STAGE_HELP =
   "all steps; high: only the early steps, where composition forms; low: only the late ones, where detail forms";
 
+/** Which node an element on the page shows. @type {WeakMap<Element, GraphNode>} */
+const NODE_OF = new WeakMap();
+
 export class LoraRows {
   /**
-   * @param {any} node
-   * @param {Record<string, any>} plain the widgets rows, lora, weight, stage
+   * @param {GraphNode} node
+   * @param {Record<"rows" | "lora" | "weight" | "stage", Widget>} plain what the rows stand for
    */
   constructor(node, plain) {
     this.node = node;
     this.plain = plain;
     this.root = make("div", { className: "kleinod-loras", data: { testid: "kleinod-loras" } });
-    this.root.kleinodNode = node;
+    NODE_OF.set(this.root, node);
     this.asText = false;
     this.closePanel = () => {};
+    /** @type {number | undefined} the heights after the last fitting: needed, and the node's own least */
+    this.lastHeight = undefined;
+    /** @type {number | undefined} */
+    this.fittedTo = undefined;
     this.passToCanvas();
   }
 
-  /** @returns {import("./lora_rows.js").Line[]} the text's lines, then the LoRA picked in the plain widgets, if any */
+  /** @returns {Line[]} the text's lines, then the LoRA picked in the plain widgets, if any */
   get lines() {
     const lines = parseRows(String(this.plain.rows.value ?? ""));
     const { lora, weight, stage } = this.plain;
@@ -52,7 +63,8 @@ export class LoraRows {
   /** @returns {string[]} */
   get files() {
     const values = this.plain.lora.options?.values ?? [];
-    return (typeof values === "function" ? values() : values).filter((file) => file !== NO_LORA);
+    const files = /** @type {string[]} */ (typeof values === "function" ? values() : values);
+    return files.filter((file) => file !== NO_LORA);
   }
 
   get isLinked() {
@@ -71,14 +83,16 @@ export class LoraRows {
 
   /**
    * Writes the rows into the node, as one step of undoing.
-   * @param {import("./lora_rows.js").Line[]} lines
+   * @param {Line[]} lines
    */
   commit(lines) {
     app.canvas?.emitBeforeChange?.();
     const { lora, weight, stage, rows } = this.plain;
     if (lora.value !== NO_LORA) {
       // It is among the lines now.
-      for (const [widget, value] of [[lora, NO_LORA], [weight, 1], [stage, "both"]]) widget.value = value;
+      lora.value = NO_LORA;
+      weight.value = 1;
+      stage.value = "both";
     }
     rows.value = formatRows(lines);
     app.canvas?.emitAfterChange?.();
@@ -87,7 +101,7 @@ export class LoraRows {
 
   /**
    * @param {number} index
-   * @param {Partial<import("./lora_rows.js").Row>} fields
+   * @param {Partial<Row>} fields
    */
   change(index, fields) {
     this.commit(this.lines.map((line, i) => (i === index ? Object.assign(line, fields) : line)));
@@ -102,13 +116,15 @@ export class LoraRows {
     const focused = /** @type {HTMLElement | null} */ (this.root.contains(document.activeElement) ? document.activeElement : null);
     const { index, part } = focused?.dataset ?? {};
     const lines = this.lines;
+    /** @type {HTMLElement[]} */
     const body = this.asText ? [this.makeText()] : lines.map((line, i) => this.makeLine(line, i));
     if (body.length === 0) body.push(this.makeHint());
     const list = make("div", { className: "kleinod-list", role: "list" }, ...body);
     this.root.replaceChildren(this.makeHead(lines), list);
     this.root.style.minHeight = `${this.height - MARGINS}px`;
     this.root.classList.toggle("kleinod-linked", this.isLinked);
-    if (part) this.root.querySelector(`[data-index="${index}"][data-part="${part}"]`)?.focus();
+    const again = part && this.root.querySelector(`[data-index="${index}"][data-part="${part}"]`);
+    if (again instanceof HTMLElement) again.focus();
     this.fit();
   }
 
@@ -119,7 +135,7 @@ export class LoraRows {
   takePlace() {
     if (this.root.isConnected || this.node.graph !== app.canvas?.graph) return;
     const shown = document.querySelector(`[data-node-id="${this.node.id}"] .kleinod-loras`);
-    if (shown && /** @type {any} */ (shown).kleinodNode !== this.node) shown.replaceWith(this.root);
+    if (shown && NODE_OF.get(shown) !== this.node) shown.replaceWith(this.root);
   }
 
   /** The node grows and shrinks with its rows, unless the user made it larger. */
@@ -134,7 +150,7 @@ export class LoraRows {
     this.node.setDirtyCanvas?.(true, true);
   }
 
-  /** @param {import("./lora_rows.js").Line[]} lines */
+  /** @param {Line[]} lines */
   makeHead(lines) {
     const rows = lines.filter((line) => line.kind === "row");
     const on = rows.filter((row) => row.enabled).length;
@@ -165,7 +181,9 @@ export class LoraRows {
       type: "button",
       className: "kleinod-add",
       textContent: "+ Add LoRA",
-      onclick: (event) => this.openSearch(event.currentTarget, (file) => this.add(file)),
+      onclick: () => {
+        this.openSearch(add, (file) => this.add(file));
+      },
     });
     return make("div", { className: "kleinod-head" }, all, make("span", { textContent: told }), text, add);
   }
@@ -175,13 +193,14 @@ export class LoraRows {
   }
 
   makeText() {
-    return make("textarea", {
+    const text = make("textarea", {
       value: String(this.plain.rows.value ?? ""),
       spellcheck: false,
       placeholder: "style.safetensors 0.8\nface.safetensors 1 low",
       "aria-label": "Rows as text",
-      onchange: (event) => this.commit([...parseRows(event.target.value), ...this.picked()]),
+      onchange: () => this.commit([...parseRows(text.value), ...this.picked()]),
     });
+    return text;
   }
 
   /** The LoRA of the plain widgets alone. */
@@ -190,7 +209,7 @@ export class LoraRows {
   }
 
   /**
-   * @param {import("./lora_rows.js").Line} line
+   * @param {Line} line
    * @param {number} index
    */
   makeLine(line, index) {
@@ -221,7 +240,9 @@ export class LoraRows {
         title: known ? line.file : `${line.file || line.air}\nis not in models/loras under this name.`,
         "aria-label": `LoRA file: ${line.file || line.air}`,
         data: { index, part: "name" },
-        onclick: (event) => this.openSearch(event.currentTarget, (file) => this.repick(index, file), line.file),
+        onclick: () => {
+          this.openSearch(pick, (file) => this.repick(index, file), line.file);
+        },
       },
       make("span", { className: "kleinod-folder", textContent: folder }),
       name,
@@ -249,48 +270,54 @@ export class LoraRows {
     return files.includes(file) || files.some((known) => splitName(known).folder + splitName(known).name === file);
   }
 
+  /** @param {Row} row @param {number} index */
   makeToggle(row, index) {
-    return make("input", {
+    const box = make("input", {
       type: "checkbox",
       checked: row.enabled,
       title: "On or off. A row that is off is not read.",
       "aria-label": `${row.file} on`,
       data: { index, part: "toggle" },
-      onchange: (event) => this.change(index, { enabled: event.target.checked }),
+      onchange: () => this.change(index, { enabled: box.checked }),
     });
+    return box;
   }
 
+  /** @param {Row} row @param {number} index */
   makeStage(row, index) {
     const options = STAGES.map((stage) =>
       make("option", { value: stage, textContent: STAGE_WORDS[stage], selected: stage === row.stage }),
     );
-    return make(
+    const list = make(
       "select",
       {
         title: STAGE_HELP,
         "aria-label": `Stage of ${row.file}`,
         data: { index, part: "stage" },
-        onchange: (event) => this.change(index, { stage: event.target.value }),
+        onchange: () => this.change(index, { stage: list.value }),
       },
       ...options,
     );
+    return list;
   }
 
+  /** @param {Row} row @param {number} index */
   makeInfo(row, index) {
-    return make("button", {
+    const button = make("button", {
       type: "button",
       className: "kleinod-info",
       textContent: "i",
       title: "Trigger words, base model, rank, preview, AIR id",
       "aria-label": `About ${row.file || row.air}`,
-      onclick: (event) => {
+      onclick: () => {
         this.closePanel();
-        this.closePanel = openLoraInfo(event.currentTarget, row, (fields) => this.change(index, fields));
+        this.closePanel = openLoraInfo(button, row, (fields) => this.change(index, fields));
       },
     });
+    return button;
   }
 
-  /** Drag sideways (with Shift ten times finer), or click and type. */
+  /** Drag sideways (with Shift ten times finer), or click and type. @param {Row} row @param {number} index */
   makeWeight(row, index) {
     const field = make("input", {
       type: "text",
@@ -301,7 +328,7 @@ export class LoraRows {
       "aria-label": `Weight of ${row.file || row.air}`,
       data: { index, part: "weight" },
     });
-    const set = (value) => {
+    const set = (/** @type {number} */ value) => {
       const weight = tidyWeight(value);
       if (Number.isFinite(weight) && weight !== row.weight) this.change(index, { weight });
       else field.value = row.weight.toFixed(2);
@@ -309,7 +336,7 @@ export class LoraRows {
     field.addEventListener("change", () => set(field.value.trim() === "" ? 1 : Number(field.value.replace(",", "."))));
     field.addEventListener("keydown", (event) => {
       event.stopPropagation();
-      const step = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+      const step = event.key === "ArrowUp" ? 1 : event.key === "ArrowDown" ? -1 : 0;
       if (step) {
         event.preventDefault();
         set(Number(field.value) + step * (event.shiftKey ? 0.01 : 0.05));
@@ -325,7 +352,7 @@ export class LoraRows {
       field.setPointerCapture(event.pointerId);
       let moved = 0;
       let weight = row.weight;
-      const drag = (move) => {
+      const drag = (/** @type {PointerEvent} */ move) => {
         moved += move.movementX;
         if (Math.abs(moved) < 3) return;
         weight = tidyWeight(row.weight + (moved / PIXELS_A_STEP) * (move.shiftKey ? 0.001 : 0.01));
@@ -347,12 +374,18 @@ export class LoraRows {
 
   /** @param {number} index */
   makeGrip(index) {
-    const grip = make("span", { className: "kleinod-grip", textContent: "\u2261", title: "Drag to reorder", tabIndex: 0 });
-    Object.assign(grip.dataset, { index, part: "grip" });
-    grip.setAttribute("aria-label", "Drag, or press the arrow keys, to reorder");
+    const grip = make("span", {
+      className: "kleinod-grip",
+      textContent: "\u2261",
+      title: "Drag to reorder",
+      tabIndex: 0,
+      "aria-label": "Drag, or press the arrow keys, to reorder",
+      data: { index, part: "grip" },
+    });
     grip.addEventListener("keydown", (event) => {
-      const to = { ArrowUp: index - 1, ArrowDown: index + 2 }[event.key];
-      if (to === undefined || to < 0 || to > this.lines.length) return;
+      if (event.key !== "ArrowUp" && event.key !== "ArrowDown") return;
+      const to = event.key === "ArrowUp" ? index - 1 : index + 2;
+      if (to < 0 || to > this.lines.length) return;
       event.preventDefault();
       event.stopPropagation();
       grip.dataset.index = String(event.key === "ArrowUp" ? index - 1 : index + 1); // focus goes with it
@@ -364,7 +397,7 @@ export class LoraRows {
       grip.setPointerCapture(event.pointerId);
       const rows = [...this.root.querySelectorAll(".kleinod-row")];
       let to = index;
-      const drag = (move) => {
+      const drag = (/** @type {PointerEvent} */ move) => {
         const after = rows.filter((row) => {
           const box = row.getBoundingClientRect();
           return move.clientY > box.top + box.height / 2;
@@ -376,7 +409,7 @@ export class LoraRows {
           row.classList.toggle("kleinod-after", to === rows.length && i === to - 1 && index !== i);
         });
       };
-      const end = (up) => {
+      const end = (/** @type {PointerEvent} */ up) => {
         grip.removeEventListener("pointermove", drag);
         if (up.type === "pointerup" && to !== index && to !== index + 1) this.commit(moveLine(this.lines, index, to));
         else this.render();
@@ -428,16 +461,17 @@ export class LoraRows {
     const list = make("div", { className: "kleinod-found", role: "listbox" });
     let found = files;
     let marked = Math.max(0, files.indexOf(current ?? ""));
-    const pick = (file) => {
+    const pick = (/** @type {string} */ file) => {
       this.closePanel();
       onPick(file);
     };
-    const mark = (index) => {
+    const mark = (/** @type {number} */ index) => {
       marked = Math.max(0, Math.min(index, Math.min(found.length, MOST_SHOWN) - 1));
       [...list.children].forEach((child, i) => child.setAttribute("aria-selected", String(i === marked)));
       list.children[marked]?.scrollIntoView({ block: "nearest" });
     };
     const show = () => {
+      /** @type {HTMLElement[]} */
       const shown = found.slice(0, MOST_SHOWN).map((file) => {
         const { folder, name } = splitName(file);
         const dim = make("span", { className: "kleinod-folder", textContent: folder });
@@ -472,16 +506,20 @@ export class LoraRows {
 
   /** In the classic renderer the element covers the canvas: zooming and panning must still reach it. */
   passToCanvas() {
-    const isClassic = () => !globalThis.LiteGraph?.vueNodesMode;
+    const isClassic = () => !LiteGraph.vueNodesMode;
     this.root.addEventListener("wheel", (event) => {
-      const list = event.target.closest?.("textarea");
+      const list = event.target instanceof Element && event.target.closest("textarea");
       if (isClassic() && !(list && list.scrollHeight > list.clientHeight)) {
         event.preventDefault();
         app.canvas.processMouseWheel(event);
       }
     });
-    const passes = { pointerdown: "processMouseDown", pointermove: "processMouseMove", pointerup: "processMouseUp" };
-    for (const [type, method] of Object.entries(passes)) {
+    const passes = /** @type {const} */ ([
+      ["pointerdown", "processMouseDown"],
+      ["pointermove", "processMouseMove"],
+      ["pointerup", "processMouseUp"],
+    ]);
+    for (const [type, method] of passes) {
       this.root.addEventListener(type, (event) => {
         const middle = type === "pointermove" ? event.buttons & 4 : event.button === 1;
         if (isClassic() && middle) app.canvas[method](event);

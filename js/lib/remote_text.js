@@ -1,18 +1,21 @@
 // @ts-check
 /** The words of the settings panel: pure functions, no side effects. */
 
+/** @typedef {{run_usd: number, day_usd: number, concurrency: number}} Limits USD; 0 = none */
+
 /**
  * @param {{set: boolean, source: string, hint: string} | undefined} key
  * @returns {string}
  */
 export function describeKey(key) {
   if (!key?.set) return "No key stored for this profile.";
+  /** @type {Record<string, string>} */
   const places = { file: "stored on this computer", environment: "from the environment", keyring: "from the keyring" };
   return `Key ${key.hint}, ${places[key.source] ?? key.source}.`;
 }
 
 /**
- * @param {{run_usd: number, day_usd: number}} limits
+ * @param {Limits} limits
  * @param {number} spent USD since midnight
  * @returns {string}
  */

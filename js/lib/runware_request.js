@@ -95,7 +95,9 @@ export function planPaste(task) {
     threshold_meaning: API_THRESHOLDS,
     ...rename(OPTION_FIELDS, options),
   };
-  const rows = (task.lora ?? []).map(({ model, weight = 1, transformer = "both" }) =>
+  /** @type {{model: string, weight?: number, transformer?: string}[]} */
+  const loras = task.lora ?? [];
+  const rows = loras.map(({ model, weight = 1, transformer = "both" }) =>
     [weight, transformer === "both" ? "" : transformer, `air=${model}`].filter((word) => word !== "").join(" "),
   );
   const ultralytics = task.advancedFeatures?.ultralytics;
@@ -170,7 +172,8 @@ function spell(scheduler) {
 /** @param {Record<string, any>} values */
 function collectOptions(values) {
   const turned = values.threshold_meaning !== API_THRESHOLDS;
-  const outward = (value) => (turned ? Math.round((1 - value) * 100) / 100 : value);
+  const outward = (/** @type {number} */ value) => (turned ? Math.round((1 - value) * 100) / 100 : value);
+  /** @type {Record<string, any>} */
   const options = {};
   if (values.fb_cache) Object.assign(options, { fbCache: true, fbCacheThreshold: outward(values.fb_cache_threshold) });
   if (values.tea_cache) Object.assign(options, { teaCache: true, teaCacheDistance: values.tea_cache_distance });

@@ -1,0 +1,23 @@
+// @ts-check
+/** Kleinod's own routes on ComfyUI's server. No side effects on import. */
+import { api } from "../../../scripts/api.js";
+
+/**
+ * @param {string} route what follows /kleinod/
+ * @param {string} method
+ * @param {object} [body]
+ * @returns {Promise<any>} the answer's JSON; an Error with the server's sentence otherwise
+ */
+export async function call(route, method = "GET", body = undefined) {
+  const answer = await api.fetchApi(`/kleinod/${route}`, {
+    method,
+    headers: { "Content-Type": "application/json", "X-Kleinod": "1" },
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
+  const data = await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }));
+  if (!answer.ok) throw new Error(data.error ?? `HTTP ${answer.status}`);
+  return data;
+}
+
+/** The sentence in what was thrown. @param {unknown} thrown */
+export const wordsOf = (thrown) => (thrown instanceof Error ? thrown.message : String(thrown));
