@@ -7,6 +7,7 @@ import json
 from comfy_api.v0_0_2 import io
 
 from .. import sockets
+from ..notices import speaks_up
 from ..sampling import request as limits
 from ..sampling.engine import build_sampler, show_status
 from ..sampling.schedule import MU_AUTO, MU_MODES
@@ -66,6 +67,7 @@ class KleinodAcceleration(io.ComfyNode):
         return repr(choose_calibration(calibration))
 
     @classmethod
+    @speaks_up()
     def execute(
         cls, acceleration, cache_start_step=UNSET, cache_end_step=UNSET, cache_start_step_percentage=UNSET,
         cache_end_step_percentage=UNSET, cache_max_consecutive_steps=3, fb_cache=False,
@@ -134,6 +136,7 @@ class KleinodApplyAcceleration(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up()
     def execute(cls, model, acceleration, acceleration_settings=None) -> io.NodeOutput:
         hidden = cls.hidden
 
@@ -174,6 +177,7 @@ class KleinodAccelerationReport(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up()
     def execute(cls, model, latent) -> io.NodeOutput:
         runs = read_reports(model, cls.hidden)
         data = json.dumps({"runs": [run.data() for run in runs]})
@@ -249,6 +253,7 @@ class KleinodFast(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up()
     def execute(cls, steps, width, height, latent=None, strength=1.0, mu=MU_AUTO) -> io.NodeOutput:
         sigmas = fast_schedule(steps, width, height, latent, mu, strength)
         return io.NodeOutput(build_sampler(KLEINOD_FAST), sigmas)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import io
 
 from .. import sockets
+from ..notices import speaks_up
 from ..sampling import request as limits
 from ..sampling.engine import show_status
+from ..sampling.memory import advise_sampling
 from ..sampling.request import SamplingRequest
 from .comparison import plot_image, sheet_image
 from .study import format_table, list_candidates
@@ -97,6 +99,7 @@ class KleinodCompare(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up(advise_sampling)
     def execute(
         cls, model, positive, negative, vae, width, height, steps, guidance, seed, presets=True,
         fewer_steps=True, kleinod_fast=True, easycache=True, acceleration_settings=None, differences=True,
@@ -152,6 +155,7 @@ class KleinodCalibrate(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up(advise_sampling)
     def execute(
         cls, model, positive, negative, vae, width, height, steps, guidance, seed, pictures, name
     ) -> io.NodeOutput:

@@ -15,6 +15,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from .. import sockets
+from ..notices import speaks_up
 from ..wires import BOUNDARY_UNITS, LORA_STAGES, Loras
 from . import engine, library
 from .request import BESIDE, INTO, MISSING_POLICIES, NO_LORA, StackRequest
@@ -156,6 +157,7 @@ class KleinodLoraStack(io.ComfyNode):
         return library.fingerprint(inputs.get("rows"), inputs.get("lora"))
 
     @classmethod
+    @speaks_up()
     def execute(
         cls,
         model: Any = None,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import io
 
 from .. import sockets
+from ..notices import speaks_up
 from ..references.engine import add_references, latents_of
 from ..references.report import describe_for_prompt
 from ..references.value import References
+from ..sampling.memory import advise_loading, advise_prompt
 from . import engine, folders, text_engine
 from .choices import (
     AUTOMATIC,
@@ -120,6 +122,7 @@ class KleinodLoader(io.ComfyNode):
         return folders.fingerprint(LoaderRequest(**inputs))
 
     @classmethod
+    @speaks_up(advise_loading)
     def execute(
         cls,
         diffusion_model: str,
@@ -207,6 +210,7 @@ class KleinodPrompt(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up(advise_prompt)
     def execute(
         cls,
         clip: object,

@@ -200,8 +200,8 @@ def encoder_mismatch(label: str, width: int, facts: KleinFacts) -> str:
     needed = _QWEN3_NAMES.get(facts.context_width // 3, f"a Qwen3 of width {facts.context_width // 3}")
     file = _ENCODER_FILES.get(facts.context_width // 3)
     return (
-        f"{label} is {came} ({width} wide, {3 * width} to the model), but diffusion_model is {model}, "
-        f"which reads {facts.context_width}: pick {needed}" + (f", for example {file}." if file else ".")
+        f"{label} is {came}, but diffusion_model is {model}: pick {needed}"
+        + (f", for example {file}." if file else ".")
     )
 
 
@@ -237,17 +237,6 @@ def check_vae(header: Header) -> None:
     missing = [key for key in needed if key not in tensors]
     if missing:
         raise _missing(header.label, missing)
-
-
-def check_conditioning_width(width: int, facts: KleinFacts | None, field: str = "positive") -> None:
-    """ValueError when conditioning of this width cannot enter the model, naming the encoder it came from."""
-    if facts is None or width == facts.context_width:
-        return
-    model = _MODEL_NAMES.get(facts.context_width, f"a Klein that reads {facts.context_width}")
-    raise ValueError(
-        f"{field} is {width} wide ({describe_width(width)}), but model is {model} ({facts.context_width} "
-        "wide): take the CLIP from the Klein Loader that loads this model."
-    )
 
 
 def describe_width(width: int) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.v0_0_2 import io, ui
 
 from .. import sockets
+from ..notices import speaks_up
 from ..sampling.engine import show_status
 from .pictures import BACKGROUNDS, MASK_USES
 from .prepare import Preparation, prepare_references
@@ -132,6 +133,7 @@ class KleinodReferences(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up()
     def execute(
         cls,
         images: dict[str, Any],

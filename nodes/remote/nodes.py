@@ -10,6 +10,7 @@ from functools import partial
 from comfy_api.v0_0_2 import io
 
 from .. import sockets
+from ..notices import speaks_up
 from . import bfl, runware
 from .inputs import (
     ask_deadline,
@@ -54,6 +55,7 @@ class KleinodRunware(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up()
     async def execute(
         cls, positive_prompt, negative_prompt, width, height, steps, cfg_scale, seed, number_results,
         acceleration=None, loras=None, references=None, face_refinement=None, options=None, images=None,
@@ -123,6 +125,7 @@ class KleinodRunwareOptions(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up()
     def execute(
         cls,
         profile="default",
@@ -162,6 +165,7 @@ class KleinodBFL(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up()
     async def execute(
         cls, prompt, width, height, seed, references=None, input_image=None, input_image_2=None,
         input_image_3=None, input_image_4=None, endpoint=bfl.ENDPOINTS[0], safety_tolerance=2,
@@ -222,6 +226,7 @@ class KleinodRecoverJob(io.ComfyNode):
         return "job: pick a job from the list (the refresh button reads the ledger), or paste the id of one."
 
     @classmethod
+    @speaks_up()
     async def execute(cls, job, moderation="error", deadline=600) -> io.NodeOutput:
         found = _UUID.search(job)
         if found is None:

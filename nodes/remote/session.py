@@ -20,8 +20,8 @@ from comfy_api.v0_0_2 import ComfyAPI, io
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import get_executing_context
 
+from ..notices import show
 from .engine import Engine
-from .errors import RemoteError
 from .flight import Order, Outcome, Ticket
 from .limits import read_limits
 from .orders import Place
@@ -92,9 +92,6 @@ async def wait_for(ticket: Ticket, node_id: str | None) -> Outcome:
             except asyncio.TimeoutError:
                 continue
         return ticket.result()
-    except RemoteError as error:
-        show(str(error), node_id)
-        raise
     finally:
         ticket.leave()
 
@@ -107,15 +104,6 @@ def register_routes() -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         add_routes(server.routes, find_engine, find_folder, lambda: args.enable_cors_header == "*")
-
-
-def show(words: str, node_id: str | None) -> None:
-    """A line of text on the node."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
-    if server is not None and node_id:
-        server.send_progress_text(words, node_id)
 
 
 def wrap(delivery: Delivery, outcome: Outcome, node_id: str | None) -> io.NodeOutput:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..model.pairing import describe_width
+
 LATENT_CHANNELS = 128
 
 
@@ -16,9 +18,8 @@ def check_conditioning(name: str, conditioning: Any, expected_width: int | None)
     width = conditioning[0][0].shape[-1]
     if expected_width is not None and width != expected_width:
         raise ValueError(
-            f"{name} is {width} numbers wide, but this model reads {expected_width}: the text encoder does "
-            "not belong to it. Use Qwen3-4B for the 4B models and Qwen3-8B for the 9B ones, loaded with type "
-            "flux2 (or by Klein Loader)."
+            f"{name} comes from the wrong text encoder ({describe_width(width)}). Connect the clip of the "
+            f"Klein Loader that loads model, which reads {describe_width(expected_width)}."
         )
 
 

@@ -30,6 +30,7 @@ from ..acceleration.chart import chart_image
 from ..acceleration.report import COMPUTED, RunReport, summarise_runs
 from ..acceleration.solver import sample_fast
 from ..model.engine import facts_of
+from ..notices import show
 from ..wires import Acceleration
 from . import checks
 from .advice import list_notes, list_warnings, note_acceleration
@@ -189,9 +190,7 @@ def sample_pictures(
 def show_status(hidden: Any, text: str) -> None:
     """Write `text` under the running node; without a server (hidden is None) there is nothing to write on."""
     if hidden is not None and hidden.unique_id is not None:
-        from server import PromptServer
-
-        PromptServer.instance.send_progress_text(text, hidden.unique_id)
+        show(text, hidden.unique_id)
 
 
 def check_model(model: Any) -> None:

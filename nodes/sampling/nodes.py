@@ -6,9 +6,11 @@ from comfy_api.v0_0_2 import io
 
 from .. import sockets
 from ..acceleration.settings import choose_acceleration
+from ..notices import speaks_up
 from ..wires import ACCELERATION_LEVELS
 from . import request as limits
 from .engine import sample_pictures, show_status
+from .memory import advise_sampling
 from .request import SamplingRequest
 from .schedule import MU_AUTO, MU_MODES, NOISE_LEVEL, STRENGTH_MODES
 from .schedulers import DEFAULT_SCHEDULER, LOCAL_SCHEDULER_NAMES
@@ -186,6 +188,7 @@ class KleinodSampler(io.ComfyNode):
         )
 
     @classmethod
+    @speaks_up(advise_sampling)
     def execute(
         cls,
         model,

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # The only modules that may import ComfyUI: the lists of nodes, the sockets, and the engine of each domain.
 TOUCHES_COMFYUI = {
     "__init__.py",
+    "notices.py",
     "sockets.py",
     "acceleration/application.py",
     "acceleration/calibration_files.py",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from kleinod_pure.model.checkpoint import Entry, Header
 from kleinod_pure.model.pairing import (
-    check_conditioning_width,
     check_diffusion_model,
     check_text_encoder,
     check_vae,
     describe_kind,
 )
+from kleinod_pure.sampling.checks import check_conditioning
 
 from tests.model.tiny_klein import dit_shapes, encoder_shapes
 
@@ -200,13 +201,13 @@ def test_wrong_vaes() -> None:
     assert "a preview VAE" in sentence(check_vae, header({"taesd_decoder.1.weight": (64, 32, 3, 3)}, "vae"))
 
 
-def test_conditioning_of_another_width() -> None:
-    check_conditioning_width(7680, FACTS_4B)
-    check_conditioning_width(123, None)
-    with pytest.raises(ValueError, match=r"negative is 2560 wide \(Qwen3-4B loaded for Z-Image.*a 4B Klein"):
-        check_conditioning_width(2560, FACTS_4B, "negative")
-    with pytest.raises(ValueError, match="Qwen3-8B, for a 9B Klein"):
-        check_conditioning_width(12288, FACTS_4B)
+@pytest.mark.parametrize(
+    ("width", "words"),
+    [(2560, r"Qwen3-4B loaded for Z-Image.*a 4B Klein"), (12288, "Qwen3-8B, for a 9B Klein")],
+)
+def test_conditioning_of_another_width(width: int, words: str) -> None:
+    with pytest.raises(ValueError, match=f"negative comes from the wrong text encoder .*{words}"):
+        check_conditioning("negative", [[torch.zeros(1, 2, width), {}]], 7680)
 
 
 def test_kinds_do_not_depend_on_key_order() -> None:

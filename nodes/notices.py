@@ -1,0 +1,119 @@
+"""What a node says on the page: a line under it, and one sentence when it fails.
+
+ComfyUI frames a failed node red and keeps the reason two clicks away, in a report. Here it stands on the
+node. Where memory ran out, PyTorch's words help nobody: the error keeps its kind, so that ComfyUI frees its
+models as always, and gets a sentence that names what to change.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy_execution.utils import get_executing_context
+
+from .arrivals import check_arrivals
+from .remote.errors import RemoteError
+from .sockets import list_sockets
+
+logger = logging.getLogger("kleinod.notices")
+
+_WITHOUT_ADVICE = "Out of memory. Close other programs that use it, or make the picture smaller."
+# PyTorch's allocators for the computer's own memory and for Apple's raise no type of their own.
+_WORDS = ("can't allocate memory", "not enough memory", "backend out of memory")
+
+# Nodes whose complaint still stands on the page: the page itself never takes one back.
+_complaining: set[str] = set()
+
+
+def show(text: str, node_id: str | None = None) -> None:
+    """Write `text` under a node, by default the running one; without a server there is nothing to do."""
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    node_id = node_id or _running_node()
+    if server is not None and node_id:
+        # Nodes 2.0 reads Markdown, where only two spaces keep a line apart from the next.
+        server.send_progress_text(text.replace("\n", "  \n"), node_id)
+
+
+def speaks_up(advise: Callable[..., str] | None = None) -> Callable[[Callable], Callable]:
+    """For `execute` of a node: what stops it is said on the node.
+
+    advise: takes the node's inputs and gives the sentence for a lack of memory.
+    """
+
+    def decorate(execute: Callable) -> Callable:
+        signature = inspect.signature(execute)
+
+        def sentence(arguments: tuple, inputs: dict[str, Any]) -> str:
+            if advise is None:
+                return _WITHOUT_ADVICE
+            bound = signature.bind(*arguments, **inputs)
+            bound.apply_defaults()
+            return advise(**dict(list(bound.arguments.items())[1:]))
+
+        if inspect.iscoroutinefunction(execute):
+
+            @functools.wraps(execute)
+            async def speaking(*arguments: Any, **inputs: Any) -> Any:
+                with _saying_why(lambda: sentence(arguments, inputs)):
+                    check_arrivals(list_sockets(arguments[0]), inputs)
+                    return await execute(*arguments, **inputs)
+
+        else:
+
+            @functools.wraps(execute)
+            def speaking(*arguments: Any, **inputs: Any) -> Any:
+                with _saying_why(lambda: sentence(arguments, inputs)):
+                    check_arrivals(list_sockets(arguments[0]), inputs)
+                    return execute(*arguments, **inputs)
+
+        return speaking
+
+    return decorate
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the graphics card's memory or the computer's own ran out."""
+    if isinstance(error, MemoryError) or comfy.model_management.is_oom(error):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _WORDS)
+
+
+@contextmanager
+def _saying_why(explain_memory: Callable[[], str]) -> Iterator[None]:
+    node_id = _running_node()
+    if node_id in _complaining:
+        _complaining.discard(node_id)
+        show(" ", node_id)  # the page ignores an empty text
+    try:
+        yield
+    except (ValueError, RemoteError) as error:
+        _complain(str(error), node_id)
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        sentence = explain_memory()
+        logger.info("Said on the node: %s", sentence)
+        _complain(sentence, node_id)
+        kind = torch.OutOfMemoryError if comfy.model_management.is_oom(error) else MemoryError
+        raise kind(sentence) from error
+
+
+def _complain(sentence: str, node_id: str | None) -> None:
+    if node_id:
+        _complaining.add(node_id)
+        show(sentence, node_id)
+
+
+def _running_node() -> str | None:
+    context = get_executing_context()
+    return None if context is None else context.node_id
