@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from pathlib import Path
 
 import pytest
-from kleinod.nodes import NODES
 from PIL import Image
 
+from tests.contract.graphs import PAGE_ONLY, list_known_nodes, load, read_graph, widget_names
 from tools.launch.workflows import API_FOLDER, ORDER
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
 UI_FILES = [WORKFLOWS / f"{name}.json" for name in ORDER]
-PAGE_ONLY = {"MarkdownNote", "Note", "Reroute", "PrimitiveNode"}
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 
 each_file = pytest.mark.parametrize("file", UI_FILES, ids=lambda file: file.stem)
 
@@ -24,41 +20,7 @@ each_file = pytest.mark.parametrize("file", UI_FILES, ids=lambda file: file.stem
 @pytest.fixture(scope="module")
 def known_nodes() -> dict[str, type]:
     """Every node of this ComfyUI by its type, with the pack's own."""
-    import nodes
-
-    if "SamplerCustomAdvanced" not in nodes.NODE_CLASS_MAPPINGS:
-        asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
-    return {**nodes.NODE_CLASS_MAPPINGS, **{node.__name__: node for node in NODES}}
-
-
-def load(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def inputs_of(node: type) -> dict[str, tuple]:
-    """Input id to (type, options), required before optional, as the page orders them."""
-    types = node.INPUT_TYPES()
-    return {**types.get("required", {}), **types.get("optional", {})}
-
-
-def is_widget(spec: tuple) -> bool:
-    kind, options = spec[0], spec[1] if len(spec) > 1 else {}
-    return (isinstance(kind, list) or kind in WIDGETS) and not options.get("forceInput")
-
-
-def widget_names(node: type) -> list[str]:
-    """Names of the values that the page saves for a node, in its order."""
-    names = []
-    for name, spec in inputs_of(node).items():
-        if is_widget(spec):
-            options = spec[1] if len(spec) > 1 else {}
-            names.append(name)
-            # A seed gets the widget unless its node says no.
-            if options.get("control_after_generate", spec[0] == "INT" and name in ("seed", "noise_seed")):
-                names.append("control_after_generate")
-            if options.get("image_upload"):
-                names.append("upload")
-    return names
+    return list_known_nodes()
 
 
 def test_every_workflow_has_both_forms_and_is_run() -> None:
@@ -109,24 +71,24 @@ def test_links_join_outputs_to_inputs(file: Path) -> None:
 @each_file
 def test_both_forms_say_the_same(file: Path, known_nodes: dict[str, type]) -> None:
     """Values and wires of the saved graph are those of the API twin, node by node."""
-    graph, prompt = load(file), load(API_FOLDER / file.name)
-    sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
-    saved = {}
-    for node in graph["nodes"]:
-        if node["type"] in PAGE_ONLY:
-            continue
-        values = dict(zip(widget_names(known_nodes[node["type"]]), node["widgets_values"], strict=True))
-        values.pop("control_after_generate", None)
-        values.pop("upload", None)
-        for entry in node["inputs"]:
-            if entry.get("link") is not None:
-                values[entry["name"]] = sources[entry["link"]]
-        saved[str(node["id"])] = {"class_type": node["type"], "inputs": values}
+    prompt = load(API_FOLDER / file.name)
     twin = {
         number: {"class_type": node["class_type"], "inputs": node["inputs"]}
         for number, node in prompt.items()
     }
-    assert saved == twin
+    assert read_graph(load(file), known_nodes) == twin
+
+
+@each_file
+def test_both_forms_name_their_nodes_alike(file: Path) -> None:
+    """Progress by API shows the titles that the page shows."""
+    titles = {
+        str(node["id"]): node.get("title") for node in load(file)["nodes"] if node["type"] not in PAGE_ONLY
+    }
+    twin = {number: node["_meta"]["title"] for number, node in load(API_FOLDER / file.name).items()}
+    assert {number: title for number, title in titles.items() if title} == {
+        number: title for number, title in twin.items() if titles[number]
+    }
 
 
 @each_file
