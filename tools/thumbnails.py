@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from tools.launch.client import load_prompt
+from tools.launch.client import ComfyClient, load_prompt
 from tools.launch.emulator import run_emulator
 from tools.launch.environment import ROOT, RUNTIME, prepare
 from tools.launch.server import Server
@@ -47,13 +47,23 @@ def compose(pictures: list[Image.Image]) -> Image.Image:
 
 def make_thumbnail(server: Server, name: str) -> Path:
     prompt = load_prompt(API_FOLDER / f"{name}.json")
-    outputs = server.client.run(prompt).outputs
-    # In the order of the file: which of two branches runs first is ComfyUI's choice.
-    images = [image for number in prompt for image in outputs.get(number, {}).get("images", [])]
-    files = [io.BytesIO(server.client.fetch_image(image)) for image in images if image["type"] == "output"]
+    pictures = fetch_saved(server.client, prompt, server.client.run(prompt).outputs)
     path = ROOT / "workflows" / f"{name}.jpg"
-    compose([Image.open(file).convert("RGB") for file in files]).save(path, quality=88, optimize=True)
+    path.write_bytes(encode(compose(pictures)))
     return path
+
+
+def fetch_saved(client: ComfyClient, prompt: dict, outputs: dict[str, dict]) -> list[Image.Image]:
+    """What a run saved, in the order of the file: which of two branches runs first is ComfyUI's choice."""
+    images = [image for number in prompt for image in outputs.get(number, {}).get("images", [])]
+    files = [io.BytesIO(client.fetch_image(image)) for image in images if image["type"] == "output"]
+    return [Image.open(file).convert("RGB") for file in files]
+
+
+def encode(thumbnail: Image.Image) -> bytes:
+    file = io.BytesIO()
+    thumbnail.save(file, "JPEG", quality=88, optimize=True)
+    return file.getvalue()
 
 
 def _stack(pictures: list[Image.Image]) -> Image.Image:

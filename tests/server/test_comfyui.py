@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import copy
 import io
+import sys
 import urllib.parse
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.emulator.nano import NanoPainter
+from tests.emulator.pictures import draw_pattern
 from tools.launch.client import StepProgress, WorkflowError, WorkflowInterrupted, load_prompt
+from tools.launch.environment import ROOT, Environment
 from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER, ORDER
+from tools.thumbnails import compose, encode, fetch_saved
 
 pytestmark = pytest.mark.server
 
 TEXT_TO_IMAGE = "Klein - Text to Image"
+SHOWN = {"SaveImage": "images", "PreviewImage": "images", "PreviewAny": "text"}
+REMOTE = ("Klein - Runware", "Klein - BFL")
+WORKFLOWS = API_FOLDER.parent
 
 
 def load(name: str) -> dict:
@@ -73,20 +81,60 @@ def test_translations_are_served(comfy_server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_shipped_workflow_runs(comfy_server: Server, name: str) -> None:
+def test_shipped_workflow_runs_and_made_its_thumbnail(comfy_server: Server, name: str) -> None:
     prompt = load(name)
     steps: list[StepProgress] = []
     result = comfy_server.client.run(prompt, steps.append)
-    saved = [image for image in result.images() if image["type"] == "output"]
-    assert saved, "no picture was saved"
-    pictures = [pixels(comfy_server, image) for image in saved]
-    assert all(picture.std() > 10 for picture in pictures), "an empty picture"
+    for number, node in prompt.items():
+        shown = SHOWN.get(node["class_type"])
+        if shown:
+            assert result.outputs[number][shown], f"node {number} shows nothing"
+            assert all(entry for entry in result.outputs[number][shown])
+    pictures = fetch_saved(comfy_server.client, prompt, result.outputs)
+    assert len(pictures) >= sum(node["class_type"] == "SaveImage" for node in prompt.values())
+    assert all(np.asarray(picture).std() > 10 for picture in pictures), "an empty picture"
     samplers = [node["inputs"] for node in prompt.values() if node["class_type"] == "KleinodSampler"]
     if samplers:
         scalers = [node["inputs"] for node in prompt.values() if node["class_type"] == "ImageScale"]
-        sizes = {(made["height"], made["width"]) for made in (*samplers, *scalers)}
-        assert all(picture.shape[:2] in sizes for picture in pictures)
+        sizes = {(made["width"], made["height"]) for made in (*samplers, *scalers)}
+        assert {picture.size for picture in pictures} <= sizes
         assert any(step.total > 1 for step in steps), "no step was shown while it ran"
+    if name in REMOTE:
+        # The emulator draws patterns here, klein-nano where thumbnails are made; the requests are the same.
+        wanted = [draw_pattern(*request) for request in remote_requests(prompt)]
+        assert all(np.array_equal(a, b) for a, b in zip(pictures, wanted, strict=True))
+    else:
+        check_thumbnail(name, pictures)
+
+
+def test_thumbnails_of_remote_workflows_are_what_klein_nano_draws_for_them(
+    comfy_environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "kleinod", sys.modules["kleinod"])  # the painter loads the pack anew
+    paint = NanoPainter(comfy_environment.comfyui, ROOT)
+    for name in REMOTE:
+        pictures = [Image.fromarray(paint(*request)) for request in remote_requests(load(name))]
+        check_thumbnail(name, pictures)
+
+
+def remote_requests(prompt: dict) -> list[tuple[str, int, int, int]]:
+    """What the service is asked to paint: prompt, width, height, seed."""
+    (node,) = (
+        node["inputs"] for node in prompt.values() if node["class_type"] in ("KleinodRunware", "KleinodBFL")
+    )
+    words = node.get("positive_prompt", node.get("prompt"))
+    count = node.get("number_results", 1)
+    return [(words, node["width"], node["height"], node["seed"] + index) for index in range(count)]
+
+
+def check_thumbnail(name: str, pictures: list[Image.Image]) -> None:
+    """A template's card shows what Run gives: other seeds are 14 to 22 dB away, the same 45 or more."""
+    made = np.asarray(Image.open(io.BytesIO(encode(compose(pictures)))), np.float64)
+    shown = np.asarray(Image.open(WORKFLOWS / f"{name}.jpg"), np.float64)
+    assert made.shape == shown.shape
+    error = ((made - shown) ** 2).mean()
+    likeness = 10 * np.log10(255**2 / max(error, 1e-9))
+    assert likeness > 35, f"{likeness:.1f} dB: make it again with `python -m tools.thumbnails {name!r}`"
 
 
 def test_progress_counts_every_step_and_previews_come(comfy_server: Server) -> None:
