@@ -41,7 +41,10 @@ def _gguf_files(key: str, folder: str) -> list[str]:
         return folder_paths.get_filename_list(key)
     found: set[str] = set()
     for root in folder_paths.get_folder_paths(folder):
-        found.update(name for name in folder_paths.recursive_search(root, [".git"])[0] if is_gguf(name))
+        # Not ComfyUI's recursive_search, which works out the path of every file: each page load comes here.
+        for place, subfolders, files in os.walk(root, followlinks=True):
+            subfolders[:] = [name for name in subfolders if name != ".git"]
+            found.update(os.path.relpath(os.path.join(place, name), root) for name in files if is_gguf(name))
     return sorted(found)
 
 

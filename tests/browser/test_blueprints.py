@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,8 @@ _TYPE = """
   node.widgets.find((widget) => widget.name === name).value = value;
 }
 """
+# The node library's field, as the pages of ComfyUI 0.27 to 0.30 and the newest one word it.
+_SEARCH = re.compile(r"^Search( Nodes)?\.\.\.$")
 # The page got the picture that Save Image kept, and can show it.
 _SAVED = """
 () => {
@@ -83,7 +86,7 @@ def empty_graph(studio: Studio) -> Iterator[None]:
 def drop(studio: Studio, name: str, x: int, y: int) -> None:
     """Open the node library, search, click the hit, click the canvas; then lay the node at (x, y)."""
     page = studio.page
-    search = page.get_by_placeholder("Search...").first
+    search = page.get_by_placeholder(_SEARCH).first
     if not search.is_visible():
         page.keyboard.press("n")
     search.fill(name)
