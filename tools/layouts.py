@@ -62,13 +62,17 @@ def draw_groups(groups: Iterable[Group]) -> list[dict[str, object]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """`nodes`: the place of every node by its id in the API twin. `fixed_seeds`: Run keeps the seeds, because
-    the graph compares pictures.
+    """`nodes`: the place of every node by its id in the API twin. `collapsed`: those that show only their
+    title. `fixed_seeds`: Run keeps the seeds, because the graph compares pictures.
+
+    A template opens with the whole graph in view, and the classic renderer draws no text below 57%: at most
+    2080 x 1160 units are legible at once on a page of 1600 x 900, 2500 x 1240 on 1920 x 960.
     """
 
     nodes: dict[str, Place]
     groups: tuple[Group, ...] = ()
     notes: tuple[Note, ...] = ()
+    collapsed: tuple[str, ...] = ()
     models: tuple[dict[str, str], ...] = MODELS
     fixed_seeds: bool = False
     view: dict[str, object] = field(default_factory=lambda: {"scale": 0.8, "offset": [80, 120]})
@@ -123,22 +127,24 @@ The **report** output of the sampler tells what really ran: connect it to *Previ
     ),
     "Klein - Image to Image": Layout(
         nodes={
-            "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 360),
-            "3": (460, 60, 380, 690),
-            "6": (920, 60, 400, 330),
-            "4": (920, 450, 400, 300),
-            "5": (1380, 60, 380, 690),
-            "7": (1820, 60, 480, 560),
+            "1": (0, 60, 340, 270),
+            "2": (0, 390, 340, 200),
+            "6": (0, 650, 340, 200),
+            "3": (390, 60, 330, 690),
+            "5": (770, 60, 330, 690),
+            "4": (1150, 60, 340, 370),
+            "7": (1150, 490, 340, 370),
         },
         groups=(
-            Group("1  A picture to start from", (-20, -20, 880, 790)),
-            Group("2  The same picture, repainted", (900, -20, 1420, 790), GREEN),
+            Group("1  Model and prompts", (-20, -20, 380, 900)),
+            Group("2  A picture to start from", (370, -20, 370, 900)),
+            Group("3  The same picture, repainted", (750, -20, 370, 900), GREEN),
+            Group("4  Before and after", (1130, -20, 380, 900), GREY),
         ),
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 620),
+                (-430, 10, 390, 870),
                 """\
 # Image to image
 
@@ -158,28 +164,28 @@ noise.
     ),
     "Klein - Accelerated": Layout(
         nodes={
-            "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 360),
-            "3": (460, 60, 380, 720),
-            "6": (900, 60, 440, 480),
-            "4": (0, 900, 400, 700),
-            "5": (460, 900, 380, 720),
-            "7": (900, 900, 440, 480),
-            "8": (1440, 60, 820, 560),
-            "10": (1440, 700, 820, 340),
-            "9": (1440, 1120, 820, 260),
+            "1": (0, 60, 310, 270),
+            "2": (0, 390, 310, 300),
+            "3": (360, 60, 290, 690),
+            "6": (360, 820, 290, 320),
+            "4": (700, 60, 340, 700),
+            "5": (1070, 60, 300, 700),
+            "7": (1420, 60, 270, 320),
+            "8": (700, 820, 670, 320),
+            "10": (1420, 450, 270, 300),
+            "9": (1420, 820, 270, 320),
         },
         groups=(
-            Group("1  Model and prompt", (-20, -20, 440, 820)),
-            Group("2  Every step computed", (440, -20, 920, 820)),
-            Group("3  The same picture, accelerated", (-20, 820, 1380, 820), GREEN),
-            Group("4  What was skipped", (1420, -20, 860, 1420), GREY),
+            Group("1  Model and prompt", (-20, -20, 350, 1180)),
+            Group("2  Every step computed", (340, -20, 330, 1180)),
+            Group("3  The same picture, accelerated", (680, -20, 710, 1180), GREEN),
+            Group("4  What came of it", (1400, -20, 310, 1180), GREY),
         ),
         fixed_seeds=True,
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 800),
+                (-350, 10, 310, 1130),
                 """\
 # The same picture, faster
 
@@ -206,25 +212,25 @@ plugs into *Klein Runware*.
     ),
     "Klein - LoRA Stack": Layout(
         nodes={
-            "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 360),
-            "3": (460, 60, 380, 720),
-            "4": (900, 60, 440, 480),
-            "5": (0, 900, 480, 400),
-            "8": (0, 1380, 480, 260),
-            "6": (540, 900, 380, 740),
-            "7": (980, 900, 520, 560),
+            "1": (0, 60, 330, 270),
+            "2": (0, 390, 330, 300),
+            "3": (380, 60, 310, 690),
+            "4": (380, 820, 310, 320),
+            "5": (740, 60, 450, 400),
+            "8": (740, 540, 450, 600),
+            "6": (1220, 60, 310, 690),
+            "7": (1220, 820, 310, 320),
         },
         groups=(
-            Group("1  Model and prompt", (-20, -20, 440, 820)),
-            Group("2  Without LoRAs", (440, -20, 920, 820)),
-            Group("3  The same picture with LoRAs", (-20, 820, 1540, 840), GREEN),
+            Group("1  Model and prompt", (-20, -20, 370, 1180)),
+            Group("2  Without LoRAs", (360, -20, 350, 1180)),
+            Group("3  The same picture with LoRAs", (720, -20, 830, 1180), GREEN),
         ),
         fixed_seeds=True,
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 860),
+                (-430, 10, 390, 1130),
                 """\
 # LoRAs
 
@@ -252,32 +258,31 @@ is refused with a sentence instead of doing nothing. A renamed file is found aga
     ),
     "Klein - Edit with References": Layout(
         nodes={
-            "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 260),
-            "4": (0, 710, 400, 260),
-            "3": (460, 60, 340, 690),
-            "5": (860, 60, 340, 690),
-            "12": (460, 820, 340, 330),
-            "13": (860, 820, 340, 330),
-            "6": (1280, 60, 520, 690),
-            "7": (1280, 820, 520, 130),
-            "8": (1860, 60, 400, 300),
-            "9": (1860, 430, 400, 720),
-            "10": (1860, 1280, 400, 940),
-            "11": (2340, 60, 300, 130),
-            "14": (2340, 260, 620, 520),
+            "1": (0, 60, 310, 270),
+            "2": (0, 390, 310, 220),
+            "4": (0, 680, 310, 220),
+            "3": (340, 60, 290, 690),
+            "5": (660, 60, 290, 690),
+            "12": (340, 820, 290, 300),
+            "13": (660, 820, 290, 300),
+            "6": (1000, 60, 370, 600),
+            "7": (1000, 730, 370, 120),
+            "8": (1000, 920, 370, 200),
+            "9": (1420, 60, 290, 690),
+            "10": (1420, 820, 290, 940),
+            "11": (1420, 890, 290, 110),
+            "14": (1420, 1070, 290, 50),
         },
         groups=(
-            Group("1  Two pictures to refer to (or your own: Load Image)", (-20, -20, 1240, 1190)),
-            Group("2  The references and what to do with them", (1260, -20, 560, 1190), GREEN),
-            Group("3  My GPU", (1840, -20, 440, 1190)),
-            Group("Or: the Runware API", (1840, 1210, 440, 1030), GREEN),
-            Group("4  One switch", (2320, -20, 660, 830), GREY),
+            Group("1  Two pictures to refer to (or your own: Load Image)", (-20, -20, 990, 1160)),
+            Group("2  The references and what to do with them", (980, -20, 410, 1160), GREEN),
+            Group("3  My GPU or the Runware API", (1400, -20, 330, 1160), GREY),
         ),
+        collapsed=("10",),
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 800),
+                (-350, 10, 310, 1110),
                 """\
 # Edit with references
 
@@ -305,32 +310,33 @@ then lies exactly over the picture of **match_image**.
     ),
     "Klein - Face Refine": Layout(
         nodes={
-            "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 260),
-            "4": (0, 710, 400, 260),
-            "3": (460, 60, 340, 690),
-            "5": (460, 820, 340, 690),
-            "6": (860, 60, 300, 170),
-            "7": (860, 290, 300, 170),
-            "8": (860, 520, 300, 170),
-            "9": (860, 750, 300, 170),
-            "10": (860, 980, 300, 170),
-            "11": (1240, 60, 400, 720),
-            "12": (1700, 60, 420, 900),
-            "16": (1700, 1030, 420, 280),
-            "13": (2180, 60, 420, 420),
-            "14": (2660, 60, 420, 420),
-            "15": (2660, 560, 420, 420),
+            "1": (0, 60, 310, 270),
+            "2": (0, 390, 310, 220),
+            "4": (0, 680, 310, 220),
+            "3": (340, 60, 290, 690),
+            "5": (660, 60, 290, 690),
+            "6": (340, 830, 290, 170),
+            "7": (340, 890, 290, 170),
+            "8": (660, 830, 290, 170),
+            "9": (660, 890, 290, 170),
+            "10": (660, 950, 290, 170),
+            "11": (1000, 60, 330, 720),
+            "16": (1000, 850, 330, 290),
+            "12": (1360, 60, 340, 1080),
+            "13": (1750, 60, 340, 320),
+            "14": (1750, 440, 340, 320),
+            "15": (1750, 820, 340, 320),
         },
         groups=(
-            Group("1  A picture with small faces (or your own: Load Image)", (-20, -20, 1200, 1550)),
-            Group("2  Find the faces and paint them anew", (1220, -20, 920, 1350), GREEN),
-            Group("3  Found, before, after", (2160, -20, 940, 1020), GREY),
+            Group("1  A picture with small faces (or your own: Load Image)", (-20, -20, 990, 1180)),
+            Group("2  Find the faces and paint them anew", (980, -20, 740, 1180), GREEN),
+            Group("3  Found, before, after", (1730, -20, 380, 1180), GREY),
         ),
+        collapsed=("6", "7", "8", "9", "10"),
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 820),
+                (-380, 10, 340, 1130),
                 """\
 # Face refine
 
@@ -355,30 +361,30 @@ MediaPipe nodes fit **bounding_boxes**, and any mask fits **mask**.
     ),
     "Klein - Everything": Layout(
         nodes={
-            "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 440),
-            "13": (0, 900, 400, 250),
-            "3": (460, 60, 400, 260),
-            "4": (460, 390, 400, 690),
-            "5": (920, 60, 340, 480),
-            "6": (920, 610, 340, 300),
-            "7": (1320, 60, 380, 690),
-            "8": (1760, 60, 400, 720),
-            "9": (2220, 60, 420, 900),
-            "12": (2700, 60, 420, 420),
-            "10": (460, 1150, 400, 380),
-            "11": (2700, 560, 420, 420),
+            "1": (0, 60, 330, 270),
+            "2": (0, 390, 330, 380),
+            "13": (0, 840, 330, 300),
+            "3": (380, 60, 300, 220),
+            "4": (380, 340, 300, 500),
+            "10": (380, 900, 300, 240),
+            "5": (730, 60, 340, 520),
+            "6": (730, 650, 340, 300),
+            "7": (1100, 60, 300, 720),
+            "8": (1450, 60, 320, 720),
+            "9": (1800, 60, 300, 860),
+            "12": (1100, 850, 300, 290),
+            "11": (1450, 850, 320, 290),
         },
         groups=(
-            Group("1  Model with a LoRA", (-20, -20, 440, 1190)),
-            Group("2  A picture to refer to (or your own: Load Image)", (440, -20, 440, 1570)),
-            Group("3  The picture, accelerated", (900, -20, 820, 950), GREEN),
-            Group("4  Its face", (1740, -20, 1400, 1020), GREEN),
+            Group("1  Model with a LoRA", (-20, -20, 370, 1180)),
+            Group("2  A picture to refer to", (360, -20, 340, 1180)),
+            Group("3  The picture, accelerated", (710, -20, 710, 1180), GREEN),
+            Group("4  Its face", (1430, -20, 690, 1180), GREEN),
         ),
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 720),
+                (-370, 10, 330, 1130),
                 """\
 # Everything at once
 
@@ -399,25 +405,25 @@ strength 0 of the face settings switch each part off.
     ),
     "Klein - Compare Acceleration": Layout(
         nodes={
-            "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 360),
-            "3": (460, 60, 400, 700),
-            "4": (920, 60, 400, 480),
-            "5": (1400, 60, 860, 780),
-            "6": (1400, 980, 860, 560),
-            "7": (460, 980, 860, 340),
+            "1": (0, 60, 310, 270),
+            "2": (0, 390, 310, 300),
+            "3": (360, 60, 340, 700),
+            "4": (730, 60, 320, 700),
+            "5": (1100, 60, 620, 700),
+            "7": (360, 840, 690, 300),
+            "6": (1100, 840, 620, 300),
         },
         groups=(
-            Group("1  Model and prompt", (-20, -20, 440, 820)),
-            Group("2  One seed, every way", (440, -20, 900, 820), GREEN),
-            Group("3  What it costs, what it keeps", (440, 880, 1840, 700), GREY),
-            Group("4  The pictures, and where they differ", (1380, -20, 900, 900), GREY),
+            Group("1  Model and prompt", (-20, -20, 350, 800)),
+            Group("2  One seed, every way", (340, -20, 730, 800), GREEN),
+            Group("3  What it costs, what it keeps", (340, 790, 1400, 370), GREY),
+            Group("4  The pictures, and where they differ", (1080, -20, 660, 800), GREY),
         ),
         fixed_seeds=True,
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 700),
+                (-350, 10, 310, 1130),
                 """\
 # Which acceleration keeps your picture?
 
@@ -507,22 +513,22 @@ An accepted job is never lost: queue again, or use *Klein Recover Job*.
     ),
     "Klein - Local or Remote": Layout(
         nodes={
-            "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 360),
-            "3": (460, 60, 380, 690),
-            "4": (460, 880, 380, 940),
-            "5": (900, 60, 300, 130),
-            "6": (900, 260, 520, 560),
+            "1": (0, 60, 350, 270),
+            "2": (0, 390, 350, 360),
+            "3": (380, 60, 330, 690),
+            "4": (760, 60, 340, 940),
+            "5": (1150, 60, 380, 130),
+            "6": (1150, 260, 380, 490),
         },
         groups=(
-            Group("1  My GPU", (-20, -20, 880, 790)),
-            Group("2  The Runware API", (440, 810, 420, 1030), GREEN),
-            Group("3  One switch", (880, -20, 560, 860), GREY),
+            Group("1  My GPU", (-20, -20, 750, 1040)),
+            Group("2  The Runware API", (740, -20, 380, 1040), GREEN),
+            Group("3  One switch", (1130, -20, 420, 1040), GREY),
         ),
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 620),
+                (-430, 10, 390, 740),
                 """\
 # My GPU or the API
 

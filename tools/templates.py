@@ -52,6 +52,8 @@ def lay_out(graph: dict, layout: Layout) -> None:
         x, y, width, height = layout.nodes[str(node["id"])]
         node["pos"], node["size"] = [x, y], [width, height]
         node["properties"]["Node name for S&R"] = node["type"]
+        if str(node["id"]) in layout.collapsed:
+            node["flags"] = {**node.get("flags", {}), "collapsed": True}
         if layout.fixed_seeds:
             values = node.get("widgets_values", [])
             node["widgets_values"] = ["fixed" if value == "randomize" else value for value in values]

@@ -93,19 +93,28 @@ def test_both_forms_name_their_nodes_alike(file: Path) -> None:
 
 @each_file
 def test_nothing_overlaps(file: Path) -> None:
-    boxes = [
-        (
-            node["pos"][0],
-            node["pos"][1] - 30,
-            node["pos"][0] + node["size"][0],
-            node["pos"][1] + node["size"][1],
-        )
-        for node in load(file)["nodes"]
-    ]
+    boxes = [_box(node) for node in load(file)["nodes"]]
     for index, (left, top, right, bottom) in enumerate(boxes):
         for other in boxes[index + 1 :]:
             apart = right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
             assert apart, f"two nodes overlap at {left}, {top}"
+
+
+@each_file
+def test_it_is_legible_when_it_opens(file: Path) -> None:
+    """ComfyUI shows a template whole, on three quarters of the page, and its classic renderer draws no text
+    smaller than 8 pixels, which is 14 units.
+    """
+    lefts, tops, rights, bottoms = zip(*(_box(node) for node in load(file)["nodes"]), strict=True)
+    width, height = max(rights) - min(lefts) + 20, max(bottoms) - min(tops) + 20
+    assert 0.75 * min(1920 / width, 960 / height) > 8 / 14
+
+
+def _box(node: dict) -> tuple[float, float, float, float]:
+    """Left, top (of the title bar), right and bottom; of a collapsed node only the title bar is left."""
+    left, top = node["pos"]
+    width, height = node["size"]
+    return left, top - 30, left + width, top + (0 if node["flags"].get("collapsed") else height)
 
 
 @each_file
