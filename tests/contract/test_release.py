@@ -5,10 +5,12 @@ comfy-cli lives in an environment of its own under `.runtime/clients`. Validatin
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -93,6 +95,24 @@ def test_a_warning_about_the_metadata_is_an_error(clone: Path, comfy_python: Pat
         path.write_text(good)
 
 
+def test_published_code_runs_no_other_code() -> None:
+    """What comfy-cli does not look for: the modules that start programs or unpickle, `eval` under a roof."""
+    modules = {"pickle", "dill", "marshal", "shelve", "subprocess", "multiprocessing", "ctypes", "pip"}
+    found = []
+    for name in (name for name in list_published(ROOT) if name.endswith(".py")):
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                words = {alias.name.partition(".")[0] for alias in node.names} & modules
+            elif isinstance(node, ast.ImportFrom):
+                words = {(node.module or "").partition(".")[0]} & modules if not node.level else set()
+            elif isinstance(node, ast.Call):
+                words = {ast.unparse(node.func)} & {"eval", "exec", "compile", "__import__", "os.system"}
+            else:
+                continue
+            found += [f"{name}: {word}" for word in words]
+    assert found == []
+
+
 def test_faults_of_an_archive_are_seen() -> None:
     good = {name if "." in name or name.isupper() else f"{name}/a.py": 10 for name in TOP_LEVEL}
     assert find_faults(good) == []
@@ -110,13 +130,16 @@ def test_every_large_file_is_there() -> None:
     assert set(list_published(ROOT)) >= LARGE
 
 
-def test_links_of_published_pages_lead_into_the_archive() -> None:
-    published = set(list_published(ROOT))
-    for page in (name for name in published if name.endswith(".md")):
+def test_links_of_published_pages_lead_somewhere() -> None:
+    """Within the archive; the README's, which is the page of the repository, also to a test or a tool."""
+    repository, published = set(list_repository(ROOT)), set(list_published(ROOT))
+    for page in sorted(name for name in published if name.endswith(".md")):
+        there = repository if page == "README.md" else published
         text = (ROOT / page).read_text(encoding="utf-8")
-        for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text):
-            target = (ROOT / page).parent / link.partition("#")[0].replace("%20", " ")
-            assert target.resolve().relative_to(ROOT).as_posix() in published, f"{page} links to {link}"
+        for mark, link in re.findall(r"(!?)\[[^\]]*\]\((?!https?:|#)([^)]+)\)", text):
+            target = ((ROOT / page).parent / unquote(link.partition("#")[0])).resolve()
+            name = target.relative_to(ROOT).as_posix()
+            assert name in (published if mark else there), f"{page} links to {link}"
 
 
 def test_the_version_stands_in_one_place() -> None:
