@@ -100,6 +100,8 @@ def encode_prompt(clip: Any, text: str, field: str) -> tuple[list, PromptReport]
     """Text, cut at 512 tokens, to conditioning `[[tensor [1, 512, width], {...}]]`, and its report."""
     if clip is None:
         raise ValueError("clip is empty: connect the CLIP of the Klein Loader.")
+    # Half of an emoji, where text was cut in the middle of one, is no Unicode that tokenizers take.
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     tokens, report = truncate(
         clip.tokenize(text), field, lambda ids: clip.tokenizer.decode(ids, skip_special_tokens=False)
     )

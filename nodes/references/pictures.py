@@ -128,10 +128,12 @@ def _split(value: Any, name: str, dimensions: int) -> list[Tensor]:
     for batch in batches:
         if batch is None:
             continue
+        kind = "an IMAGE [batch, height, width, channels]" if dimensions == 4 else "a MASK"
+        if not isinstance(batch, Tensor):
+            raise ValueError(f"{name} is a value of the kind {type(batch).__name__}, but must be {kind}.")
         if batch.ndim == dimensions - 1:
             batch = batch[None]
         if batch.ndim != dimensions:
-            kind = "an IMAGE [batch, height, width, channels]" if dimensions == 4 else "a MASK"
             raise ValueError(f"{name} has the shape {list(batch.shape)}, but must be {kind}.")
         if batch.numel() == 0:
             raise ValueError(

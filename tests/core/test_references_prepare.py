@@ -144,6 +144,7 @@ def spoilt(value: float) -> torch.Tensor:
         ({"image_1": None, "image_2": []}, "connect at least one image"),
         ({"image_1": picture(channels=5)}, "image_1 has 5 channels"),
         ({"image_1": torch.zeros(64)}, "must be an IMAGE"),
+        ({"image_1": "x"}, "image_1 is a value of the kind str, but must be an IMAGE"),
         ({"image_1": picture(40, 96)}, "image_1 is 96x40"),
         (
             {"image_1": torch.cat([picture(64, 1024, seed=s) for s in (1, 2)])},
