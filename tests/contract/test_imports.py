@@ -1,4 +1,4 @@
-"""Imports point one way, and importing costs nothing but the code: no network, no thread, no file written."""
+"""Imports point one way, and importing costs nothing but the code: no network, no thread, no file opened."""
 
 from __future__ import annotations
 
@@ -88,20 +88,24 @@ sys.dont_write_bytecode = True
 import nodes
 asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
 
+loop = asyncio.new_event_loop()  # has sockets of its own
 events = []
 watching = True
+def is_code(file):
+    return str(file).endswith((".py", ".pyc", ".so", ".pyd"))
 def watch(event, arguments):
     if not watching:
         return
     if event.startswith(("socket.", "subprocess.", "os.system", "os.exec", "os.spawn", "os.fork", "urllib.")):
         events.append([event, repr(arguments)])
-    elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+    elif event == "open" and not (is_code(arguments[0]) and arguments[1] in ("r", "rb")):
         events.append([event, repr(arguments)])
     elif event in ("os.mkdir", "os.rename", "os.remove", "_thread.start_new_thread"):
         events.append([event, repr(arguments)])
 sys.addaudithook(watch)
 threads = threading.active_count()
 pack = load_pack(Path(sys.argv[1]))
+loop.run_until_complete(pack.comfy_entrypoint())
 started = threading.active_count() - threads
 watching = False
 print(json.dumps({"events": events, "threads": started, "ultralytics": "ultralytics" in sys.modules}))
