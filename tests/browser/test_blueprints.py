@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.blueprints import BLUEPRINTS
 from tools.browser import RENDERERS, Studio, keep_screenshot
 
 pytestmark = pytest.mark.browser
@@ -49,6 +50,23 @@ _SAVED = """
 () => {
   const saved = window.app.graph.nodes.find((node) => node.type === "SaveImage");
   return window.app.nodeOutputs[saved.id]?.images?.length === 1;
+}
+"""
+# What a user sees on the node from outside: each widget with the choices it offers.
+_LIST_WIDGETS = """
+(title) => {
+  const node = window.app.graph.nodes.find((entry) => entry.title === title);
+  return node.widgets.map((widget) => {
+    const choices = widget.options?.values;
+    return [widget.name, widget.value, typeof choices === "function" ? choices() : (choices ?? null)];
+  });
+}
+"""
+_RELOAD = """
+async () => {
+  const saved = JSON.parse(JSON.stringify(window.app.graph.serialize()));
+  window.app.graph.clear();
+  await window.app.loadGraphData(saved);
 }
 """
 _START_ANEW = """
@@ -152,3 +170,49 @@ def test_the_others_run_as_one_chain(studio: Studio, renderer: str, artifacts: P
     studio.page.wait_for_function(_SAVED, timeout=30_000)
     studio.page.wait_for_timeout(1000)
     keep_screenshot(studio, artifacts / "screenshots", f"blueprint-chain-{renderer}")
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_every_value_on_the_outside_reaches_the_inside(
+    studio: Studio, renderer: str, name: str, artifacts: Path
+) -> None:
+    """Also the choices, which pages of this generation could lose in a subgraph; and after save and load."""
+    drop(studio, name, 400, 60)
+    studio.page.keyboard.press("n")
+    shown = studio.page.evaluate(_LIST_WIDGETS, name)
+    offered = {widget: choices for widget, _, choices in shown if choices}
+    assert {"diffusion_model"} <= set(offered)
+    if "acceleration" in {widget for widget, *_ in shown}:
+        assert offered["acceleration"] == ["none", "low", "medium", "high"]
+    wanted = {widget: choose_another(widget, value, choices) for widget, value, choices in shown}
+    wanted.pop("control_after_generate", None)
+    for widget, value in wanted.items():
+        studio.page.evaluate(_TYPE, [name, widget, value])
+    assert read_inlets(studio, name) == wanted
+    studio.page.evaluate(_RELOAD)
+    assert read_inlets(studio, name) == wanted
+    keep_screenshot(studio, artifacts / "screenshots", f"blueprint-values-{len(wanted)}-{renderer}")
+
+
+def choose_another(widget: str, value: object, choices: list | None) -> object:
+    if choices:
+        return choices[-1]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return f"{widget}, changed"
+    steps = {"width": 16, "height": 16, "inpaint_size": 16, "strength": -0.25}
+    return value + steps.get(widget, 1)
+
+
+def read_inlets(studio: Studio, name: str) -> dict[str, object]:
+    """What the prompt holds for each input of the outside that has a widget; the same wherever it leads."""
+    prompt = {number.rpartition(":")[2]: node["inputs"] for number, node in studio.build_prompt().items()}
+    found = {}
+    for inlet in BLUEPRINTS[name].inlets:
+        places = [target.partition(".") for target in inlet.targets]
+        values = [prompt[number][inner] for number, _, inner in places if inner in prompt[number]]
+        if values:
+            assert len(values) == len(places) and all(value == values[0] for value in values)
+            found[inlet.name] = values[0]
+    return found
