@@ -4,8 +4,9 @@
     python -m tools.locales --source FILE the English texts, laid out as a `nodeDefs.json` of a language
 
 English itself has no file: the schema is its source (ComfyUI lays a locale over the schema, English too).
-ComfyUI reads `locales/<language>/{nodeDefs,settings}.json`; ids with a dot are written with an underscore,
-outputs go by their number, and `@ { } |` have a meaning of their own in vue-i18n.
+ComfyUI reads `locales/<language>/{main,nodeDefs,settings,commands}.json`; ids with a dot are written with
+an underscore, outputs go by their number, and `@ { } |` have a meaning of their own in vue-i18n. Choices of
+a combo cannot be translated, so a tooltip names them as they stand on the node.
 """
 
 from __future__ import annotations
@@ -65,6 +66,14 @@ def find_gaps(source: Any, translated: Any, path: str = "") -> list[str]:
     if SPECIAL & set(translated):
         return [f"{path}: holds one of @ {{ }} |, which vue-i18n reads as syntax"]
     return []
+
+
+def flatten(texts: Any, path: str = "") -> dict[str, str]:
+    """Every single text by its path, `KleinodLoader.inputs.vae.tooltip`."""
+    if not isinstance(texts, dict):
+        return {path: texts}
+    parts = [flatten(value, f"{path}.{name}" if path else name) for name, value in texts.items()]
+    return {name: text for part in parts for name, text in part.items()}
 
 
 def read(language: str, name: str) -> Any:

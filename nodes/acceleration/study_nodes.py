@@ -11,7 +11,7 @@ from ..sampling.engine import show_status
 from ..sampling.memory import advise_sampling
 from ..sampling.request import SamplingRequest
 from .comparison import plot_image, sheet_image
-from .study import format_table, list_candidates
+from .study import format_table, headline, list_candidates
 from .study_engine import calibrate, compare
 
 _SIDE = {"default": 1024, "min": limits.SIZE_MIN, "max": limits.SIZE_MAX, "step": limits.CELL}
@@ -113,7 +113,7 @@ class KleinodCompare(io.ComfyNode):
             model, positive, negative, vae, request, candidates, lambda text: show_status(hidden, text)
         )
         table = format_table(outcomes)
-        show_status(hidden, table)
+        show_status(hidden, headline(outcomes))
         return io.NodeOutput(sheet_image(outcomes, differences), table, plot_image(outcomes))
 
 
@@ -128,7 +128,13 @@ class KleinodCalibrate(io.ComfyNode):
             category="Kleinod/acceleration",
             description="Watches your model paint a few pictures and saves what acceleration should know "
             "about it: which steps may be skipped most easily, and Tea's curve.",
-            search_aliases=["teacache coefficients", "fit cache", "tune acceleration", "calibration"],
+            search_aliases=[
+                "teacache coefficients",
+                "fit cache",
+                "tune acceleration",
+                "calibration",
+                "profile model",
+            ],
             inputs=[
                 *_list_run(
                     "The value you paint with: the fit holds for about this guidance.",

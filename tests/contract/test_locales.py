@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,28 +13,102 @@ from tools import locales
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"Kleinod_Keys_Runware", "Kleinod_Keys_BFL", "Kleinod_Spending_Limits", "Kleinod_Loras_Rows"}
+# Names that some of these languages write as English does.
+ALIKE = {"mu", "latent", "images", "image", "sigmas", "prompt", "options", "detector", "endpoint"}
+ALIKE |= {"Klein Runware", "Klein BFL", "Klein Prompt", "Klein Sampler"}
+# A letter that every sentence of the language holds, and one that shows a file read in the wrong encoding.
+LETTERS = {
+    "de": r"[a-z]", "es": r"[a-z]", "fr": r"[a-z]",
+    "ja": r"[\u3040-\u30ff]", "ko": r"[\uac00-\ud7a3]", "zh": r"[\u4e00-\u9fff]",
+}  # fmt: skip
+MOJIBAKE = r"[\ufffd\u00c3]|\u00e2\u20ac|\u00c2[\u0080-\u00bf]|  |\?\?"
+
+each_language = pytest.mark.parametrize("language", locales.LANGUAGES)
+
+
+def is_sentence(path: str) -> bool:
+    return path.endswith((".tooltip", ".description"))
+
+
+def read_scripts() -> str:
+    return "".join(file.read_text("utf-8") for file in (ROOT / "js").glob("*.js"))
+
+
+def count_numbers(text: str) -> Counter[str]:
+    """Decimal commas, and commas between thousands, are read as English would write them."""
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    return Counter(re.findall(r"\d+(?:\.\d+)?", re.sub(r"(?<=\d),(?=\d)", ".", text)))
 
 
 def test_the_languages_are_those_promised() -> None:
     assert {folder.name for folder in (ROOT / "locales").iterdir()} == set(locales.LANGUAGES)
 
 
-@pytest.mark.parametrize("language", locales.LANGUAGES)
+@each_language
 def test_nodes_are_translated_whole(language: str) -> None:
     source, translated = locales.list_texts(NODES), locales.read(language, "nodeDefs")
     assert locales.find_gaps(source, translated) == []
-    for node, texts in translated.items():
-        assert texts["description"] != source[node]["description"], f"{node} is not translated"
+    english, other = locales.flatten(source), locales.flatten(translated)
+    left = {path: text for path, text in other.items() if text == english[path] and text not in ALIKE}
+    assert left == {}, "these are still English"
 
 
-@pytest.mark.parametrize("language", locales.LANGUAGES)
+@each_language
+def test_sentences_are_of_the_language_and_say_the_same_numbers(language: str) -> None:
+    english = locales.flatten(locales.list_texts(NODES))
+    for path, text in locales.flatten(locales.read(language, "nodeDefs")).items():
+        assert not re.search(MOJIBAKE, text), f"{path}: {text}"
+        if not is_sentence(path):
+            continue
+        assert re.search(LETTERS[language], text), f"{path}: {text}"
+        assert text.endswith((".", "\u3002")), f"{path}: {text}"
+        if "@" not in english[path]:  # an id that vue-i18n would take for syntax
+            missing = count_numbers(english[path]) - count_numbers(text)
+            assert not missing, f"{path} lacks {missing}: {text}"
+
+
+@each_language
+def test_tooltips_name_choices_as_the_node_shows_them(language: str) -> None:
+    translated = locales.read(language, "nodeDefs")
+    for node in NODES:
+        for field in node.GET_SCHEMA().inputs:
+            text = translated[node.__name__]["inputs"][field.id]["tooltip"]
+            for choice in getattr(field, "options", None) or []:
+                if f"{choice}: " in field.tooltip or " " in choice and choice in field.tooltip:
+                    assert choice in text, f"{node.__name__}.{field.id} does not name {choice!r}: {text}"
+
+
+@each_language
 def test_settings_are_translated_whole(language: str) -> None:
     settings = locales.read(language, "settings")
     assert set(settings) == SETTINGS
-    script = "".join(file.read_text("utf-8") for file in (ROOT / "js").glob("*.js"))
+    script = read_scripts()
     assert all(name.replace("_", ".") in script for name in SETTINGS)
+    assert len(re.findall(r"category: \[", script)) == len(SETTINGS), "a setting is new or gone"
     for entry in settings.values():
         assert entry["name"].strip() and not locales.SPECIAL & set("".join(entry.values()))
+
+
+@each_language
+def test_categories_are_translated_whole(language: str) -> None:
+    """Shelves of the node library, and headings of the settings; Kleinod is a name everywhere."""
+    shelves = {part for node in NODES for part in node.GET_SCHEMA().category.split("/")} - {"Kleinod"}
+    headings = set(re.findall(r"category: \[\"Kleinod\", \"([^\"]+)\"", read_scripts()))
+    texts = locales.read(language, "main")
+    assert set(texts) == {"nodeCategories", "settingsCategories"}
+    assert set(texts["nodeCategories"]) == shelves and set(texts["settingsCategories"]) == headings
+    assert all(text.strip() and not locales.SPECIAL & set(text) for text in locales.flatten(texts).values())
+    assert all(text != name for name, text in texts["nodeCategories"].items())
+
+
+@each_language
+def test_commands_are_translated_whole(language: str) -> None:
+    commands = dict(re.findall(r"id: \"(Kleinod\.\w+)\",\s*label: \"([^\"]+)\"", read_scripts()))
+    assert commands
+    texts = locales.read(language, "commands")
+    assert set(texts) == {name.replace(".", "_") for name in commands}
+    for name, label in commands.items():
+        assert texts[name.replace(".", "_")]["label"] not in ("", label)
 
 
 def test_gaps_are_found() -> None:

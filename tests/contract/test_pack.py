@@ -51,7 +51,65 @@ def test_nothing_is_left_unexplained(node: type[io.ComfyNode]) -> None:
     assert len(schema.description) > 20
     assert schema.search_aliases
     assert [entry.id for entry in all_inputs(node) if not entry.tooltip] == []
-    assert [out.id for out in schema.outputs if not out.display_name] == []
+    assert [out.id for out in schema.outputs if not (out.display_name and out.tooltip)] == []
+
+
+@each_node
+def test_tooltips_are_whole_sentences(node: type[io.ComfyNode]) -> None:
+    """They end with a full stop, and begin with a capital, a choice of the combo, or the API's own name."""
+    for field in [*all_inputs(node), *node.GET_SCHEMA().outputs]:
+        text = field.tooltip
+        assert text == " ".join(text.split()) and text.endswith("."), f"{field.id}: {text}"
+        first = re.match(r"[^\s,:;]+", text)[0]
+        choices = [word for option in getattr(field, "options", None) or [] for word in str(option).split()]
+        api = any(letter.isupper() for letter in first) or "." in first or first == "refresh"
+        assert api or first in choices, f"{field.id}: {text}"
+
+
+# What somebody who comes from another pack would type -> a node that must be found.
+WORDS = {
+    "teacache": "KleinodAcceleration",
+    "fbcache": "KleinodApplyAcceleration",
+    "wavespeed": "KleinodAcceleration",
+    "easycache": "KleinodApplyAcceleration",
+    "magcache": "KleinodAcceleration",
+    "adetailer": "KleinodFaceRefiner",
+    "facedetailer": "KleinodFaceRefiner",
+    "ultralytics": "KleinodFaceSettings",
+    "lora loader": "KleinodLoraStack",
+    "power lora": "KleinodLoraStack",
+    "flux2": "KleinodLoader",
+    "gguf": "KleinodLoader",
+    "unet loader": "KleinodLoader",
+    "ksampler": "KleinodSampler",
+    "img2img": "KleinodSampler",
+    "kontext": "KleinodReferences",
+    "edit": "KleinodReferences",
+    "reference latent": "KleinodReferences",
+    "clip text encode": "KleinodPrompt",
+    "xy plot": "KleinodCompare",
+    "runware": "KleinodRunware",
+    "black forest labs": "KleinodBFL",
+    "webhook": "KleinodRunwareOptions",
+    "resume": "KleinodRecoverJob",
+    "sigmas": "KleinodFast",
+    "coefficients": "KleinodCalibrate",
+    "cache hits": "KleinodAccelerationReport",
+}
+
+
+@pytest.mark.parametrize(("words", "expected"), WORDS.items(), ids=str)
+def test_search_finds_nodes_by_the_names_others_use(words: str, expected: str) -> None:
+    aliases = {node.__name__: node.GET_SCHEMA().search_aliases for node in NODES}
+    assert any(words in alias for alias in aliases[expected])
+
+
+@each_node
+def test_search_aliases_are_plain_and_told_apart(node: type[io.ComfyNode]) -> None:
+    names = node.GET_SCHEMA().search_aliases
+    assert len(names) >= 5 and len(set(names)) == len(names)
+    assert all(name == name.lower().strip() for name in names)
+    assert {name for _, name in WORDS.items()} == {node.__name__ for node in NODES}
 
 
 @each_node
