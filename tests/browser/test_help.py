@@ -40,12 +40,11 @@ _READ = """
   }));
 }
 """
+# Blocks that would have to be scrolled sideways; examples of code may.
 _SCROLLS = """
-() => {
-  const panel = document.querySelector(".node-help-content");
-  return [...panel.querySelectorAll("*")].filter((one) => one.scrollWidth > one.clientWidth + 1
-    && getComputedStyle(one).display !== "inline" && one.tagName !== "PRE" && one.closest("pre") === null).length;
-}
+() => [...document.querySelectorAll(".node-help-content :not(pre, pre *)")]
+  .filter((one) => getComputedStyle(one).display !== "inline" && one.scrollWidth > one.clientWidth + 1)
+  .length
 """
 
 
@@ -60,7 +59,7 @@ def open_help(studio: Studio, kind: str) -> list[dict]:
 
 
 def complaints(studio: Studio) -> list[str]:
-    """ComfyUI first asks for a page in the user's language, and the browser notes each one that is not there."""
+    """ComfyUI first asks for a page in the user's language; the browser notes each one that is missing."""
     pages = [f"docs/{kind}/{language}.md" for kind in NODES for language in ("en", *LANGUAGES)]
     heard = studio.complaints_about("kleinod", "docs/")
     return [text for text in heard if not any(page in text for page in pages)]
