@@ -196,7 +196,7 @@ def test_every_value_on_the_outside_reaches_the_inside(
 
 def choose_another(widget: str, value: object, choices: list | None) -> object:
     if choices:
-        return choices[-1]
+        return next((choice for choice in reversed(choices) if choice != value), value)
     if isinstance(value, bool):
         return not value
     if isinstance(value, str):
