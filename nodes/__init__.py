@@ -1,5 +1,9 @@
 """Table of contents: every node of the pack, in the order a new user meets them."""
 
+import logging
+import re
+from pathlib import Path
+
 from comfy_api.v0_0_2 import ComfyExtension, io
 
 from .acceleration.nodes import (
@@ -39,10 +43,21 @@ NODES: list[type[io.ComfyNode]] = [
 ]
 
 
+logger = logging.getLogger("kleinod.pack")
+
+
 class KleinodExtension(ComfyExtension):
     """What ComfyUI asks the pack for when it starts."""
 
     async def on_load(self) -> None:
+        folder = Path(__file__).parents[1].name
+        if not re.fullmatch(r"[\w-]+", folder, re.ASCII):
+            # aiohttp issue 13433: no address with a space is served; a dot ends the page's idea of the name.
+            logger.warning(
+                'ComfyUI cannot serve everything from a folder named "%s": help, pictures of templates or '
+                "panels may be missing. Rename it to kleinod and restart.",
+                folder,
+            )
         register_routes()
         register_lora_routes()
 
