@@ -64,6 +64,7 @@ class Studio:
         self.page = page
         self.client = client
         self.complaints: list[str] = []
+        page.set_default_timeout(60_000)  # as below: half of that was too short on a busy machine
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.complaints.append(f"page error: {error}"))
 

@@ -6,6 +6,9 @@
  * to Runware's default; where its files and addresses go is left as the node has it.
  */
 
+import { PRESETS } from "./face_presets.js";
+import { parseRows } from "./lora_rows.js";
+
 const MODEL = "runware:400@5";
 const OPTION_FIELDS = {
   cacheStartStep: "cache_start_step",
@@ -21,6 +24,23 @@ const OPTION_FIELDS = {
   dbCacheThreshold: "db_cache_threshold",
   dbCacheSkipInterval: "db_cache_skip_interval",
 };
+const API_THRESHOLDS = "lower reuses more (Runware text)";
+/** What Runware takes where a request with acceleratorOptions leaves one open; -1 is not set. */
+const OPTION_DEFAULTS = {
+  threshold_meaning: API_THRESHOLDS,
+  cache_start_step: -1,
+  cache_end_step: -1,
+  cache_start_step_percentage: -1,
+  cache_end_step_percentage: -1,
+  cache_max_consecutive_steps: 3,
+  fb_cache: false,
+  fb_cache_threshold: 0.25,
+  tea_cache: false,
+  tea_cache_distance: 0.5,
+  db_cache: false,
+  db_cache_threshold: 0.25,
+  db_cache_skip_interval: 5,
+};
 const FACE_FIELDS = {
   confidence: "confidence",
   maskPadding: "mask_padding",
@@ -31,7 +51,6 @@ const FACE_FIELDS = {
   positivePrompt: "positive_prompt",
   negativePrompt: "negative_prompt",
 };
-const API_THRESHOLDS = "lower reuses more (Runware text)";
 const UNTRANSLATED = new Set(["taskType", "taskUUID", "webhookURL", "uploadEndpoint", "outputType", "user"]);
 
 /**
@@ -81,8 +100,8 @@ export function planPaste(task) {
     true_cfg_scale: task.settings?.trueCFGScale ?? 0,
     output_format: task.outputFormat,
     output_quality: task.outputQuality,
-    check_content: task.safety?.checkContent,
-    safety_mode: task.safety?.mode,
+    check_content: task.safety && (task.safety.checkContent ?? false),
+    safety_mode: task.safety && (task.safety.mode ?? "none"),
     ttl: task.ttl,
     include_cost: task.includeCost,
     delivery_method: task.deliveryMethod,
@@ -92,7 +111,7 @@ export function planPaste(task) {
   const options = task.acceleratorOptions;
   const acceleration = options && {
     acceleration: level,
-    threshold_meaning: API_THRESHOLDS,
+    ...OPTION_DEFAULTS,
     ...rename(OPTION_FIELDS, options),
   };
   /** @type {{model: string, weight?: number, transformer?: string}[]} */
@@ -101,7 +120,8 @@ export function planPaste(task) {
     [weight, transformer === "both" ? "" : transformer, `air=${model}`].filter((word) => word !== "").join(" "),
   );
   const ultralytics = task.advancedFeatures?.ultralytics;
-  const face = ultralytics ? { preset: "custom", ...rename(FACE_FIELDS, ultralytics) } : null;
+  const defaults = { ...PRESETS["API defaults"], positive_prompt: "", negative_prompt: "" };
+  const face = ultralytics ? { preset: "custom", ...defaults, ...rename(FACE_FIELDS, ultralytics) } : null;
   const references = task.inputs?.referenceImages?.length ?? task.referenceImages?.length ?? 0;
   if (references) {
     const what = references === 1 ? "1 reference image is an address" : `${references} reference images are addresses`;
@@ -183,26 +203,21 @@ function collectOptions(values) {
     Object.assign(options, { dbCache: true, dbCacheThreshold: threshold, dbCacheSkipInterval: interval });
   }
   for (const [api, own] of Object.entries(OPTION_FIELDS).slice(0, 4)) if (values[own] >= 0) options[api] = values[own];
-  if (values.cache_max_consecutive_steps !== 3) options.cacheMaxConsecutiveSteps = values.cache_max_consecutive_steps;
-  return Object.keys(options).length ? options : undefined;
+  const most = values.cache_max_consecutive_steps;
+  return Object.keys(options).length || most !== 3 ? { ...options, cacheMaxConsecutiveSteps: most } : undefined;
 }
 
 /** @param {Record<string, any>} values */
 function collectFace(values) {
   const entries = Object.entries(FACE_FIELDS).map(([api, own]) => [api, values[own]]);
-  return Object.fromEntries(entries.filter(([, value]) => value !== undefined && value !== ""));
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined && String(value).trim() !== ""));
 }
 
 /** The rows that have an AIR id and act. @param {string} text the rows of Klein LoRA Stack */
 function readAirRows(text) {
-  const rows = [];
-  for (const line of text.split("\n")) {
-    const air = line.match(/(?:^|\s)air=(\S+)/)?.[1];
-    const words = line.replace(/^\s*(["']).*?\1/, "").replace(/^.*\.(?:safetensors|sft)\b/i, "").trim().split(/\s+/);
-    if (!air || line.trim().startsWith("#") || words.includes("off")) continue;
-    const weight = Number(words.find((word) => /^[+-]?(\d+\.?\d*|\.\d+)$/.test(word)) ?? 1);
-    const stage = words.find((word) => word === "high" || word === "low");
-    if (weight) rows.push(given({ model: air, weight, transformer: stage }));
-  }
+  const rows = parseRows(text).flatMap((line) => {
+    if (line.kind !== "row" || !line.enabled || !line.weight || !line.air) return [];
+    return [given({ model: line.air, weight: line.weight, transformer: cut(line.stage, "both") })];
+  });
   return rows.length ? rows : undefined;
 }

@@ -74,7 +74,7 @@ def _read_tags(line: str, boundary: StageBoundary) -> list[LoraRow]:
         weight = (tag["weight"] or "1").strip()
         if not _NUMBER.match(weight):
             raise ValueError(f"'{weight}' in {tag[0]} is no weight. Write a number from -4 to 4.")
-        rows.append(LoraRow(tag["name"].strip(), float(weight), boundary=boundary))
+        rows.append(LoraRow(tag["name"].strip().replace("\\", "/"), float(weight), boundary=boundary))
     return rows
 
 

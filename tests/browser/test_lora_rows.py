@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kleinod_pure.loras.rows import parse_rows
 from playwright.sync_api import Locator
 
 from tools.browser import RENDERERS, Studio, keep_screenshot
@@ -31,27 +30,6 @@ _ADD = """
 }
 """
 _TEXT = "() => window.app.graph.nodes[0].widgets.find((widget) => widget.name === 'rows').value"
-# Lines as people write and paste them, good and bad.
-LINES = (
-    "style.safetensors 0.8",
-    "people/anna v2.safetensors 1.2 high air=civitai:123@456",
-    "sketch -0.5 off",
-    "a name with 2 words low 0.3",
-    '"quoted 0.5 high" 2',
-    "'it\"s.safetensors' .5 on",
-    "<lora:film:0.7>",
-    "portrait, <lora:one:1> and <lora:sub/two>",
-    "<lora:bad:heavy>",
-    "too heavy.safetensors 5",
-    "twice.safetensors 1 2",
-    "unknown.safetensors word",
-    "air=runware:1@2 0.5",
-    "back\\slash.SFT HIGH OFF",
-    "hash.safetensors sha256=" + "AB" * 32,
-    "hash.safetensors sha256=12",
-    "1.5",
-    "# only a remark",
-)
 
 
 @pytest.fixture(scope="module")
@@ -272,30 +250,6 @@ def test_text_can_be_pasted_and_the_plain_pick_joins_the_rows(studio: Studio, ro
     assert rows.locator(".kleinod-missing").count() == 1
     (sent,) = studio.build_prompt().values()
     assert (sent["inputs"]["lora"], sent["inputs"]["weight"], sent["inputs"]["stage"]) == ("none", 1, "both")
-
-
-def test_both_readers_of_the_text_agree(studio: Studio) -> None:
-    """The script's reader and the node's: the same rows, the same refusals, and each reads the other's."""
-    read = studio.page.evaluate(
-        """async (lines) => {
-          const { parseRows, formatRows } = await import("/extensions/kleinod/lib/lora_rows.js");
-          return lines.map((line) => [parseRows(line), formatRows(parseRows(line))]);
-        }""",
-        list(LINES),
-    )
-    for line, (parsed, written) in zip(LINES, read, strict=True):
-        try:
-            expected = parse_rows(line).rows
-        except ValueError:
-            assert [row["kind"] for row in parsed] == ["broken"], line
-            assert written == line
-            continue
-        found = [row for row in parsed if row["kind"] == "row"]
-        fields = ("file", "weight", "stage", "enabled", "air", "sha256")
-        assert [[row[name] for name in fields] for row in found] == [
-            [getattr(row, name) for name in fields] for row in expected
-        ], line
-        assert parse_rows(written).rows == expected, line
 
 
 def test_without_the_script_the_plain_widgets_remain(studio: Studio, renderer: str, artifacts: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import fields
 
 import pytest
@@ -14,13 +12,13 @@ from kleinod_pure.faces.choice import ORDERS, Wanted, choose_faces, reading_rank
 from kleinod_pure.faces.detection import Face
 from kleinod_pure.faces.geometry import overlap
 from kleinod_pure.faces.plan import RefineRequest, group_by_size, order_waves, plan_faces
-from kleinod_pure.faces.presets import API, CUSTOM, FIELDS, KLEIN_BASE, PRESET_NAMES, PRESETS, choose_settings
+from kleinod_pure.faces.presets import API, CUSTOM, FIELDS, KLEIN_BASE, PRESET_NAMES, choose_settings
 from kleinod_pure.faces.preview import draw_preview
 from kleinod_pure.faces.prompts import FacePrompts
 from kleinod_pure.faces.regions import faces_from_boxes, faces_from_mask, outline_with_mask
 from kleinod_pure.faces.seeds import seed_of_face
 from kleinod_pure.remote.runware import read_ultralytics
-from kleinod_pure.wires import MASK_PERCENT, MASK_PIXELS, FaceRefinement
+from kleinod_pure.wires import MASK_PIXELS, FaceRefinement
 
 from tests.emulator.runware import ULTRALYTICS
 
@@ -266,24 +264,3 @@ def test_the_preview_marks_every_face_and_nothing_far_from_them() -> None:
     assert grey.max() - grey.min() < 0.01 and abs(float(grey[0]) - 0.5) > 0.05, "the other a grey one"
     assert (preview[0, 330:] - 0.5).abs().max() < 0.01
     assert (preview[1] - 0.5).abs().max() < 0.01
-
-
-def test_the_page_knows_the_same_presets(repository) -> None:
-    """The widgets show what the node computes with: `js/lib/face_presets.js` repeats `presets.py`."""
-    text = (
-        (repository / "js/lib/face_presets.js")
-        .read_text(encoding="utf-8")
-        .replace("PERCENT,", f'"{MASK_PERCENT}",')
-    )
-    blocks = dict(re.findall(r'(KLEIN =|"?Klein distilled"?:|"API defaults":) \{(.*?)\}', text, re.DOTALL))
-    values = {
-        name: {field: json.loads(value) for field, value in re.findall(r"(\w+): ([^,\n}]+)", block)}
-        for name, block in blocks.items()
-    }
-    klein = values["KLEIN ="]
-    known = {
-        "Klein": klein,
-        "Klein distilled": klein | values['"Klein distilled":'],
-        "API defaults": values['"API defaults":'],
-    }
-    assert known == {name: {f: getattr(PRESETS[name], f) for f in FIELDS} for name in PRESETS}

@@ -20,8 +20,12 @@ export interface DOMWidgetOptions {
   /** whether the value is sent; `Widget.serialize` says whether it is saved */
   serialize?: boolean;
   hideOnZoom?: boolean;
+  /** what the classic renderer leaves free on all sides, of the height asked for */
+  margin?: number;
   getMinHeight?: () => number;
   getMaxHeight?: () => number;
+  /** pixels that the classic renderer takes on all sides from the height asked for; 10 where nothing is said */
+  margin?: number;
   getValue?: () => unknown;
   setValue?: (value: any) => void;
 }
@@ -40,6 +44,8 @@ interface Dialogs {
 
 interface Extension extends Omit<ComfyExtension, "nodeCreated" | "getNodeMenuItems"> {
   nodeCreated?(node: GraphNode): void;
+  /** by locator: the number of a node, inside a subgraph with its id and a colon in front */
+  onNodeOutputsUpdated?(outputs: Record<string, Record<string, any>>): void;
   getNodeMenuItems?(node: GraphNode): ReturnType<NonNullable<ComfyExtension["getNodeMenuItems"]>>;
 }
 
