@@ -73,15 +73,24 @@ class RunReport:
         errors = [now.error for last, now in pairs if last.kind != COMPUTED and now.error is not None]
         return max(errors, default=None)
 
+    def headline(self) -> str:
+        """What fits under a node that draws the pattern itself."""
+        return ", ".join(self._counts())
+
     def line(self) -> str:
-        parts = [f"{self.pattern or '-'}  {self.computed} of {len(self.records)} {self.unit} computed"]
+        counted, *others = self._counts()
+        parts = [f"{self.pattern or '-'}  {counted}", *others]
+        if self.threshold is not None:
+            parts.append(f"internal threshold {self.threshold:.3f}")
+        return f"{self.method}: " + "; ".join([", ".join(parts), *self.notes])
+
+    def _counts(self) -> list[str]:
+        parts = [f"{self.computed} of {len(self.records)} {self.unit} computed"]
         if self.speed > 1.005:
             parts.append(f"about {self.speed:.2f}x faster")
         if self.largest_error is not None:
             parts.append(f"largest forecast error {100 * self.largest_error:.1f}%")
-        if self.threshold is not None:
-            parts.append(f"internal threshold {self.threshold:.3f}")
-        return f"{self.method}: " + "; ".join([", ".join(parts), *self.notes])
+        return parts
 
     def data(self) -> dict[str, Any]:
         """Plain numbers and text, ready for JSON."""

@@ -97,6 +97,20 @@ def format_table(outcomes: Sequence[Outcome]) -> str:
     )
 
 
+def headline(outcomes: Sequence[Outcome]) -> str:
+    """What fits under the node: the run nearest to the first picture, and the one that did least."""
+    nearest = max(outcomes[1:], key=lambda outcome: outcome.psnr)
+    cheapest = min(outcomes[1:], key=lambda outcome: outcome.work)
+    words = [f"{len(outcomes)} pictures of one seed", f"nearest: {_brief(nearest)}"]
+    if cheapest is not nearest:
+        words.append(f"fastest: {_brief(cheapest)}")
+    return "\n".join(words)
+
+
+def _brief(outcome: Outcome) -> str:
+    return f"{outcome.candidate.name}, {outcome.psnr:.1f} dB, {1 / max(outcome.work, 1e-9):.1f}x less work"
+
+
 def _cells(outcome: Outcome, first: Outcome) -> tuple[str, ...]:
     alike = outcome is first
     return (

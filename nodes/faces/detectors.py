@@ -55,7 +55,7 @@ def load_detector(name: str, through_package: bool = False) -> Detector:
     try:
         return _load(name, path, status.st_mtime_ns, status.st_size, through_package)
     except ValueError as error:
-        raise ValueError(f'The detector "{name}" cannot be used: {error}') from error
+        raise ValueError(f'detector "{name}" cannot be used: {error}') from error
 
 
 @functools.lru_cache(maxsize=2)
@@ -79,8 +79,8 @@ def _load(name: str, path: Path, _changed: int, _size: int, through_package: boo
         if through_package:
             raise
         raise ValueError(
-            f"{reason} With the ultralytics package it could be, but {error} Detectors of YOLOv8, 11 and 26 "
-            "work as they are."
+            f"{reason.rstrip('.')}, and {error} Install or update that package, or pick a detector of "
+            "YOLOv8, 11 or 26, which needs none."
         ) from error
 
 

@@ -23,7 +23,7 @@ from ..acceleration.patch import accelerate
 from ..model.text_engine import encode_prompt
 from ..references.engine import latents_of
 from ..sampling import checks
-from ..sampling.engine import Guide, check_model
+from ..sampling.engine import Guide, check_model, context_width
 from .colour import match_colours
 from .composite import blend, cut_out, fit_back
 from .conditioning import Conditioning, fits_one_batch, stack_rows, strip_picture, with_references
@@ -62,6 +62,7 @@ class Painter:
         self.sampler = comfy.samplers.sampler_object("euler")
         self.notes: list[str] = []
         self.limit = request.batch_limit
+        self.width = context_width(steering.model)
         settings = request.settings
         self.positive = self._shared(
             "positive", settings.positive_prompt, steering.positive, DEFAULT_POSITIVE
@@ -89,7 +90,7 @@ class Painter:
     def _shared(self, field: str, text: str, given: Conditioning | None, default: str) -> Conditioning:
         """The conditioning of faces without a prompt of their own."""
         if not text.strip() and given is not None:
-            checks.check_conditioning(field, given, None)
+            checks.check_conditioning(field, given, self.width)
             stripped, dropped = strip_picture(given)
             if dropped:
                 self.notes.append(
@@ -98,7 +99,9 @@ class Painter:
             return stripped
         if not text.strip() and default:
             self.notes.append(f'{field}: no prompt was given, so the faces were asked for "{default}"')
-        return encode_prompt(self.clip, text.strip() or default, f"{field}_prompt")[0]
+        made = encode_prompt(self.clip, text.strip() or default, f"{field}_prompt")[0]
+        checks.check_conditioning("clip", made, self.width)
+        return made
 
     def _positive_of(self, job: Job) -> Conditioning:
         if job.prompt is None:

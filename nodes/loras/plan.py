@@ -7,6 +7,7 @@ only for a text encoder, nothing that fits, a kind of adapter nobody can apply.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from .targets import Architecture, Target, UnknownModule, block_of, describe_siz
 
 # Files with more misfits than this share were made for another model; fewer are named in the report.
 MOST_MISFITS = 0.1
+STABLE_DIFFUSION = "Stable Diffusion or SDXL"
+_UNET = re.compile(r"(?:input|output|down|up)_blocks|mid(?:dle)?_block")
 # Bounds of what trainers write, far above all known files: beyond them a file is no LoRA but an attack or a
 # mistake.
 MOST_TENSORS = 100_000
@@ -238,7 +241,7 @@ def _refuse_other_models(
     if guess == describe_size(architecture.hidden):
         guess = "another model of the same width"
     example = ""
-    if misfits:
+    if misfits and guess != STABLE_DIFFUSION:  # its modules have no counterpart here
         module, misfit = misfits[0]
         sizes = ["x".join(map(str, sides)) for sides in (misfit.found, misfit.expected)]
         example = f", for example {_short(module)} is {sizes[0]} there and {sizes[1]} here"
@@ -262,6 +265,8 @@ def guess_model(header: Header) -> str:
     width = min(widths, default=0)
     if any(map(is_of_flux1, groups)):
         return "FLUX.1"
+    if any(map(_UNET.search, groups)):
+        return STABLE_DIFFUSION
     if width == 3072 and (highest["double_blocks"] > 8 or highest["single_blocks"] > 24):
         return "FLUX.1"
     return describe_size(width) if width else ""

@@ -18,6 +18,7 @@ import comfy.model_management
 import comfy.utils
 from safetensors import SafetensorError
 
+from ..notices import show
 from .checkpoint import read_header
 from .choices import (
     AUTOMATIC,
@@ -28,7 +29,7 @@ from .choices import (
     text_encoders_to_try,
     vaes_to_try,
 )
-from .facts import KleinFacts, describe, facts_from_sizes, nano_facts
+from .facts import KleinFacts, describe, facts_from_sizes, nano_facts, notice_processor
 from .folders import TAEF2, gguf_loader, list_text_encoders, list_vaes, path_of
 from .pairing import ENCODER_LAYERS, check_diffusion_model, check_text_encoder, check_vae, encoder_name
 from .text_engine import check_loaded_encoder, drop_unread_layers, load_text_encoder
@@ -106,6 +107,10 @@ def load_set(request: LoaderRequest) -> KleinSet:
     lines = describe(facts)
     lines[3:3] = [_describe_encoder(encoder, facts, request.text_encoder_device), f"VAE: {vae_name}"]
     logger.info("Loaded %s with %s and %s.", facts.title, encoder.name, vae_name)
+    notice = notice_processor(facts, model.load_device.type, facts.native_size)
+    if notice:
+        lines.append(notice)
+        show(notice)
     return KleinSet(model, clip, vae, "\n".join(lines))
 
 

@@ -29,6 +29,10 @@ _LICENCES = {
     "nano": "the pack's own, see its model card",
     "other": "see the page the weights came from",
 }
+_SLOW_PARAMETERS = (
+    500_000_000  # a processor of 200 GFLOP/s takes 5 s for this many on 1024x1024, twice a step
+)
+_QUICK_PIXELS = 512 * 512
 _METADATA_KEYS = ("modelspec.title", "modelspec.architecture", "general.name")
 
 
@@ -204,6 +208,22 @@ def nano_facts(hidden: int, depth_double: int, depth_single: int, context_width:
         recommended_steps=28,
         recommended_guidance=4.0,
         native_size=(128, 128),
+    )
+
+
+def notice_processor(facts: KleinFacts | None, device: str, size: tuple[int, int] = (1024, 1024)) -> str:
+    """What to expect of a large model on the processor; "" where a graphics card runs it, or it is small.
+
+    device: "cpu", "cuda" and so on, as PyTorch calls it. size: (width, height) in pixels.
+    """
+    if facts is None or device != "cpu" or facts.parameters < _SLOW_PARAMETERS:
+        return ""
+    width, height = size
+    pace = "minutes" if width * height > _QUICK_PIXELS else "up to a minute"
+    advice = "start with 256x256" if width * height > _QUICK_PIXELS else "leave it time"
+    return (
+        f"No graphics card is in use, so the processor does the work: expect {pace} for each step at "
+        f"{width}x{height}. It is no error; {advice}, or let Klein Runware or Klein BFL draw."
     )
 
 

@@ -199,9 +199,8 @@ def encoder_mismatch(label: str, width: int, facts: KleinFacts) -> str:
     model = _MODEL_NAMES.get(facts.context_width, f"a Klein of text width {facts.context_width}")
     needed = _QWEN3_NAMES.get(facts.context_width // 3, f"a Qwen3 of width {facts.context_width // 3}")
     file = _ENCODER_FILES.get(facts.context_width // 3)
-    return (
-        f"{label} is {came}, but diffusion_model is {model}: pick {needed}"
-        + (f", for example {file}." if file else ".")
+    return f"{label} is {came}, but diffusion_model is {model}: pick {needed}" + (
+        f", for example {file}." if file else "."
     )
 
 

@@ -70,10 +70,10 @@ class KeyStore:
             value = read()
             if value:
                 return Secret(self._check(value), source)
+        whose = "" if profile == "default" else f" for profile '{profile}'"
         raise NoKey(
-            f"There is no {title} API key for the profile '{profile}'. Open Settings > Kleinod > API keys "
-            f"and save one, "
-            f"or set the environment variable {name_key_variable(service, profile)}. Nothing was sent."
+            f"There is no {title} API key{whose} yet, so nothing was sent. Save one under Settings > Kleinod "
+            f"> API keys, or set the environment variable {name_key_variable(service, profile)}."
         )
 
     def describe(self) -> dict[str, dict[str, dict[str, object]]]:

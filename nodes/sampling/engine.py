@@ -30,6 +30,7 @@ from ..acceleration.chart import chart_image
 from ..acceleration.report import COMPUTED, RunReport, summarise_runs
 from ..acceleration.solver import sample_fast
 from ..model.engine import facts_of
+from ..model.facts import notice_processor
 from ..notices import show
 from ..wires import Acceleration
 from . import checks
@@ -143,18 +144,19 @@ def sample_pictures(
     check_model(model)
     checks.check_vae(vae)
     checks.check_one_source(latent, image)
-    width = _context_width(model)
+    width = context_width(model)
     checks.check_conditioning("positive", positive, width)
     checks.check_conditioning("negative", negative, width if request.guided else None)
 
     start = prepare_start(model, vae, request, latent, image)
     facts = facts_of(model)
+    notice = notice_processor(facts, model.load_device.type, start.size)
     report = Report(
         request,
         start.size,
         batch=len(start.samples),
         from_picture=start.from_picture,
-        notes=(*start.notes, *list_notes(request, facts, start.size)),
+        notes=(*start.notes, *list_notes(request, facts, start.size), *([notice] if notice else [])),
         warnings=tuple(list_warnings(request, facts)),
     )
     if start.from_picture and request.strength == 0 and sigmas is None:
@@ -167,6 +169,8 @@ def sample_pictures(
     watched = watch_runs(model, acceleration, schedule.sigmas)
     clock = Clock()
     guide = Guide(watched.model, positive, negative, request.guidance)
+    if notice:
+        show(notice)  # until the headline takes its place
     results = sample_results(
         guide, sampler or build_sampler(solver), schedule.sigmas, start.latent, request, clock
     )
@@ -179,6 +183,7 @@ def sample_pictures(
         solver=solver,
         timing=clock.read(),
         acceleration=tuple(summarise_runs(runs, _name_runs(request))) if watched.reports else (),
+        skipped=runs[0].headline() if watched.reports and runs else "",
         notes=(*report.notes, *(note_acceleration(facts) if watched.reports else ())),
     )
     for warning in report.warnings:
@@ -349,7 +354,7 @@ def _name_runs(request: SamplingRequest) -> list[str]:
     return [f"seed {seed}" for seed in request.seeds]
 
 
-def _context_width(model: Any) -> int | None:
+def context_width(model: Any) -> int | None:
     """Width of the conditioning the model reads; None where its class does not say."""
     params = getattr(model.model.diffusion_model, "params", None)
     return getattr(params, "context_in_dim", None)

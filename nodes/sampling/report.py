@@ -16,7 +16,8 @@ class Report:
 
     size: pixels (width, height). batch: pictures of one result. from_picture: it started from a latent or an
     image. acceleration: a line a run (or one for all), empty where nothing was accelerated. extra: further
-    lines (title, text) of nodes that add to the sampler, in their order.
+    lines (title, text) of nodes that add to the sampler, in their order. skipped: what was left out, in the
+    words that fit under the node.
     """
 
     request: SamplingRequest
@@ -30,6 +31,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     extra: tuple[tuple[str, str], ...] = ()
     acceleration: tuple[str, ...] = ()
+    skipped: str = ""
 
     def with_lines(self, *lines: tuple[str, str]) -> Report:
         """The same report with lines (title, text) added before the notes."""
@@ -46,7 +48,7 @@ class Report:
         if self.schedule is not None:
             words.append(f"{self.timing.step:.2f} s a step")
         warnings = (f"Warning: {text}" for text in self.warnings)
-        return "\n".join([", ".join(words), *self.acceleration[:1], *warnings])
+        return "\n".join([", ".join(words), *([self.skipped] if self.skipped else []), *warnings])
 
     def text(self) -> str:
         """Lines `title  text`, then one line a note and a warning."""
