@@ -8,7 +8,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { make } from "./lib/elements.js";
 import { describeEstimate } from "./lib/job_text.js";
-import { addElement, findWidget, follow } from "./lib/widgets.js";
+import { addElement, findDeciding, findWidget, follow } from "./lib/widgets.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 
@@ -17,7 +17,10 @@ const SERVICES = { KleinodRunware: "runware", KleinodBFL: "bfl" };
 const ASKED = ["width", "height", "steps", "number_results", "endpoint"];
 const PICTURES = /^(images|input_image(_\d)?)$/;
 const CALM_MILLISECONDS = 250;
-const LINE_HEIGHT = 24;
+const LINE_HEIGHT = 24; // with the margins
+
+/** What makes a node's line ask anew. @type {WeakMap<object, () => void>} */
+const ASKS = new WeakMap();
 
 /**
  * Pictures on a node's inputs; a References value counts the pictures connected to its node.
@@ -39,6 +42,7 @@ function countPictures(node) {
 /** @param {GraphNode} node @param {string} service */
 function addLine(node, service) {
   const line = make("div", {
+    className: "kleinod-estimate",
     role: "status",
     title: "What the service's list price comes to, and how long your last jobs took.",
     style: { font: "12px/1.6 Inter, Arial, sans-serif", color: "var(--descrip-text, #999)", textAlign: "center" },
@@ -49,15 +53,20 @@ function addLine(node, service) {
   const ask = () => {
     clearTimeout(timer);
     timer = setTimeout(async () => {
+      if (!node.graph) return; // taken away meanwhile
       const query = new URLSearchParams({ references: String(countPictures(node)) });
+      let told = "";
       for (const name of ASKED) {
-        const value = findWidget(node, name)?.value;
-        if (value !== undefined) query.set(name, String(value));
+        const shown = findWidget(node, name);
+        if (!shown) continue;
+        const deciding = findDeciding(node, name);
+        if (!deciding) told = ", if the connected numbers are as shown";
+        query.set(name, String((deciding ?? shown).value));
       }
       try {
         const answer = await api.fetchApi(`/kleinod/estimate/${service}?${query}`);
-        const told = await answer.json();
-        line.textContent = answer.ok ? describeEstimate(told) : told.error;
+        const book = await answer.json();
+        line.textContent = answer.ok ? describeEstimate(book) + told : book.error;
         line.style.color = answer.ok ? "var(--descrip-text, #999)" : "var(--error-text, #f66)";
       } catch {
         line.textContent = "";
@@ -69,12 +78,21 @@ function addLine(node, service) {
     if (asked) follow(asked, "callback", ask);
   }
   for (const hook of /** @type {const} */ (["onConfigure", "onConnectionsChange", "onExecuted"])) follow(node, hook, ask);
-  follow(node, "onRemoved", () => clearTimeout(timer));
-  ask();
+  ASKS.set(node, ask);
+  // Whoever comes back to the node, say from outside its subgraph, may have changed what decides there.
+  new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && ask()).observe(line);
+}
+
+/** A picture more on a Klein References changes the price as well, and no hook of the remote node tells of it. */
+function askAgain() {
+  for (const node of app.canvas.graph?.nodes ?? []) ASKS.get(node)?.();
 }
 
 app.registerExtension({
   name: "kleinod.estimate",
+  setup() {
+    api.addEventListener("graphChanged", askAgain);
+  },
   nodeCreated(node) {
     const service = SERVICES[node.comfyClass ?? ""];
     if (service) addLine(node, service);

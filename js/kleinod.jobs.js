@@ -9,7 +9,7 @@ import { api } from "../../scripts/api.js";
 import { addStyles, make } from "./lib/elements.js";
 import { describeAge, describeCost, describeDays, describeJob, describeState } from "./lib/job_text.js";
 import { call, wordsOf } from "./lib/server.js";
-import { addNode, findWidget } from "./lib/widgets.js";
+import { addNode, changeGraph, findWidget } from "./lib/widgets.js";
 
 /** @import {Book, Job} from "./lib/job_text.js" */
 
@@ -35,14 +35,16 @@ const tell = (severity, detail) =>
  */
 function addRecovery(job) {
   const [x, y, width, height] = app.canvas.visible_area;
-  const node = addNode(app.canvas.graph, "KleinodRecoverJob", (size) => [
-    x + (width - size[0]) / 2,
-    y + (height - size[1]) / 2,
-  ]);
-  const widget = findWidget(node, "job");
-  if (widget) widget.value = job.choice;
-  widget?.callback?.(job.choice);
-  app.canvas.selectNode(node);
+  changeGraph(() => {
+    const node = addNode(app.canvas.graph, "KleinodRecoverJob", (size) => [
+      x + (width - size[0]) / 2,
+      y + (height - size[1]) / 2,
+    ]);
+    const widget = findWidget(node, "job");
+    if (widget) widget.value = job.choice;
+    widget?.callback?.(job.choice);
+    app.canvas.selectNode(node);
+  });
   tell("success", "Klein Recover Job is in the graph. Run it: it costs nothing.");
 }
 

@@ -7,7 +7,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { addStyles } from "./lib/elements.js";
-import { LoraRows } from "./lib/lora_view.js";
+import { LoraRows, MARGIN } from "./lib/lora_view.js";
 import { addElement, findWidget, follow } from "./lib/widgets.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
@@ -15,14 +15,6 @@ import { addElement, findWidget, follow } from "./lib/widgets.js";
 const NODE = "KleinodLoraStack";
 const SETTING = "Kleinod.Loras.Rows";
 const PLAIN = /** @type {const} */ (["rows", "lora", "weight", "stage"]); // what the rows stand for
-
-/**
- * Once the page has drawn the graph (see `takePlace`); on a busy machine that can take more than a moment.
- * @param {LoraRows} view
- */
-function settle(view) {
-  for (const wait of [0, 100, 500]) setTimeout(() => view.takePlace(), wait);
-}
 
 /** @param {GraphNode} node */
 function addRows(node) {
@@ -32,14 +24,9 @@ function addRows(node) {
   const view = new LoraRows(node, plain);
   // Classic only. Nodes 2.0 would hide the copies, too, that a subgraph shows on its outside: there the style sheet does it.
   for (const widget of Object.values(plain)) widget.hidden = true;
-  addElement(node, "kleinod_rows", view.root, { least: () => view.height });
+  addElement(node, "kleinod_rows", view.root, { least: () => view.height, margin: MARGIN });
   node.setSize([Math.max(node.size[0], 460), node.computeSize()[1]]);
-  for (const hook of /** @type {const} */ (["onConfigure", "onConnectionsChange"])) {
-    follow(node, hook, () => {
-      view.render();
-      settle(view);
-    });
-  }
+  for (const hook of /** @type {const} */ (["onConfigure", "onConnectionsChange"])) follow(node, hook, () => view.render());
   follow(node, "onRemoved", () => view.close());
   for (const widget of Object.values(plain)) follow(widget, "callback", () => view.render());
   view.render();

@@ -6,13 +6,14 @@
 import { app } from "../../scripts/app.js";
 import { buildRequest, planPaste, readRequest } from "./lib/runware_request.js";
 import { wordsOf } from "./lib/server.js";
-import { addNode, findWidget } from "./lib/widgets.js";
+import { addNode, changeGraph, findDeciding, findWidget } from "./lib/widgets.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 
 /** @type {Record<string, "runware" | "sampler">} */
 const NODES = { KleinodRunware: "runware", KleinodSampler: "sampler" };
 const GAP = 40;
+const IDLE = new Set([2, 4]); // a node's modes where it is muted or bypassed
 
 /** @param {GraphNode} node undefined for nodes that have no part in this */
 const kindOf = (node) => NODES[node.comfyClass ?? ""];
@@ -22,7 +23,8 @@ const tell = (severity, detail) =>
   app.extensionManager.toast.add({ severity, summary: "Runware JSON", detail, life: 6000 });
 
 /** @param {GraphNode} node @returns {Record<string, any>} */
-const readWidgets = (node) => Object.fromEntries((node.widgets ?? []).map((widget) => [widget.name, widget.value]));
+const readWidgets = (node) =>
+  Object.fromEntries((node.widgets ?? []).map((own) => [own.name, (findDeciding(node, own.name) ?? own).value]));
 
 /**
  * Sets widgets as a user would: in range, and with their callbacks.
@@ -30,8 +32,12 @@ const readWidgets = (node) => Object.fromEntries((node.widgets ?? []).map((widge
  */
 function writeWidgets(node, values) {
   for (const [name, value] of Object.entries(values)) {
-    const widget = findWidget(node, name);
-    if (!widget) continue;
+    if (!findWidget(node, name)) continue;
+    const widget = findDeciding(node, name);
+    if (!widget) {
+      tell("warn", `${name} comes from a connected node and was left out.`);
+      continue;
+    }
     const choices = widget.options?.values;
     if (Array.isArray(choices) && !choices.includes(value)) {
       tell("warn", `${name}: '${value}' is not among the choices and was left out.`);
@@ -65,13 +71,24 @@ function ensureSource(node, name, type, output, row) {
   return made;
 }
 
+/**
+ * What is connected would be sent although the request has none.
+ * @param {GraphNode} node @param {string} name @param {string[]} warnings
+ */
+function unplug(node, name, warnings) {
+  const slot = node.inputs.findIndex((input) => input.name === name && input.link != null);
+  if (slot < 0) return;
+  node.disconnectInput(slot);
+  warnings.push(`${name} was disconnected: the request has none.`);
+}
+
 /** @param {GraphNode} node */
 function collect(node) {
   const kind = kindOf(node);
   /** @param {string} name @param {string} type */
   const values = (name, type) => {
     const source = findSource(node, name);
-    return source?.comfyClass === type ? readWidgets(source) : null;
+    return source?.comfyClass === type && !IDLE.has(source.mode) ? readWidgets(source) : null;
   };
   const own = readWidgets(node);
   if (kind === "runware") {
@@ -109,34 +126,36 @@ async function copyRequest(node) {
 /** @param {GraphNode} node @param {string} text */
 export function pasteRequest(node, text) {
   const plan = planPaste(readRequest(text));
+  changeGraph(() => fillIn(node, plan));
+  node.graph?.setDirtyCanvas(true, true);
+  for (const warning of plan.warnings) tell("warn", warning);
+  if (!plan.warnings.length) tell("success", "The request is in the node.");
+}
+
+/**
+ * Into the node and the ones on its inputs; what finds no place is a warning of the plan.
+ * @param {GraphNode} node @param {ReturnType<typeof planPaste>} plan
+ */
+function fillIn(node, plan) {
+  /** @param {string} name @param {Record<string, any> | null} values @param {[string, string, number]} source */
+  const fillSource = (name, values, source) => {
+    if (values) writeWidgets(ensureSource(node, name, ...source), values);
+    else unplug(node, name, plan.warnings);
+  };
   const kind = kindOf(node);
-  const graph = node.graph;
-  graph?.beforeChange();
   writeWidgets(node, plan[kind]);
   if (kind === "runware") {
-    if (plan.acceleration) {
-      const made = ensureSource(node, "acceleration", "KleinodAcceleration", "acceleration", 0);
-      writeWidgets(made, plan.acceleration);
-    }
-    if (plan.rows) writeWidgets(ensureSource(node, "loras", "KleinodLoraStack", "loras", 1), { rows: plan.rows });
-    if (plan.face) {
-      writeWidgets(ensureSource(node, "face_refinement", "KleinodFaceSettings", "settings", 2), plan.face);
-    }
+    fillSource("acceleration", plan.acceleration, ["KleinodAcceleration", "acceleration", 0]);
+    fillSource("loras", plan.rows ? { rows: plan.rows } : null, ["KleinodLoraStack", "loras", 1]);
+    fillSource("face_refinement", plan.face, ["KleinodFaceSettings", "settings", 2]);
   } else {
     const prompt = findSource(node, "positive");
     if (prompt?.comfyClass === "KleinodPrompt") writeWidgets(prompt, plan.prompt);
     else plan.warnings.push("The prompt was left out: no Klein Prompt is connected to positive.");
-    if (plan.acceleration) {
-      const made = ensureSource(node, "acceleration_settings", "KleinodAcceleration", "acceleration", 0);
-      writeWidgets(made, plan.acceleration);
-    }
+    fillSource("acceleration_settings", plan.acceleration, ["KleinodAcceleration", "acceleration", 0]);
     if (plan.rows) plan.warnings.push("LoRAs by AIR id were left out: they exist at Runware only.");
     if (plan.face) plan.warnings.push("Face settings were left out: connect Klein Face Refiner after the sampler.");
   }
-  graph?.afterChange();
-  graph?.setDirtyCanvas(true, true);
-  for (const warning of plan.warnings) tell("warn", warning);
-  if (!plan.warnings.length) tell("success", "The request is in the node.");
 }
 
 /** @param {GraphNode} node */

@@ -20,7 +20,7 @@ const CELLS = {
   R: { words: "reused", background: "#5a5a5a" },
 };
 const ROW_HEIGHT = 14;
-const WORDS_HEIGHT = 20;
+const WORDS_HEIGHT = 22; // with the margins
 const MOST_ROWS = 6; // more results than this are told by the first rows and a number
 
 /** @param {Run} run */
@@ -37,8 +37,7 @@ function makeRow(run) {
 }
 
 /**
- * The strip is put on the node only when there is something to draw: an empty page widget is never put on the page,
- * and Nodes 2.0 would keep it for a node that undoing brings back.
+ * The strip is put on the node only when there is something to draw: an empty page widget is never put on the page.
  * @param {GraphNode} node @param {Run[]} runs
  */
 function drawStrip(node, runs) {
@@ -50,11 +49,19 @@ function drawStrip(node, runs) {
   const style = { color: "var(--descrip-text, #999)", whiteSpace: "nowrap", overflow: "hidden" };
   shown.push(make("div", { style: { ...style, textOverflow: "ellipsis" }, title: runs[0].line }, runs[0].line + more));
   const font = "11px/1.5 Inter, Arial, sans-serif";
-  const root = make("div", { className: "kleinod-strip", style: { font, width: "100%" } }, ...shown);
+  const root = make("div", { className: "kleinod-strip", style: { font, width: "100%", padding: "0 8px", boxSizing: "border-box" } }, ...shown);
   const height = () => (shown.length - 1) * ROW_HEIGHT + WORDS_HEIGHT;
   addElement(node, WIDGET, root, { least: height, most: height });
-  const needed = node.computeSize()[1];
-  if (node.size[1] < needed) node.setSize([node.size[0], needed]);
+}
+
+/**
+ * The node that ComfyUI keeps results for: "5" in the graph itself, "<id of a subgraph>:5" inside one.
+ * @param {string} locator
+ */
+function findNode(locator) {
+  const cut = locator.lastIndexOf(":");
+  const graph = cut < 0 ? app.rootGraph : app.rootGraph.subgraphs.get(locator.slice(0, cut));
+  return graph?.getNodeById(locator.slice(cut + 1));
 }
 
 app.registerExtension({
@@ -62,5 +69,12 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== NODE) return;
     follow(node, "onExecuted", (output) => drawStrip(node, output?.kleinod_runs ?? []));
+  },
+  // After undoing, and in a tab gone back to, the nodes are new ones; their results are still known.
+  onNodeOutputsUpdated(outputs) {
+    for (const [locator, output] of Object.entries(outputs)) {
+      const node = output?.kleinod_runs && findNode(locator);
+      if (node?.comfyClass === NODE) drawStrip(node, output.kleinod_runs);
+    }
   },
 });

@@ -13,6 +13,7 @@ import {
   splitName,
   tidyWeight,
 } from "./lora_rows.js";
+import { changeGraph } from "./widgets.js";
 
 /** @import {GraphNode, Widget} from "../../../scripts/app.js" */
 /** @import {Line, Row} from "./lora_rows.js" */
@@ -20,8 +21,10 @@ import {
 const ROW_HEIGHT = 30;
 const HEAD_HEIGHT = 34;
 const TEXT_HEIGHT = 120;
-const MARGINS = 24; // the node's own around the element, and a little air
+export const MARGIN = 10; // of the node around the element
+const MARGINS = 2 * MARGIN + 4; // and a little air
 const MOST_SHOWN = 200;
+const PATIENCE_MILLISECONDS = 600;
 const NO_LORA = "none";
 const PIXELS_A_STEP = 2; // of dragging for 0.01
 /** @type {Record<string, string>} */
@@ -29,8 +32,6 @@ const STAGE_WORDS = { both: "all steps", high: "high", low: "low" };
 const STAGE_HELP =
   "all steps; high: only the early steps, where composition forms; low: only the late ones, where detail forms";
 
-/** Which node an element on the page shows. @type {WeakMap<Element, GraphNode>} */
-const NODE_OF = new WeakMap();
 
 export class LoraRows {
   /**
@@ -41,7 +42,6 @@ export class LoraRows {
     this.node = node;
     this.plain = plain;
     this.root = make("div", { className: "kleinod-loras", data: { testid: "kleinod-loras" } });
-    NODE_OF.set(this.root, node);
     this.asText = false;
     this.closePanel = () => {};
     /** @type {number | undefined} the heights after the last fitting: needed, and the node's own least */
@@ -86,17 +86,17 @@ export class LoraRows {
    * @param {Line[]} lines
    */
   commit(lines) {
-    app.canvas?.emitBeforeChange?.();
-    const { lora, weight, stage, rows } = this.plain;
-    if (lora.value !== NO_LORA) {
-      // It is among the lines now.
-      lora.value = NO_LORA;
-      weight.value = 1;
-      stage.value = "both";
-    }
-    rows.value = formatRows(lines);
-    app.canvas?.emitAfterChange?.();
-    this.render();
+    changeGraph(() => {
+      const { lora, weight, stage, rows } = this.plain;
+      if (lora.value !== NO_LORA) {
+        // It is among the lines now.
+        lora.value = NO_LORA;
+        weight.value = 1;
+        stage.value = "both";
+      }
+      rows.value = formatRows(lines);
+      this.render(); // the node's new size belongs to the step
+    });
   }
 
   /**
@@ -126,16 +126,6 @@ export class LoraRows {
     const again = part && this.root.querySelector(`[data-index="${index}"][data-part="${part}"]`);
     if (again instanceof HTMLElement) again.focus();
     this.fit();
-  }
-
-  /**
-   * Nodes 2.0 keeps the elements of a node whose number stays the same, as after undoing or in another tab, and would
-   * go on showing the rows of the node that was there before: this view takes their place.
-   */
-  takePlace() {
-    if (this.root.isConnected || this.node.graph !== app.canvas?.graph) return;
-    const shown = document.querySelector(`[data-node-id="${this.node.id}"] .kleinod-loras`);
-    if (shown && NODE_OF.get(shown) !== this.node) shown.replaceWith(this.root);
   }
 
   /** The node grows and shrinks with its rows, unless the user made it larger. */
@@ -422,32 +412,34 @@ export class LoraRows {
   }
 
   /** @param {string} file */
-  async add(file) {
-    this.commit([...this.lines, makeRow(file)]);
-    await this.remember(file);
+  add(file) {
+    return this.remember(file, (lines) => [...lines, makeRow(file)]);
   }
 
   /**
    * @param {number} index
    * @param {string} file
    */
-  async repick(index, file) {
-    this.change(index, { file, sha256: "" });
-    await this.remember(file);
+  repick(index, file) {
+    const fields = { file, sha256: "" };
+    return this.remember(file, (lines) => lines.map((line, i) => (i === index ? Object.assign(line, fields) : line)));
   }
 
   /**
-   * Writes the sha256 of a file just picked into its rows, so that the workflow finds it after a rename.
+   * Picks a file and writes its sha256 into its rows, so that the workflow finds it after a rename: together, as one
+   * step of undoing, unless the file is so large that reading it would keep the user waiting.
    * @param {string} file
+   * @param {(lines: Line[]) => Line[]} pick
    */
-  async remember(file) {
-    const info = await readInfo(file).catch(() => null);
-    const sha256 = info?.sha256;
-    const lines = this.lines;
+  async remember(file, pick) {
+    const reading = readInfo(file).catch(() => null);
+    const soon = await Promise.race([reading, new Promise((then) => setTimeout(then, PATIENCE_MILLISECONDS))]);
+    if (!soon) this.commit(pick(this.lines));
+    const sha256 = (await reading)?.sha256;
+    const lines = soon ? pick(this.lines) : this.lines;
     const waiting = lines.filter((line) => line.kind === "row" && line.file === file && !line.sha256);
-    if (!sha256 || waiting.length === 0) return;
-    for (const line of waiting) Object.assign(line, { sha256 });
-    this.commit(lines);
+    if (sha256) for (const line of waiting) Object.assign(line, { sha256 });
+    if (soon || (sha256 && waiting.length)) this.commit(lines);
   }
 
   /**

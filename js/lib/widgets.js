@@ -1,20 +1,31 @@
 // @ts-check
 /** What Kleinod's scripts do to nodes of the graph. No side effects on import. */
 
+import { app } from "../../../scripts/app.js";
+
 /** @import {Graph, GraphNode, Widget} from "../../../scripts/app.js" */
+
+let made = 0;
 
 /**
  * A page element on a node, below its widgets: neither saved nor sent, and last, so the others keep their places in
  * saved files.
+ *
+ * Nodes 2.0 tells widgets apart by their node's number, their name and their type. On a node that comes in the place
+ * of another with the same number, as after undoing, it would go on showing the old one's element: so each has a type
+ * of its own. And a node too small for its widgets grows when it is loaded, which would be a change of the graph: the
+ * first click after undoing, and nothing could be redone.
  * @param {GraphNode} node
  * @param {string} name
  * @param {HTMLElement} element
- * @param {{least: () => number, most?: () => number, hideOnZoom?: boolean}} options heights in pixels; hideOnZoom: not
- *   drawn where it would be too small to read
+ * @param {{least: () => number, most?: () => number, margin?: number, hideOnZoom?: boolean}} options pixels; margin: what
+ *   the classic renderer takes on all sides from the height asked for; hideOnZoom: not drawn where too small to read
  */
-export function addElement(node, name, element, { least, most, hideOnZoom = false }) {
-  const widget = node.addDOMWidget(name, name.replaceAll("_", "-"), element, {
+export function addElement(node, name, element, { least, most, margin = 2, hideOnZoom = false }) {
+  made += 1;
+  const widget = node.addDOMWidget(name, `${name.replaceAll("_", "-")}-${made}`, element, {
     serialize: false,
+    margin,
     hideOnZoom,
     getMinHeight: least,
     ...(most && { getMaxHeight: most }),
@@ -22,6 +33,23 @@ export function addElement(node, name, element, { least, most, hideOnZoom = fals
     setValue: () => {},
   });
   widget.serialize = false; // the option keeps it out of what is sent, this out of what is saved
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)]);
+  node.setDirtyCanvas(true, true);
+}
+
+/**
+ * Changes the graph as one step of undoing: the page itself looks for changes only after clicks and keys.
+ * @template Result
+ * @param {() => Result} work
+ */
+export function changeGraph(work) {
+  app.canvas.emitBeforeChange();
+  try {
+    return work();
+  } finally {
+    app.canvas.emitAfterChange();
+  }
 }
 
 /**
@@ -48,6 +76,26 @@ export function follow(owner, name, work) {
  */
 export function findWidget(node, name) {
   return node.widgets?.find((widget) => widget.name === name);
+}
+
+const SUBGRAPH_INPUTS = "-10"; // the node number that a subgraph's own inputs have as the origin of a link
+
+/**
+ * The widget whose value a node will get: its own, or where its subgraph shows it on the outside, the one there.
+ * undefined where a link brings what only a run can tell.
+ * @param {GraphNode} node
+ * @param {string} name
+ * @returns {Widget | undefined}
+ */
+export function findDeciding(node, name) {
+  const input = node.inputs?.find((one) => one.widget?.name === name);
+  const link = input?.link == null ? null : node.graph?.getLink(input.link);
+  if (!link) return findWidget(node, name);
+  const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
+  const nodes = /** @type {any[]} */ (graphs.flatMap((graph) => graph.nodes));
+  const hosts = nodes.filter((one) => one.subgraph === node.graph);
+  if (String(link.origin_id) !== SUBGRAPH_INPUTS || hosts.length !== 1) return undefined;
+  return findDeciding(hosts[0], hosts[0].subgraph.inputs[link.origin_slot].name);
 }
 
 /**

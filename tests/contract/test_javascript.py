@@ -46,7 +46,7 @@ import { registered } from "./scripts/app.js";
 for (const name of JSON.parse(process.argv[2])) await import(`./extensions/kleinod/${name}`);
 console.log(JSON.stringify(registered.map((extension) => [extension.name, Object.keys(extension)])));
 """
-HOOKS = {"name", "init", "nodeCreated", "settings", "commands", "getNodeMenuItems"}
+HOOKS = set("name init setup nodeCreated onNodeOutputsUpdated settings commands getNodeMenuItems".split())
 
 
 @pytest.fixture(scope="module")
