@@ -92,6 +92,24 @@ def test_a_request_goes_in_and_comes_out_again(studio: Studio, renderer: str) ->
     assert studio.complaints_about("kleinod") == []
 
 
+def test_a_second_request_leaves_nothing_of_the_first(studio: Studio) -> None:
+    studio.open()
+    paste(studio, "KleinodRunware", FULL)
+    studio.page.evaluate(
+        """async (text) => {
+          const { pasteRequest } = await import("/extensions/kleinod/kleinod.request.js");
+          pasteRequest(window.kleinodNode, text);
+        }""",
+        json.dumps(PLAIN),
+    )
+    copied = json.loads(studio.page.evaluate(_COPY))
+    kept = {"outputFormat", "outputQuality", "safety", "ttl", "includeCost", "deliveryMethod", "taskUUID"}
+    assert {name: value for name, value in copied.items() if name not in kept} == {
+        name: value for name, value in PLAIN.items() if name not in kept
+    } | {"acceleration": "high"}
+    studio.page.get_by_text("loras was disconnected").first.wait_for()
+
+
 def test_what_was_pasted_is_what_is_sent(studio: Studio, comfy_server: Server) -> None:
     studio.open()
     prompt = paste(studio, "KleinodRunware", FULL | {"width": 256, "height": 128})
