@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools.browser import RENDERERS, Studio, keep_screenshot
-from tools.locales import LANGUAGES
+from tools.locales import LANGUAGES, read
 from tools.pictures import DOCS
 
 pytestmark = pytest.mark.browser
@@ -48,6 +48,18 @@ _SCROLLS = """
 """
 
 
+# Title, inputs (sockets and widgets) and outputs of the one node, as they are written on it.
+_NAMES = """
+() => {
+  const [node] = window.app.graph.nodes;
+  const write = (one) => one.label ?? one.localized_name ?? one.name;
+  const inputs = [...node.inputs, ...node.widgets.filter((one) => one.serialize !== false)];
+  return [node.title, Object.fromEntries(inputs.map((one) => [one.name, write(one)])),
+    node.outputs.map(write)];
+}
+"""
+
+
 def open_help(studio: Studio, kind: str) -> list[dict]:
     studio.page.evaluate(_SELECT, kind)
     panel = studio.page.locator(".node-help-content")
@@ -76,5 +88,26 @@ def test_every_page_opens_with_its_pictures(studio: Studio, renderer: str, artif
         assert studio.page.evaluate(_SCROLLS) == 0, f"{kind}: something is wider than the panel"
         if kind in SOME:
             keep_screenshot(studio, artifacts / "screenshots", f"help-{renderer}-{kind}")
+    assert studio.visible_dialogs() == []
+    assert complaints(studio) == []
+
+
+def test_another_language_has_translated_nodes_and_the_english_page(studio: Studio, artifacts: Path) -> None:
+    kind, texts = "KleinodSampler", read("fr", "nodeDefs")["KleinodSampler"]
+    studio.complaints.clear()
+    studio.client.post_json("/settings/Comfy.Locale", "fr")
+    try:
+        studio.open(vue_nodes=True)
+        pictures = open_help(studio, kind)
+        keep_screenshot(studio, artifacts / "screenshots", "help-french")
+        title, inputs, outputs = studio.page.evaluate(_NAMES)
+    finally:
+        studio.client.post_json("/settings/Comfy.Locale", "en")
+    assert pictures and all(picture["loaded"] for picture in pictures)
+    assert title == texts["display_name"]
+    assert {name: inputs[name] for name in texts["inputs"]} == {
+        name: entry["name"] for name, entry in texts["inputs"].items()
+    }
+    assert outputs == [entry["name"] for entry in texts["outputs"].values()]
     assert studio.visible_dialogs() == []
     assert complaints(studio) == []
