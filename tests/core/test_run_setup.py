@@ -163,18 +163,23 @@ def test_a_named_comfyui_brings_its_own_packages_once_and_hands_them_on(
 
     monkeypatch.setattr(environment, "VENV", tmp_path)
     monkeypatch.setattr(environment, "run_pip", install)
-    oldest, newest = (
+    older, newest = (
         environment._install_companions(Path(sys.executable), releases.NAMED[name])
-        for name in ("oldest", "newest")
+        for name in ("older", "newest")
     )
-    assert oldest != newest
-    assert environment._install_companions(Path(sys.executable), releases.NAMED["oldest"]) == oldest
+    assert older != newest
+    assert environment._install_companions(Path(sys.executable), releases.NAMED["older"]) == older
     assert len(ran) == 2 and all("--no-deps" in arguments for arguments in ran)
-    variables = server_variables(oldest)
-    assert variables["PYTHONPATH"] == variables["KLEINOD_PACKAGES"] == str(oldest)
+    variables = server_variables(older)
+    assert variables["PYTHONPATH"] == variables["KLEINOD_PACKAGES"] == str(older)
     assert "PYTHONPATH" not in server_variables() and "KLEINOD_PACKAGES" not in server_variables()
 
 
 def test_every_version_a_release_names_is_exact() -> None:
     for release in (releases.DEFAULT, *releases.NAMED.values()):
         assert all(re.fullmatch(r"[a-z-]+==[\d.]+", package) for package in release.companions)
+
+
+def test_the_default_is_the_oldest_comfyui_that_the_registry_is_told() -> None:
+    metadata = (environment.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'requires-comfyui = ">={releases.DEFAULT.version}"' in metadata

@@ -27,7 +27,7 @@ python3 run.py test [ARGUMENTS]    all tests; ARGUMENTS go to pytest: -k NAME, -
 python3 run.py bench NAME          one benchmark of tools/bench; --json FILE writes its rows for machines
 
 --comfyui DIR (or COMFYUI_PATH)    on any of them: use your own ComfyUI and the Python that runs this command
---comfyui oldest|newest            on any of them: the oldest ComfyUI Kleinod runs on, or the newest to be had
+--comfyui newest|older             on any of them: the newest ComfyUI to be had, or one older than we ask for
 --device auto|cpu|gpu              on the first two: auto takes a CUDA or ROCm GPU where PyTorch finds one
 """
 

