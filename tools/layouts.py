@@ -97,8 +97,8 @@ colours and is here so that Run works at once, on any machine. For real pictures
 LAYOUTS = {
     "Klein - Text to Image": Layout(
         nodes={
-            "1": (0, 60, 400, 270),
-            "2": (0, 390, 400, 360),
+            "1": (0, 60, 400, 330),
+            "2": (0, 450, 400, 300),
             "3": (460, 60, 380, 690),  # room for the live preview
             "4": (900, 60, 520, 560),
         },
@@ -127,24 +127,24 @@ The **report** output of the sampler tells what really ran: connect it to *Previ
     ),
     "Klein - Image to Image": Layout(
         nodes={
-            "1": (0, 60, 340, 270),
-            "2": (0, 390, 340, 200),
-            "6": (0, 650, 340, 200),
+            "1": (0, 60, 340, 330),
+            "2": (0, 450, 340, 200),
+            "6": (0, 710, 340, 200),
             "3": (390, 60, 330, 690),
             "5": (770, 60, 330, 690),
             "4": (1150, 60, 340, 370),
             "7": (1150, 490, 340, 370),
         },
         groups=(
-            Group("1  Model and prompts", (-20, -20, 380, 900)),
-            Group("2  A picture to start from", (370, -20, 370, 900)),
-            Group("3  The same picture, repainted", (750, -20, 370, 900), GREEN),
-            Group("4  Before and after", (1130, -20, 380, 900), GREY),
+            Group("1  Model and prompts", (-20, -20, 380, 950)),
+            Group("2  A picture to start from", (370, -20, 370, 950)),
+            Group("3  The same picture, repainted", (750, -20, 370, 950), GREEN),
+            Group("4  Before and after", (1130, -20, 380, 950), GREY),
         ),
         notes=(
             Note(
                 "Read me",
-                (-430, 10, 390, 870),
+                (-430, 10, 390, 920),
                 """\
 # Image to image
 
@@ -164,8 +164,8 @@ noise.
     ),
     "Klein - Accelerated": Layout(
         nodes={
-            "1": (0, 60, 310, 270),
-            "2": (0, 390, 310, 300),
+            "1": (0, 60, 310, 330),
+            "2": (0, 450, 310, 300),
             "3": (360, 60, 290, 690),
             "6": (360, 820, 290, 320),
             "4": (700, 60, 340, 700),
@@ -189,8 +189,9 @@ noise.
                 """\
 # The same picture, faster
 
-Press **Run**. Both pictures come from one seed: above every step is computed, below **Klein Acceleration**
-leaves out those that can be foreseen. The chart shows which, and how far off each forecast would have been.
+Press **Run**. Both pictures come from one seed: on the left every step is computed, on the right **Klein
+Acceleration** leaves out those that can be foreseen. The chart shows which, and how far off each forecast
+would have been.
 
 **Simplest use**: no extra node at all. Choose *low*, *medium* or *high* under **acceleration** of *Klein
 Sampler*.
@@ -212,8 +213,8 @@ plugs into *Klein Runware*.
     ),
     "Klein - LoRA Stack": Layout(
         nodes={
-            "1": (0, 60, 330, 270),
-            "2": (0, 390, 330, 300),
+            "1": (0, 60, 330, 330),
+            "2": (0, 450, 330, 300),
             "3": (380, 60, 310, 690),
             "4": (380, 820, 310, 320),
             "5": (740, 60, 450, 400),
@@ -234,7 +235,7 @@ plugs into *Klein Runware*.
                 """\
 # LoRAs
 
-Press **Run**. Both pictures come from one seed; the lower one has klein-nano's *ink* LoRA in it. The text
+Press **Run**. Both pictures come from one seed; the right one has klein-nano's *ink* LoRA in it. The text
 below the stack tells what of each file was used.
 
 **Rows**: switch on or off, click the name to search another file, drag the weight sideways (or click and
@@ -258,9 +259,9 @@ is refused with a sentence instead of doing nothing. A renamed file is found aga
     ),
     "Klein - Edit with References": Layout(
         nodes={
-            "1": (0, 60, 310, 270),
-            "2": (0, 390, 310, 220),
-            "4": (0, 680, 310, 220),
+            "1": (0, 60, 310, 330),
+            "2": (0, 450, 310, 210),
+            "4": (0, 720, 310, 210),
             "3": (340, 60, 290, 690),
             "5": (660, 60, 290, 690),
             "12": (340, 820, 290, 300),
@@ -268,10 +269,10 @@ is refused with a sentence instead of doing nothing. A renamed file is found aga
             "6": (1000, 60, 370, 600),
             "7": (1000, 730, 370, 120),
             "8": (1000, 920, 370, 200),
-            "9": (1420, 60, 290, 690),
-            "10": (1420, 820, 290, 940),
-            "11": (1420, 890, 290, 110),
-            "14": (1420, 1070, 290, 50),
+            "9": (1420, 60, 290, 560),
+            "10": (1420, 680, 290, 940),
+            "11": (1420, 740, 290, 90),
+            "14": (1420, 890, 290, 230),
         },
         groups=(
             Group("1  Two pictures to refer to (or your own: Load Image)", (-20, -20, 990, 1160)),
@@ -300,8 +301,8 @@ sheet says what was cut.
 **An edit of one picture**: connect **width** and **height** of Klein References to the sampler. The result
 then lies exactly over the picture of **match_image**.
 
-**The switch**: on, the same references and the same words go to Runware. That costs money and needs a key:
-**Settings > Kleinod > API keys**.
+**The switch**: on, the same references and the same words go to *Klein Runware* (a click on the dot in its
+title opens it). That costs money and needs a key: **Settings > Kleinod > API keys**.
 
 """
                 + _REAL_WEIGHTS,
@@ -310,9 +311,9 @@ then lies exactly over the picture of **match_image**.
     ),
     "Klein - Face Refine": Layout(
         nodes={
-            "1": (0, 60, 310, 270),
-            "2": (0, 390, 310, 220),
-            "4": (0, 680, 310, 220),
+            "1": (0, 60, 310, 330),
+            "2": (0, 450, 310, 210),
+            "4": (0, 720, 310, 210),
             "3": (340, 60, 290, 690),
             "5": (660, 60, 290, 690),
             "6": (340, 830, 290, 170),
@@ -361,9 +362,9 @@ MediaPipe nodes fit **bounding_boxes**, and any mask fits **mask**.
     ),
     "Klein - Everything": Layout(
         nodes={
-            "1": (0, 60, 330, 270),
-            "2": (0, 390, 330, 380),
-            "13": (0, 840, 330, 300),
+            "1": (0, 60, 330, 330),
+            "2": (0, 450, 330, 360),
+            "13": (0, 870, 330, 270),
             "3": (380, 60, 300, 220),
             "4": (380, 340, 300, 500),
             "10": (380, 900, 300, 240),
@@ -405,8 +406,8 @@ strength 0 of the face settings switch each part off.
     ),
     "Klein - Compare Acceleration": Layout(
         nodes={
-            "1": (0, 60, 310, 270),
-            "2": (0, 390, 310, 300),
+            "1": (0, 60, 310, 330),
+            "2": (0, 450, 310, 300),
             "3": (360, 60, 340, 700),
             "4": (730, 60, 320, 700),
             "5": (1100, 60, 620, 700),
@@ -513,8 +514,8 @@ An accepted job is never lost: queue again, or use *Klein Recover Job*.
     ),
     "Klein - Local or Remote": Layout(
         nodes={
-            "1": (0, 60, 350, 270),
-            "2": (0, 390, 350, 360),
+            "1": (0, 60, 350, 330),
+            "2": (0, 450, 350, 300),
             "3": (380, 60, 330, 690),
             "4": (760, 60, 340, 940),
             "5": (1150, 60, 380, 130),
@@ -532,13 +533,13 @@ An accepted job is never lost: queue again, or use *Klein Recover Job*.
                 """\
 # My GPU or the API
 
-One graph, one switch. **Off**: the upper half draws on this computer. **On**: the lower half sends the same
-request to Runware. Only the half that is wanted runs, so the switch off costs nothing.
+Press **Run**. One graph, one switch. **Off**: *My GPU* draws. **On**: *The Runware API* gets the same
+request. Only the one that is wanted runs, so the switch off costs nothing.
 
-Both halves take the same settings objects: *Klein Acceleration*, *Klein References*, *Klein LoRA Stack*
+Both take the same settings objects: *Klein Acceleration*, *Klein References*, *Klein LoRA Stack*
 and *Klein Face Settings* can be connected to both at once.
 
-The API half needs a Runware key: **Settings > Kleinod > API keys**.
+The API needs a Runware key: **Settings > Kleinod > API keys**.
 
 """
                 + _REAL_WEIGHTS,
