@@ -8,7 +8,7 @@
 import { app } from "../../scripts/app.js";
 import { addStyles } from "./lib/elements.js";
 import { LoraRows, MARGIN } from "./lib/lora_view.js";
-import { addElement, findWidget, follow } from "./lib/widgets.js";
+import { addElement, findWidget, follow, hideOnCanvas } from "./lib/widgets.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 
@@ -22,8 +22,7 @@ function addRows(node) {
   if (!rows || !lora || !weight || !stage) return;
   const plain = { rows, lora, weight, stage };
   const view = new LoraRows(node, plain);
-  // Classic only. Nodes 2.0 would hide the copies, too, that a subgraph shows on its outside: there the style sheet does it.
-  for (const widget of Object.values(plain)) widget.hidden = true;
+  for (const widget of Object.values(plain)) hideOnCanvas(widget);
   addElement(node, "kleinod_rows", view.root, { least: () => view.height, margin: MARGIN });
   node.setSize([Math.max(node.size[0], 460), node.computeSize()[1]]);
   for (const hook of /** @type {const} */ (["onConfigure", "onConnectionsChange"])) follow(node, hook, () => view.render());

@@ -70,6 +70,18 @@ export function follow(owner, name, work) {
 }
 
 /**
+ * Takes a widget out of the classic renderer. Not out of Nodes 2.0, which would hide its copies, too, that a subgraph
+ * shows on its outside: there a style sheet has to do it.
+ * @param {Widget} widget
+ */
+export function hideOnCanvas(widget) {
+  // Pages from 1.58 on know what to hide in which renderer, and take `hidden` for both.
+  const { visibility } = /** @type {{visibility?: {surfaces: Record<string, string>}}} */ (widget);
+  if (visibility) visibility.surfaces.canvas = "never";
+  else widget.hidden = true;
+}
+
+/**
  * @param {GraphNode} node
  * @param {string} name
  * @returns {Widget | undefined}
