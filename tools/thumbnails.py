@@ -1,7 +1,7 @@
 """Makes `workflows/NAME.jpg` by really running the workflow: `python -m tools.thumbnails [NAME ...]`.
 
-One picture fills the square. Two are shown as a before and an after, half of each. Of three, two are small
-and stand above the third, which was made from them. Four become a sheet.
+One picture fills the square, whole. Two are shown as a before and an after, half of each. Of three, two are
+small and stand above the third, which was made from them. Four become a sheet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def compose(pictures: list[Image.Image]) -> Image.Image:
     `SIDE` pixels wide.
     """
     if len(pictures) == 1:
-        return _fill(pictures[0], SIDE)
+        return _fit(pictures[0], SIDE)
     if len(pictures) == 2:
         before, after = (_fill(picture, SIDE) for picture in pictures)
         before.paste(after.crop((SIDE // 2, 0, SIDE, SIDE)), (SIDE // 2, 0))
@@ -76,6 +76,17 @@ def _stack(pictures: list[Image.Image]) -> Image.Image:
     for index, picture in enumerate(given):
         middle = SIDE * (1 + 2 * index) // 4
         square.paste(_fill(picture, side), (middle - side // 2, SEAM))
+    return square
+
+
+def _fit(picture: Image.Image, side: int) -> Image.Image:
+    """The whole picture in a square of its corner's colour: a sheet cut off at both ends says nothing."""
+    scale = side / max(picture.size)
+    small = picture.resize(
+        (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.LANCZOS
+    )
+    square = Image.new("RGB", (side, side), picture.getpixel((0, 0)))
+    square.paste(small, ((side - small.width) // 2, (side - small.height) // 2))
     return square
 
 
