@@ -269,6 +269,22 @@ def test_numbers_shown_outside_a_subgraph_count_inside(desk: Desk) -> None:
     desk.do("app.canvas.setGraph(app.rootGraph)")
 
 
+def test_a_connected_number_leaves_the_preset(desk: Desk) -> None:
+    """Which would not read it; opening a file changes nothing, whatever the file says."""
+    desk.start()
+    preset = "return desk.widget(desk.find('KleinodFaceSettings'), 'preset').value"
+    connect = (
+        "desk.link(desk.add('PrimitiveFloat', 900, 800), 'FLOAT', desk.find('KleinodFaceSettings'), given)"
+    )
+    desk.do(connect, "max_upscale")
+    assert desk.do(preset) == "Klein distilled"  # belongs to no preset
+    desk.do(connect, "strength")
+    assert desk.do(preset) == "custom"
+    desk.do("desk.widget(desk.find('KleinodFaceSettings'), 'preset').value = 'Klein'")
+    desk.load(desk.save())
+    assert desk.do(preset) == "Klein"
+
+
 def test_a_picture_more_changes_the_line(desk: Desk) -> None:
     """It is connected to Klein References, not to the node with the line."""
     desk.start()
