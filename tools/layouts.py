@@ -276,7 +276,7 @@ is refused with a sentence instead of doing nothing. A renamed file is found aga
         },
         groups=(
             Group("1  Two pictures to refer to (or your own: Load Image)", (-20, -20, 990, 1160)),
-            Group("2  The references and what to do with them", (980, -20, 410, 1160), GREEN),
+            Group("2  References and what to do with them", (980, -20, 410, 1160), GREEN),
             Group("3  My GPU or the Runware API", (1400, -20, 330, 1160), GREY),
         ),
         collapsed=("10",),

@@ -43,7 +43,7 @@ def test_profiles_are_kept_apart(store, monkeypatch) -> None:
     monkeypatch.setenv("RUNWARE_API_KEY_STUDIO_2", KEY + "3")
     assert store.find("runware", "studio 2").value == KEY + "3"
     assert store.find("runware").value == KEY
-    with pytest.raises(NoKey, match="profile 'other'.*RUNWARE_API_KEY_OTHER.*Nothing was sent"):
+    with pytest.raises(NoKey, match="profile 'other'.*nothing was sent.*RUNWARE_API_KEY_OTHER"):
         store.find("runware", "other")
 
 
