@@ -9,11 +9,16 @@ import { api } from "../../scripts/api.js";
 import { addStyles, make } from "./lib/elements.js";
 import { describeAge, describeCost, describeDays, describeJob, describeState } from "./lib/job_text.js";
 import { call, wordsOf } from "./lib/server.js";
-import { addNode, changeGraph, findWidget } from "./lib/widgets.js";
+import { addNode, changeGraph, findWidget, follow } from "./lib/widgets.js";
 
-/** @import {Book, Job} from "./lib/job_text.js" */
+/**
+ * @import {Book, Job} from "./lib/job_text.js"
+ * @import {GraphNode} from "../../scripts/app.js"
+ */
 
 const TAB = "kleinod-jobs";
+const RECOVERY = "KleinodRecoverJob";
+const JOB_ID = /[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/;
 const GLANCE_MILLISECONDS = 3000;
 const RUN_EVENTS = /** @type {const} */ ([
   "execution_start",
@@ -29,6 +34,28 @@ const pictureAddress = (job, position, kind) => api.apiURL(`/kleinod/jobs/${job.
 const tell = (severity, detail) =>
   app.extensionManager.toast.add({ severity, summary: "Klein Jobs", detail, life: 4000 });
 
+/** What a file or the panel chose for a node whose list has not come yet. @type {WeakMap<GraphNode, string>} */
+const chosen = new WeakMap();
+
+/**
+ * The page puts the first job of the list into the widget when the list comes, and then calls back for the first
+ * time: what was chosen before goes back in.
+ * @param {GraphNode} node
+ */
+function keepChosen(node) {
+  const widget = findWidget(node, "job");
+  if (!widget) return;
+  let listed = false;
+  follow(node, "onConfigure", () => {
+    if (!listed && JOB_ID.test(String(widget.value))) chosen.set(node, String(widget.value));
+  });
+  follow(widget, "callback", () => {
+    const choice = chosen.get(node);
+    if (!listed && choice !== undefined) widget.value = choice;
+    listed = true;
+  });
+}
+
 /**
  * A Klein Recover Job for this job, in the middle of what the user sees.
  * @param {Job} job
@@ -36,13 +63,13 @@ const tell = (severity, detail) =>
 function addRecovery(job) {
   const [x, y, width, height] = app.canvas.visible_area;
   changeGraph(() => {
-    const node = addNode(app.canvas.graph, "KleinodRecoverJob", (size) => [
+    const node = addNode(app.canvas.graph, RECOVERY, (size) => [
       x + (width - size[0]) / 2,
       y + (height - size[1]) / 2,
     ]);
     const widget = findWidget(node, "job");
     if (widget) widget.value = job.choice;
-    widget?.callback?.(job.choice);
+    chosen.set(node, job.choice);
     app.canvas.selectNode(node);
   });
   tell("success", "Klein Recover Job is in the graph. Run it: it costs nothing.");
@@ -160,5 +187,8 @@ app.registerExtension({
       },
       destroy: () => opened.abort(),
     });
+  },
+  nodeCreated(node) {
+    if (node.comfyClass === RECOVERY) keepChosen(node);
   },
 });

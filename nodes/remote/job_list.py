@@ -18,6 +18,7 @@ from .images import decode
 from .ledger import Item, Job, start_of_day
 
 THUMBNAIL_SIDE = 192
+NO_JOB = "no job yet: refresh after one was sent"
 _RECOVERABLE = ("submitting", "accepted", "saved", "moderated", "unknown")
 _UNFINISHED = ("submitting", "accepted")
 _PRIVATE = frozenset(
@@ -39,8 +40,9 @@ def list_jobs(engine: Engine, limit: int = 100) -> dict[str, Any]:
 
 
 def list_choices(engine: Engine) -> list[str]:
-    """One line for each job that can be fetched; the id at its end is what counts."""
-    return [describe_choice(job) for job in engine.ledger.recent(100, _RECOVERABLE)]
+    """One line for each job that can be fetched; the id at its end is what counts. A line that says so where
+    there is none: over an empty list the page would say "Loading..." for ever."""
+    return [describe_choice(job) for job in engine.ledger.recent(100, _RECOVERABLE)] or [NO_JOB]
 
 
 def describe_choice(job: Job) -> str:

@@ -70,7 +70,7 @@ class Pictures:
         """What the page draws on the node: a row of steps a result; no rows where every step was computed."""
         names = _name_runs(self.report.request)
         rows = [
-            {"label": name, "pattern": run.pattern, "line": run.line()}
+            {"label": name, "pattern": run.pattern, "line": run.headline()}
             for name, run in zip(names, self.runs, strict=False)
         ]
         skipped = any(set(row["pattern"]) - {COMPUTED} for row in rows)

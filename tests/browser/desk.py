@@ -14,7 +14,7 @@ STYLE, SUBJECT = "klein-nano style.safetensors", "klein-nano subject.safetensors
 ROWS = f"{STYLE} 0.8\n{SUBJECT} -0.5 high off"
 REMOTE = {"KleinodRunware": "runware", "KleinodBFL": "bfl"}
 ASKED = ("width", "height", "steps", "number_results", "endpoint")
-RUNS = [{"label": "seed 7", "pattern": "CCHRCR", "line": "forecast: CCHRCR  4 of 6 steps computed"}]
+RUNS = [{"label": "seed 7", "pattern": "CCHRCR", "line": "4 of 6 steps computed"}]
 # ComfyUI's own, said of any node: a widget that a subgraph showed outside has no link there; a bypassed node
 # has nothing of the kind to hand on.
 CORE_NOISE = ("Missing Link ID when unpacking", "[ExecutableNodeDTO.resolveOutput] No input types match")

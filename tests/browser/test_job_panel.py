@@ -55,3 +55,21 @@ def test_a_job_is_shown_opened_and_recovered(studio: Studio, renderer: str, arti
     graph = {"1": node, "2": JOB["2"]}
     assert len(studio.client.run(graph).images()) == 2
     assert studio.complaints_about("kleinod") == []
+
+
+def test_the_job_chosen_stays_chosen(studio: Studio, renderer: str) -> None:
+    """ComfyUI puts the first job of the list into the widget once the list has come, whatever was chosen."""
+    newer = {**JOB, "1": {**JOB["1"], "inputs": {**JOB["1"]["inputs"], "width": 320, "seed": 4}}}
+    studio.client.run(newer)
+    studio.open(vue_nodes=RENDERERS[renderer])
+    studio.page.get_by_role("button", name="Klein Jobs").click()
+    older = studio.page.locator(".kleinod-job").filter(has_text="256x192").first
+    older.get_by_role("button", name="Recover").click()
+    studio.page.get_by_role("button", name="Klein Jobs").click()
+    for _ in range(2):
+        studio.page.wait_for_timeout(1500)
+        (node,) = studio.build_prompt().values()
+        assert "256x192" in node["inputs"]["job"]
+        saved = studio.page.evaluate("() => window.app.graph.serialize()")
+        studio.open(vue_nodes=RENDERERS[renderer])
+        studio.page.evaluate("(saved) => window.app.loadGraphData(saved)", saved)

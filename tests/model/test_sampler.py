@@ -308,7 +308,8 @@ def test_a_foreign_model_is_refused(parts: dict[str, Any]) -> None:
 
 def test_conditioning_of_another_width_is_refused(parts: dict[str, Any]) -> None:
     wide = random_conditioning(1, width=320)
-    with pytest.raises(ValueError, match="positive comes from the wrong text encoder .* reads klein-nano's encoder"):
+    sentence = "positive comes from the wrong text encoder .* reads klein-nano's encoder"
+    with pytest.raises(ValueError, match=sentence):
         make({**parts, "positive": wide})
     with pytest.raises(ValueError, match="negative comes from the wrong text encoder"):
         make({**parts, "negative": wide})

@@ -28,6 +28,11 @@ def job(engine, fly):
     return fly(order_runware(Place("1", "p", Limits()), FIELDS)).job
 
 
+def test_without_a_job_the_list_says_so(engine) -> None:
+    (line,) = job_list.list_choices(engine)
+    assert "no job" in line
+
+
 def test_a_finished_job_with_its_pictures_and_the_day(engine, job) -> None:
     book = job_list.list_jobs(engine)
     (shown,) = book["jobs"]
