@@ -20,7 +20,7 @@ def advise_sampling(
     if image is not None:
         source, width, height = "image", image.shape[2], image.shape[1]
     elif latent is not None:
-        batch, _, rows, columns = latent["samples"].shape
+        *_, rows, columns = latent["samples"].shape
         source, width, height = "latent", columns * CELL, rows * CELL
     else:
         source = ""
