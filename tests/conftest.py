@@ -72,11 +72,11 @@ def comfy_environment() -> Environment:
 
 @pytest.fixture(scope="session")
 def comfy_server(comfy_environment: Environment, artifacts: Path) -> Iterator[Server]:
-    """One real ComfyUI on the CPU for all server and browser tests; `comfy_server.client` talks to it.
+    """One real ComfyUI on the CPU for all server and browser tests of a worker; talk to it by `.client`.
 
     Its remote nodes know the emulator only, which draws patterns here.
     """
-    log = artifacts / "server.log"
+    log = artifacts / f"server-{os.environ.get('PYTEST_XDIST_WORKER', 'only')}.log"
     with (
         run_emulator(comfy_environment, "pattern") as variables,
         Server(comfy_environment, log=log, device="cpu", variables=variables) as server,
@@ -92,17 +92,17 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Where several workers run: everything that uses ComfyUI's server in one of them, so that it starts
-    once, and every other file whole, for the sake of its fixtures.
+    """Where several workers run: the browser's tests in one of them, as two browsers would overwrite each
+    other's settings, the server's in one, and every other file whole, for the sake of its fixtures.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class OneServer(LoadScopeScheduling):
+    class OneBrowser(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            needs_server = nodeid.startswith(("tests/server", "tests/browser"))
-            return "comfyui" if needs_server else nodeid.split("::")[0]
+            folder = "/".join(nodeid.split("/")[:2])
+            return folder if folder in ("tests/browser", "tests/server") else nodeid.split("::")[0]
 
-    return OneServer(config, log)
+    return OneBrowser(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

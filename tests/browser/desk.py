@@ -245,7 +245,7 @@ class Desk:
     def wait_until_well(self, strips: int | None = 1) -> None:
         """Everything is shown as it should be, at the latest after some seconds; AssertionError otherwise."""
         faults: list[str] = []
-        for _ in range(12):
+        for _ in range(60):
             faults = self.find_faults(strips)
             if not faults:
                 break

@@ -24,7 +24,7 @@ from tools.launch.workflows import API_FOLDER
 pytestmark = pytest.mark.browser
 
 WORKFLOW = "Klein - Everything"
-EDITS, BETWEEN_CHECKS = 32, 8
+EDITS, BETWEEN_CHECKS = 16, 8
 
 # Each edit gets random numbers from 0 to 1 in `given`, and does nothing where there is nothing to do.
 _PICK = "const pick = (list, index) => list[Math.floor(given[index] * list.length)];"
