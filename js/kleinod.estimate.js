@@ -17,6 +17,7 @@ const SERVICES = { KleinodRunware: "runware", KleinodBFL: "bfl" };
 const ASKED = ["width", "height", "steps", "number_results", "endpoint"];
 const PICTURES = /^(images|input_image(_\d)?)$/;
 const CALM_MILLISECONDS = 250;
+const MEANING = "What the service's list price comes to, and how long your last jobs took.";
 const LINE_HEIGHT = 24; // with the margins
 
 /** What makes a node's line ask anew. @type {WeakMap<object, () => void>} */
@@ -44,8 +45,15 @@ function addLine(node, service) {
   const line = make("div", {
     className: "kleinod-estimate",
     role: "status",
-    title: "What the service's list price comes to, and how long your last jobs took.",
-    style: { font: "12px/1.6 Inter, Arial, sans-serif", color: "var(--descrip-text, #999)", textAlign: "center" },
+    title: MEANING,
+    style: {
+      font: "12px/1.6 Inter, Arial, sans-serif",
+      color: "var(--descrip-text, #999)",
+      textAlign: "center",
+      whiteSpace: "nowrap", // one line: a second would be cut off, the rest stands in the title
+      overflow: "hidden",
+      textOverflow: "ellipsis",
+    },
   });
   const height = () => LINE_HEIGHT;
   addElement(node, "kleinod_estimate", line, { least: height, most: height, hideOnZoom: true });
@@ -67,6 +75,7 @@ function addLine(node, service) {
         const answer = await api.fetchApi(`/kleinod/estimate/${service}?${query}`);
         const book = await answer.json();
         line.textContent = answer.ok ? describeEstimate(book) + told : book.error;
+        line.title = `${line.textContent}\n${MEANING}`;
         line.style.color = answer.ok ? "var(--descrip-text, #999)" : "var(--error-text, #f66)";
       } catch {
         line.textContent = "";

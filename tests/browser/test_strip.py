@@ -43,7 +43,7 @@ def test_steps_are_drawn_after_an_accelerated_run_only(
     assert strip.startswith(f"seed {seed}: ")
     pattern = strip.split(": ")[1]
     assert {"C", "R"} <= set(pattern) <= {"C", "R", "H"}
-    assert words.split(": ")[1].startswith(pattern)
+    assert words.startswith(f"{pattern.count('C')} of {len(pattern)} steps computed")
     cells = studio.page.locator(".kleinod-strip [role=img] span")
     assert cells.count() == len(pattern) and cells.last.bounding_box()["width"] > 1
     keep_screenshot(studio, artifacts / "screenshots", f"strip-{renderer}")
