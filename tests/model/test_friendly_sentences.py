@@ -28,10 +28,7 @@ from kleinod.nodes.model.engine import ATTACHMENT, facts_of
 from kleinod.nodes.model.facts import facts_from_sizes, notice_processor
 from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
 from kleinod.nodes.references.nodes import KleinodReferences
-from kleinod.nodes.remote import session
-from kleinod.nodes.remote.engine import Engine
 from kleinod.nodes.remote.nodes import KleinodBFL, KleinodRunware
-from kleinod.nodes.remote.pace import Pace
 from kleinod.nodes.sampling.nodes import KleinodSampler
 from safetensors.torch import save_file
 
@@ -39,6 +36,7 @@ from tests.core.yolo_files import NANO_FILE, PATHS, Part, read_blueprint, write_
 from tests.emulator import Emulator
 from tests.model.headers import write_shapes
 from tests.model.tiny_klein import dit_shapes, encoder_shapes, random_conditioning
+from tests.remote.stage import set_stage
 
 BASE, NINE = "flux-2-klein-base-4b.safetensors", "flux-2-klein-9b.safetensors"
 _TODO = r"\b(set|lower|pick|choose|connect|download|save|install|check|close|put|use|load|queue|start|make)\b"
@@ -264,17 +262,8 @@ def test_other_errors_are_left_alone(nano: tuple) -> None:
 
 @pytest.fixture
 def services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
-    before = folder_paths.get_user_directory()
-    folder_paths.set_user_directory(str(tmp_path))
-    engine = Engine(session.find_folder(), pace=Pace(scale=0.02, read=2))
-    monkeypatch.setattr(session, "find_engine", lambda: engine)
-    with Emulator(keys={"the-right-key"}) as running:
-        for name in ("RUNWARE", "BFL"):
-            monkeypatch.setenv(f"KLEINOD_{name}_URL", running.url)
-            monkeypatch.delenv(f"{name}_API_KEY", raising=False)
+    with set_stage(monkeypatch, tmp_path, "the-right-key") as running:
         yield running
-    engine.ledger.close()
-    folder_paths.set_user_directory(before)
 
 
 def ask(node: Any) -> str:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import folder_paths
 import numpy as np
 import pytest
 import torch
@@ -17,11 +16,10 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
 from kleinod.nodes import sockets
 from kleinod.nodes.remote import bfl, errors, runware, session
-from kleinod.nodes.remote.engine import Engine
 from kleinod.nodes.remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
-from kleinod.nodes.remote.pace import Pace
 
 from tests.emulator import Emulator, pictures
+from tests.remote.stage import set_stage
 
 CANARY = "canary-4f9d2c71ab-do-not-leak"
 RUNWARE = {
@@ -40,18 +38,11 @@ BFL = {"prompt": "a fox", "width": 256, "height": 192, "seed": 0}
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Emulator]:
     """An emulator, and ComfyUI's user folder in a temporary place."""
-    before = folder_paths.get_user_directory()
-    folder_paths.set_user_directory(str(tmp_path))
-    engine = Engine(session.find_folder(), pace=Pace(scale=0.02, read=2))
-    monkeypatch.setattr(session, "find_engine", lambda: engine)
-    with Emulator(keys={CANARY}) as running:
+    with set_stage(monkeypatch, tmp_path, CANARY) as running:
         for name in ("RUNWARE", "BFL"):
-            monkeypatch.setenv(f"KLEINOD_{name}_URL", running.url)
             monkeypatch.setenv(f"{name}_API_KEY", CANARY)
         yield running
-    interrupt_current_processing(False)
-    engine.ledger.close()
-    folder_paths.set_user_directory(before)
+        interrupt_current_processing(False)
 
 
 async def execute(node, prompt_id: str = "run", **values):
