@@ -3,7 +3,6 @@
 The exam of `tools/nano/exam.py` (200 requests and seeds never trained on) runs through the pack's own
 nodes, the edits through Klein References, at 28 steps and guidance 4; singles and pairs once more at
 guidance 1. `tools/nano/judge.py` scores, which knows the drawings but never saw a generated picture.
-Drawing the references needs Debian's fonts-noto-color-emoji.
 """
 
 from __future__ import annotations

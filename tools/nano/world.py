@@ -1,8 +1,8 @@
 """The drawn world of klein-nano: what can be named, how it is drawn, how people ask for it.
 
-Drawings are Debian's `fonts-noto-color-emoji` (Noto Emoji, Google, SIL Open Font License 1.1): one bitmap
-strike of 136 x 128 pixels, rendered by Pillow, scaled once and kept. A single picture is 128 x 128 with the
-subject in the middle (a few pixels of jitter); a pair is 192 x 128, each half drawn like a narrow single,
+Drawings are those of Noto Emoji (Google, SIL Open Font License 1.1): one bitmap strike of 136 x 128 pixels
+each, kept as `drawings/sheet.png` (`draw_sheet.py`), scaled once and kept. A single picture is 128 x 128 with
+the subject in the middle (a few pixels of jitter); a pair is 192 x 128, each half drawn like a narrow single,
 so that a subject falls on the same 16-pixel latent grid phase in both.
 """
 
@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-FONT = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
-STRIKE = 109  # the only size this bitmap font has
+SHEET = Path(__file__).with_name("drawings") / "sheet.png"
+CHARACTERS = "Characters"  # the sheet's text that names its cells, as code points in hexadecimal
+CELL = (136, 128)
+STRIKE = 109  # the only size the bitmap font has that the sheet was made from
 
 SIZE = 128
 PAIR_WIDTH = 192
@@ -119,15 +122,27 @@ class Placement:
 
 
 @functools.cache
+def _read_sheet() -> dict[str, Image.Image]:
+    """Every drawing that the repository has, by its character, as RGBA of the size `CELL`."""
+    with Image.open(SHEET) as file:
+        characters = [chr(int(code, 16)) for code in file.text[CHARACTERS].split()]
+        sheet = file.convert("RGBA")
+    width, height = CELL
+    columns = sheet.width // width
+    cells = {}
+    for place, character in enumerate(characters):
+        left, top = place % columns * width, place // columns * height
+        cells[character] = sheet.crop((left, top, left + width, top + height))
+    return cells
+
+
+@functools.cache
 def render(character: str) -> np.ndarray:
     """One emoji alone as float32 RGBA `[SUBJECT, SUBJECT, 4]` in 0..1, alpha premultiplied."""
-    font = ImageFont.truetype(FONT, STRIKE)
-    strike = Image.new("RGBA", (136, 128), (0, 0, 0, 0))
-    ImageDraw.Draw(strike).text((0, 0), character, font=font, embedded_color=True, anchor="lt")
-    box = strike.getbbox()
-    if box is None:
-        raise ValueError(f"The emoji font draws nothing for {character!a}. Install fonts-noto-color-emoji.")
-    cut = strike.crop(box)
+    strike = _read_sheet().get(character)
+    if strike is None:
+        raise ValueError(f"{SHEET.name} has no drawing of {character!a}: add it with tools.nano.draw_sheet.")
+    cut = strike.crop(strike.getbbox())
     side = max(cut.size)
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
     square.paste(cut, ((side - cut.width) // 2, (side - cut.height) // 2))
