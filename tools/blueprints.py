@@ -100,9 +100,7 @@ BLUEPRINTS = {
     "Klein - Edit": Blueprint(
         workflow="Klein - Edit with References",
         description="Changes a picture by words with FLUX.2 [klein]; the result lies exactly over the"
-        " original. The prompt may speak of image 1 and, when it is connected, of image 2."
-        + _NANO
-        + ".",
+        " original. The prompt may speak of image 1 and, when it is connected, of image 2." + _NANO + ".",
         aliases=("klein", "flux.2", "edit", "kontext", "reference", "img2img"),
         nodes={
             1: (0, 60, 400, 270),
@@ -169,9 +167,7 @@ BLUEPRINTS = {
         workflow="Klein - Local or Remote",
         description="One request, two ways: use_api off paints on this computer, on sends the same to the"
         " Runware API, which costs money and needs a key (Settings > Kleinod > API keys). Only the wanted"
-        " half runs."
-        + _NANO
-        + " and a width and height of 1024.",
+        " half runs." + _NANO + " and a width and height of 1024.",
         aliases=("klein", "flux.2", "runware", "api", "cloud", "switch"),
         nodes={
             1: (0, 60, 400, 270),

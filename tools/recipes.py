@@ -219,9 +219,7 @@ def _faces() -> Sheet:
 def _remote_batch() -> Sheet:
     graph = Graph()
     prompt = "a fox on a blue background"
-    job = graph.add(
-        "KleinodRunware", positive_prompt=prompt, width=512, height=512, seed=7, number_results=4
-    )
+    job = graph.add("KleinodRunware", positive_prompt=prompt, width=512, height=512, seed=7, number_results=4)
     shown, seeds = graph.show(job), graph.read(job, 1)
 
     def name_seed(index: int) -> Caption:

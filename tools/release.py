@@ -1,8 +1,8 @@
 """What must hold before the Comfy registry gets a version; `.github/workflows/publish.yml` and the tests ask.
 
-    python -m tools.release compare COMMIT   prints new=true if the version differs from that commit's
-    python -m tools.release check            comfy-cli's validation and archive (requirements-comfy-cli.txt)
-    python -m tools.release notes            what the changelog says of the version
+python -m tools.release compare COMMIT   prints new=true if the version differs from that commit's
+python -m tools.release check            comfy-cli's validation and archive (requirements-comfy-cli.txt)
+python -m tools.release notes            what the changelog says of the version
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def call(repository: Path) -> Iterator[Call]:
 # Words that mean something in a row, between words that mean nothing.
 _WORDS = st.one_of(
     st.sampled_from(
-        "style.safetensors 'it\"s.safetensors' \"quoted 0.5 high\" 0.8 -.5 +1. 4.01 1e2 high LOW both off ON "
+        'style.safetensors \'it"s.safetensors\' "quoted 0.5 high" 0.8 -.5 +1. 4.01 1e2 high LOW both off ON '
         "air=civitai:123@456 air=none air= sha256= # <lora:film:0.7> <lora:sub\\two> <lora:a:b> <lora::1> "
         "back\\slash.SFT people/anna v2.safetensors < > : ' \" 0 -0".split(" ")
     ),
