@@ -14,9 +14,9 @@ from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
-from ..sampling.request import CELL
+from ..base.flux2 import CELL
+from ..base.values import Acceleration
 from ..sampling.schedule import build_schedule
-from ..wires import Acceleration
 from . import presets
 from .controller import Controller, Facts
 from .patch import KEY, accelerate, count_blocks, require_suitable

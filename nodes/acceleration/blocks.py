@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..wires import Acceleration
+from ..base.errors import InputError
+from ..base.values import Acceleration
 from . import presets, signals
 from .forecast import Line
 from .plan import Plan
@@ -114,7 +115,7 @@ class BlockCache:
         dual = plan.method == "dual_block"
         back = acceleration.back_blocks if dual else 0
         if singles < 1 or back >= singles:
-            raise ValueError(
+            raise InputError(
                 f"back_blocks is {back}, but this model has {singles} single blocks, one of which must "
                 f"be left to skip. Set back_blocks to {max(0, singles - 1)} or less."
             )

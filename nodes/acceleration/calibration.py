@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..wires import Calibration
+from ..base.errors import InputError
+from ..base.values import Calibration
 
 VERSION = 1
 BINS = 10
@@ -88,7 +89,7 @@ def fit(name: str, traces: Sequence[Trace]) -> tuple[Calibration, Fit]:
     """
     steps = len(traces[0].sigmas) if traces else 0
     if steps < 8:
-        raise ValueError(
+        raise InputError(
             f"steps is {steps}, but Klein Calibrate needs at least 8 to see how a run goes. Use the number "
             "of steps you paint with, such as 28."
         )
@@ -140,7 +141,7 @@ def fit_curve(
 def check_name(name: str) -> str:
     """The name, if it can be a file's on any system; else a ValueError."""
     if not _NAME.fullmatch(name) or name != name.strip() or name.endswith("."):
-        raise ValueError(
+        raise InputError(
             f"name is '{name}', but it becomes a file: use letters, digits, spaces, dots, + and -, beginning "
             "with a letter or digit, at most 64."
         )
@@ -174,16 +175,16 @@ def load(name: str, folder: Path) -> Calibration:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
         if data["version"] != VERSION:
-            raise ValueError(f"its version is {data['version']}")
+            raise InputError(f"its version is {data['version']}")
         numbers = {key: tuple(float(v) for v in data[key]) for key in ("tea_coefficients", "profile")}
         return Calibration(name, tea_limit=float(data["tea_limit"]), **numbers)
     except OSError:
         known = ", ".join(list_names(folder)) or "none yet"
-        raise ValueError(
+        raise InputError(
             f"calibration is '{name}', but there is no such calibration (there are: {known}). Run Klein "
             "Calibrate, or choose another."
         ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f"The calibration '{name}' cannot be read ({error}). Run Klein Calibrate again under that name."
         ) from None

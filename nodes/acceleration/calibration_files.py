@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..wires import Calibration
+from ..base.values import Calibration
 from . import calibration
 
 BUILT_IN = "built in"

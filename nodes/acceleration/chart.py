@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..drawing import to_image
+from ..base.drawing import to_image
 from .report import COMPUTED, HALF, REUSED, RunReport, StepRecord
 
 SIZE = (1280, 760)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..drawing import to_image, to_picture
+from ..base.drawing import to_image, to_picture
 from .chart import PANEL, PAPER, QUIET, TEXT
 from .plot import draw_plot
 from .study import Outcome, plot_points

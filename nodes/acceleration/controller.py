@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..wires import Acceleration
+from ..base.values import Acceleration
 from . import presets
 from .blocks import BlockCache
 from .clock import StepClock

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..wires import Acceleration
+from ..base.values import Acceleration
 from . import presets
 from .clock import SURE_FROM
 from .forecast import Line

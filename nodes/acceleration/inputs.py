@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from ..wires import (
+from ..base.values import (
     ACCELERATION_LEVELS,
     LOWER_REUSES_MORE,
     REFERENCE_CACHES,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from ..base.errors import InputError
+
 # An identical picture has no finite PSNR; this is where tables stop counting.
 MOST_DECIBELS = 100.0
 # The window of Wang et al. 2004: Gaussian, 11 pixels wide, sigma 1.5.
@@ -64,7 +66,7 @@ def _gauss(size: int, like: Tensor) -> Tensor:
 
 def _require_alike(got: Tensor, wanted: Tensor) -> None:
     if got.shape != wanted.shape:
-        raise ValueError(
+        raise InputError(
             f"Pictures of different sizes cannot be compared: {tuple(got.shape)} and "
             f"{tuple(wanted.shape)}. Make both with the same width and height."
         )

@@ -6,13 +6,12 @@ import json
 
 from comfy_api.v0_0_2 import io
 
-from .. import sockets
-from ..notices import speaks_up
-from ..sampling import request as limits
-from ..sampling.engine import build_sampler, show_status
+from ..base import flux2, sockets
+from ..base.notices import reports_errors, show_status
+from ..base.schedulers import KLEINOD_FAST
+from ..base.values import LOWER_REUSES_MORE, Acceleration
+from ..sampling.engine import build_sampler
 from ..sampling.schedule import MU_AUTO, MU_MODES
-from ..sampling.schedulers import KLEINOD_FAST
-from ..wires import LOWER_REUSES_MORE, Acceleration
 from .application import apply_acceleration, fast_schedule, read_reports
 from .calibration_files import BUILT_IN, choose_calibration
 from .chart import chart_image
@@ -67,7 +66,7 @@ class KleinodAcceleration(io.ComfyNode):
         return repr(choose_calibration(calibration))
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     def execute(
         cls, acceleration, cache_start_step=UNSET, cache_end_step=UNSET, cache_start_step_percentage=UNSET,
         cache_end_step_percentage=UNSET, cache_max_consecutive_steps=3, fb_cache=False,
@@ -136,7 +135,7 @@ class KleinodApplyAcceleration(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     def execute(cls, model, acceleration, acceleration_settings=None) -> io.NodeOutput:
         hidden = cls.hidden
 
@@ -177,7 +176,7 @@ class KleinodAccelerationReport(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     def execute(cls, model, latent) -> io.NodeOutput:
         runs = read_reports(model, cls.hidden)
         data = json.dumps({"runs": [run.data() for run in runs]})
@@ -189,7 +188,7 @@ class KleinodFast(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        side = {"default": 1024, "min": limits.SIZE_MIN, "max": limits.SIZE_MAX, "step": limits.CELL}
+        side = {"default": 1024, "min": flux2.MIN_SIZE, "max": flux2.MAX_SIZE, "step": flux2.CELL}
         return io.Schema(
             node_id="KleinodFast",
             display_name="Klein Fast Steps",
@@ -210,8 +209,8 @@ class KleinodFast(io.ComfyNode):
                 io.Int.Input(
                     "steps",
                     default=14,
-                    min=limits.STEPS_MIN,
-                    max=limits.STEPS_MAX,
+                    min=flux2.MIN_STEPS,
+                    max=flux2.MAX_STEPS,
                     tooltip="How often the model is called. 14 stand for about 28 of Euler.",
                 ),
                 io.Int.Input(
@@ -224,9 +223,7 @@ class KleinodFast(io.ComfyNode):
                     **side,
                     tooltip="Height of the picture in pixels. Not used where a latent is connected.",
                 ),
-                io.Latent.Input(
-                    "latent", optional=True, tooltip="Takes width and height from this latent."
-                ),
+                io.Latent.Input("latent", optional=True, tooltip="Takes width and height from this latent."),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -253,7 +250,7 @@ class KleinodFast(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     def execute(cls, steps, width, height, latent=None, strength=1.0, mu=MU_AUTO) -> io.NodeOutput:
         sigmas = fast_schedule(steps, width, height, latent, mu, strength)
         return io.NodeOutput(build_sampler(KLEINOD_FAST), sigmas)

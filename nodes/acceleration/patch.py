@@ -21,7 +21,8 @@ import comfy.samplers
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..wires import Acceleration
+from ..base.errors import InputError
+from ..base.values import Acceleration
 from . import presets
 from .conditions import read_conditions
 from .controller import Controller, Facts
@@ -56,7 +57,7 @@ def require_suitable(model: Any, acceleration: Acceleration) -> None:
     needs = acceleration.method in NEEDS_BLOCKS or acceleration.reference_cache != "off"
     if needs and count_blocks(model.model.diffusion_model) == (0, 0):
         what = acceleration.method if acceleration.method in NEEDS_BLOCKS else "reference_cache"
-        raise ValueError(
+        raise InputError(
             f"'{what}' works on FLUX.2 [klein]'s blocks, but the connected model is a "
             f"{type(model.model).__name__}. Connect a Klein model, or use the forecast, which fits any model."
         )
@@ -69,7 +70,7 @@ def require_alone(model_options: dict[str, Any], acceleration: Acceleration) -> 
     options = model_options.get("transformer_options", {})
     other = options.get("easycache")
     if other is not None:
-        raise ValueError(
+        raise InputError(
             f"{getattr(other, 'name', 'EasyCache')} and Klein Acceleration are both connected to this model, "
             "but two caches would reuse each other's guesses. Keep one of them and remove the other."
         )
@@ -77,12 +78,12 @@ def require_alone(model_options: dict[str, Any], acceleration: Acceleration) -> 
     if not any(type(patch).__name__ == "KV_Attn_Input" for patch in patches):
         return
     if acceleration.reference_cache != "off":
-        raise ValueError(
+        raise InputError(
             "Flux KV Cache and reference_cache both keep the keys of reference images. Remove Flux KV Cache "
             "or set reference_cache to off."
         )
     if acceleration.guidance_interval > 1 or acceleration.guidance_end_percentage < 100:
-        raise ValueError(
+        raise InputError(
             "Flux KV Cache keeps the references of both branches of guidance in one piece and gives the "
             "prompt those of the negative prompt where only one branch runs. Remove Flux KV Cache and use "
             "reference_cache, or set guidance_interval to 1 and guidance_end_percentage to 100."

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..wires import Acceleration
+from ..base.errors import InputError
+from ..base.values import Acceleration
 from . import presets
 from .clock import SURE_FROM
 
@@ -45,7 +46,7 @@ def resolve_window(acceleration: Acceleration, steps: int, default: tuple[int, i
     if acceleration.cache_start_step is not None:
         start = acceleration.cache_start_step
         if start >= steps:
-            raise ValueError(
+            raise InputError(
                 f"cacheStartStep is {start}, but this run has {steps} steps (0 to {steps - 1}). "
                 "Choose an earlier start."
             )
@@ -54,14 +55,14 @@ def resolve_window(acceleration: Acceleration, steps: int, default: tuple[int, i
     if acceleration.cache_end_step is not None:
         end = acceleration.cache_end_step
         if end > steps:
-            raise ValueError(
+            raise InputError(
                 f"cacheEndStep is {end}, but this run has {steps} steps. Choose {steps} or less, "
                 "or use cacheEndStepPercentage, which fits any number of steps."
             )
     elif acceleration.cache_end_step_percentage is not None:
         end = math.ceil(acceleration.cache_end_step_percentage * steps / 100)
     if _has_start(acceleration) and _has_end(acceleration) and start >= end:
-        raise ValueError(
+        raise InputError(
             f"The cache window starts at step {start} and ends at step {end} of {steps}: nothing lies "
             "in between. Set cacheStartStep before cacheEndStep."
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..wires import HIGHER_REUSES_MORE, Acceleration
+from ..base.values import HIGHER_REUSES_MORE, Acceleration
 from .signals import Curve
 
 # Times fewer computed steps, Runware's four words. Measured on klein-nano (28 steps, guidance 4, 24 pictures,

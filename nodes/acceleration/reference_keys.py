@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..wires import Acceleration
+from ..base.values import Acceleration
 from .clock import SURE_FROM
 
 BlockName = tuple[str, int]

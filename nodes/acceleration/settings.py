@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..wires import Acceleration
+from ..base.values import Acceleration
 from . import presets
 from .plan import make_plan
 

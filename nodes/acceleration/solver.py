@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..base.errors import InputError
+
 # The run is laid out on a native schedule this many times as fine; its last steps are kept as they are.
 FINENESS = 2
 KEPT_TAIL = 4
@@ -31,7 +33,7 @@ def fast_sigmas(steps: int, mu: float, start: float = 1.0) -> Tensor:
     evenly, at the native spacing of FINENESS * steps for the last KEPT_TAIL steps and wider before.
     """
     if steps < 1:
-        raise ValueError(f"steps is {steps}, but a run needs at least 1. Set steps to 8 or more.")
+        raise InputError(f"steps is {steps}, but a run needs at least 1. Set steps to 8 or more.")
     first = 1 / (1 + math.exp(mu) * (1 / start - 1))
     tail = min(KEPT_TAIL, steps - 1)
     edge = first * tail / (FINENESS * steps)

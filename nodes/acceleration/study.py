@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..wires import Acceleration
+from ..base.errors import InputError
+from ..base.values import Acceleration
 from .plan import make_plan
 from .plot import Point
 
@@ -71,7 +72,7 @@ def list_candidates(
     if core:
         chosen.append(Candidate("EasyCache 0.2", CORE, steps, core_threshold=0.2))
     if not chosen:
-        raise ValueError(
+        raise InputError(
             "There is nothing to compare: presets, fewer_steps, kleinod_fast and easycache are all off and "
             "acceleration_settings is not connected. Switch on at least one."
         )

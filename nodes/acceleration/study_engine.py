@@ -11,9 +11,10 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ..base.errors import InputError
+from ..base.values import Calibration
 from ..sampling.engine import sample_pictures
 from ..sampling.request import SamplingRequest
-from ..wires import Calibration
 from . import calibration, metrics, signals
 from .calibration_files import calibrations_folder
 from .patch import KEY, count_blocks
@@ -124,7 +125,7 @@ def calibrate(
     """
     calibration.check_name(name)
     if count_blocks(model.model.diffusion_model) == (0, 0):
-        raise ValueError(
+        raise InputError(
             f"Klein Calibrate reads FLUX.2 [klein]'s blocks, but the connected model is a "
             f"{type(model.model).__name__}. Connect a Klein model."
         )

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from .. import sockets
-from ..notices import speaks_up
-from ..sampling import request as limits
-from ..sampling.engine import show_status
+from ..base import flux2, sockets
+from ..base.notices import reports_errors, show_status
 from ..sampling.memory import advise_sampling
 from ..sampling.request import SamplingRequest
 from .comparison import plot_image, sheet_image
 from .study import format_table, headline, list_candidates
 from .study_engine import calibrate, compare
 
-_SIDE = {"default": 1024, "min": limits.SIZE_MIN, "max": limits.SIZE_MAX, "step": limits.CELL}
+_SIDE = {"default": 1024, "min": flux2.MIN_SIZE, "max": flux2.MAX_SIZE, "step": flux2.CELL}
 
 
 def _list_run(guidance: str, seed: str) -> list[io.Input]:
@@ -27,21 +25,21 @@ def _list_run(guidance: str, seed: str) -> list[io.Input]:
         io.Int.Input("height", **_SIDE, tooltip="Height in pixels. klein-nano is made for 128."),
         io.Int.Input(
             "steps",
-            default=limits.STEPS_DEFAULT,
+            default=flux2.DEFAULT_STEPS,
             min=8,
-            max=limits.STEPS_MAX,
+            max=flux2.MAX_STEPS,
             tooltip="Steps of the run in which every step is computed: what you paint with, 28 to 50.",
         ),
         io.Float.Input(
             "guidance",
-            default=limits.GUIDANCE_DEFAULT,
-            min=limits.GUIDANCE_MIN,
-            max=limits.GUIDANCE_MAX,
+            default=flux2.DEFAULT_GUIDANCE,
+            min=flux2.MIN_GUIDANCE,
+            max=flux2.MAX_GUIDANCE,
             step=0.1,
             tooltip=guidance,
         ),
         io.Int.Input(
-            "seed", default=0, min=0, max=limits.SEED_MAX, control_after_generate=False, tooltip=seed
+            "seed", default=0, min=0, max=flux2.MAX_SEED, control_after_generate=False, tooltip=seed
         ),
     ]  # fmt: skip
 
@@ -99,7 +97,7 @@ class KleinodCompare(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up(advise_sampling)
+    @reports_errors(advise_sampling)
     def execute(
         cls, model, positive, negative, vae, width, height, steps, guidance, seed, presets=True,
         fewer_steps=True, kleinod_fast=True, easycache=True, acceleration_settings=None, differences=True,
@@ -144,7 +142,7 @@ class KleinodCalibrate(io.ComfyNode):
                     "pictures",
                     default=4,
                     min=1,
-                    max=limits.RESULTS_MAX,
+                    max=flux2.MAX_RESULTS,
                     tooltip="How many to watch. More tell more; 4 are enough for most models.",
                 ),
                 io.String.Input(
@@ -161,7 +159,7 @@ class KleinodCalibrate(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up(advise_sampling)
+    @reports_errors(advise_sampling)
     def execute(
         cls, model, positive, negative, vae, width, height, steps, guidance, seed, pictures, name
     ) -> io.NodeOutput:

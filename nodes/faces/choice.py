@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..base.errors import InputError
 from .detection import Face
 
 BY_SCORE = "score"
@@ -34,12 +35,12 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
-            raise ValueError(f"order is {self.order!r}, but must be one of: {', '.join(ORDERS)}.")
+            raise InputError(f"order is {self.order!r}, but must be one of: {', '.join(ORDERS)}.")
         for name in ("top_k", "min_size", "max_size"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be 0 (no limit) or more.")
+                raise InputError(f"{name} is {getattr(self, name)}, but must be 0 (no limit) or more.")
         if self.max_size and self.min_size > self.max_size:
-            raise ValueError(
+            raise InputError(
                 f"min_size is {self.min_size} and max_size {self.max_size}, so no face can fit: "
                 "raise max_size, or set it to 0 for no limit."
             )

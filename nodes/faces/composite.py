@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..base.errors import InputError
 from .geometry import Crop
 
 
@@ -26,7 +27,7 @@ def fit_back(painted: Tensor, crop: Crop) -> Tensor:
     Raises ValueError for any other size: stretching it would move the face.
     """
     if tuple(painted.shape[:2]) != (crop.target_height, crop.target_width):
-        raise ValueError(
+        raise InputError(
             f"vae made {painted.shape[1]}x{painted.shape[0]} pixels of a crop painted at "
             f"{crop.target_width}x{crop.target_height}: load flux2-vae.safetensors."
         )

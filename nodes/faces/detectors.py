@@ -9,6 +9,7 @@ from pathlib import Path
 import comfy.model_management
 import folder_paths
 
+from ..base.errors import InputError
 from .blueprint import read_blueprint
 from .detection import Detector
 from .mediapipe import MediaPipeDetector
@@ -55,7 +56,7 @@ def load_detector(name: str, through_package: bool = False) -> Detector:
     try:
         return _load(name, path, status.st_mtime_ns, status.st_size, through_package)
     except ValueError as error:
-        raise ValueError(f'detector "{name}" cannot be used: {error}') from error
+        raise InputError(f'detector "{name}" cannot be used: {error}') from error
 
 
 @functools.lru_cache(maxsize=2)
@@ -72,13 +73,13 @@ def _load(name: str, path: Path, _changed: int, _size: int, through_package: boo
         except UnknownLayer as unknown:
             reason = str(unknown)
     if path.suffix.lower() == ".safetensors":
-        raise ValueError("only .pt files go through the ultralytics package." if through_package else reason)
+        raise InputError("only .pt files go through the ultralytics package." if through_package else reason)
     try:
         return UltralyticsDetector(name, path, blueprint.size, device, pause)
     except ValueError as error:
         if through_package:
             raise
-        raise ValueError(
+        raise InputError(
             f"{reason.rstrip('.')}, and {error} Install or update that package, or pick a detector of "
             "YOLOv8, 11 or 26, which needs none."
         ) from error
@@ -99,7 +100,7 @@ def _mediapipe_files() -> list[str]:
 def _full_path(key: str, file: str, name: str) -> Path:
     path = folder_paths.get_full_path(key, file)
     if path is None:
-        raise ValueError(
+        raise InputError(
             f'detector is "{name}", but there is no such file in {_folder_of(key)}. Put it there and '
             "press R, or pick another detector."
         )

@@ -11,7 +11,8 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..sampling.request import CELL
+from ..base.errors import InputError
+from ..base.flux2 import CELL
 
 SMALLEST_TARGET = 64
 """FLUX.2's least side; below, a face has too few cells to be painted."""
@@ -34,11 +35,11 @@ class Crop:
 
     def __post_init__(self) -> None:
         if min(self.left, self.top) < 0 or min(self.width, self.height) < 1:
-            raise ValueError(f"A crop must lie inside the picture, but this one is {self.box}.")
+            raise InputError(f"A crop must lie inside the picture, but this one is {self.box}.")
         if self.target_width % CELL or self.target_height % CELL or min(self.target) < CELL:
-            raise ValueError(f"A crop is painted at multiples of {CELL}, not at {self.target}.")
+            raise InputError(f"A crop is painted at multiples of {CELL}, not at {self.target}.")
         if self.target_width * self.height != self.target_height * self.width:
-            raise ValueError(f"A crop of {self.width}x{self.height} would be stretched to {self.target}.")
+            raise InputError(f"A crop of {self.width}x{self.height} would be stretched to {self.target}.")
 
     @property
     def target(self) -> tuple[int, int]:

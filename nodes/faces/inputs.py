@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from .. import sockets
-from ..sampling.request import SEED_MAX
+from ..base import sockets
+from ..base.flux2 import MAX_SEED
+from ..base.values import MASK_PIXELS, MASK_UNITS, FaceRefinement
 from ..sampling.schedule import NOISE_LEVEL, STRENGTH_MODES
-from ..wires import MASK_PIXELS, MASK_UNITS, FaceRefinement
 from .choice import BY_SIZE, ORDERS
 from .plan import BATCH_DEFAULT, BATCH_MAX
 from .presets import KLEIN_BASE, PRESET_NAMES
@@ -168,7 +168,7 @@ def list_refiner_inputs(detectors: list[str]) -> list[io.Input]:
             "seed",
             default=0,
             min=0,
-            max=SEED_MAX,
+            max=MAX_SEED,
             control_after_generate=True,
             tooltip="Where the noise comes from. Every face of every picture gets a seed of its own from it, "
             "which order, limits and batches do not change.",

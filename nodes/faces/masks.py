@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..wires import MASK_PERCENT, FaceRefinement
+from ..base.values import MASK_PERCENT, FaceRefinement
 from .detection import Face
 from .geometry import CELL, Box, Crop, grow_box, longer_side
 

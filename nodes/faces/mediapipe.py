@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from ..base.errors import InputError
 from .detection import Face
 from .tiling import TiledDetector
 
@@ -32,7 +33,7 @@ class MediaPipeDetector(TiledDetector):
         try:
             self.model = FaceLandmarkerModel(comfy.utils.load_torch_file(str(path), safe_load=True))
         except (KeyError, RuntimeError, ValueError, OSError) as error:
-            raise ValueError(
+            raise InputError(
                 "it is not the MediaPipe face model of ComfyUI: download mediapipe_face_fp32.safetensors."
             ) from error
         self.oval = sorted({index for edge in self.model.connection_sets["face_oval"] for index in edge})

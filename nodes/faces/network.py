@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..base.errors import InputError
 from .blueprint import Blueprint, Part
 
 TRIAL = 128  # side of the picture a new network is tried with
@@ -75,16 +76,16 @@ class Network(nn.Module):
             value = layer(inputs if isinstance(layer, Concat) else inputs[0])
             if index in self.kept:
                 kept[index] = value
-        raise ValueError("its network has no layers.")
+        raise InputError("its network has no layers.")
 
     @torch.inference_mode()
     def _try_out(self) -> int:
         try:
             found = self(torch.zeros(1, 3, TRIAL, TRIAL))
         except (RuntimeError, KeyError, IndexError, TypeError, AttributeError, ZeroDivisionError) as error:
-            raise ValueError("its layers do not fit together.") from error
+            raise InputError("its layers do not fit together.") from error
         if found.scores.shape[-1] != len(self.labels):
-            raise ValueError(
+            raise InputError(
                 f"it has names for {len(self.labels)} classes but detects {found.scores.shape[-1]}."
             )
         return max(32, found.stride)
@@ -95,9 +96,9 @@ def _sources(part: Part, index: int) -> list[int]:
     wanted = list(wanted) if isinstance(wanted, tuple) else [wanted]
     sources = [index + source if source < 0 else source for source in wanted if isinstance(source, int)]
     if not sources or len(sources) != len(wanted) or not all(-1 <= source < index for source in sources):
-        raise ValueError("its layers refer to layers that do not exist.")
+        raise InputError("its layers refer to layers that do not exist.")
     if index and -1 in sources:
-        raise ValueError("its layers refer to layers that do not exist.")
+        raise InputError("its layers refer to layers that do not exist.")
     return sources
 
 
@@ -105,10 +106,10 @@ def _load(layers: nn.ModuleList, weights: dict[str, torch.Tensor]) -> None:
     wanted = {name: tensor.shape for name, tensor in layers.state_dict().items()}
     missing = sorted(set(wanted) - set(weights))
     if missing:
-        raise ValueError(f"it lacks {len(missing)} of its weights, {missing[0][:60]} first.")
+        raise InputError(f"it lacks {len(missing)} of its weights, {missing[0][:60]} first.")
     for name, shape in wanted.items():
         if weights[name].shape != shape:
-            raise ValueError(
+            raise InputError(
                 f"its weight {name[:60]} has the shape {tuple(weights[name].shape)}, not the network's."
             )
     layers.load_state_dict({name: weights[name] for name in wanted}, assign=True)
@@ -195,7 +196,7 @@ class C2PSA(Block):
 class Concat(Block):
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         if sum(x.numel() for x in inputs) > MOST_VALUES:
-            raise ValueError("its layers grow beyond anything a detector needs.")
+            raise InputError("its layers grow beyond anything a detector needs.")
         return torch.cat(inputs, dim=1)
 
 
@@ -205,7 +206,7 @@ class Upsample(Block):
         if self.options.get("mode", "nearest") != "nearest" or not 1 <= factor <= 4:
             raise UnknownLayer("it enlarges in a way Kleinod does not rebuild.")
         if x.numel() * factor**2 > MOST_VALUES:
-            raise ValueError("its layers grow beyond anything a detector needs.")
+            raise InputError("its layers grow beyond anything a detector needs.")
         return F.interpolate(x, scale_factor=factor, mode="nearest")
 
 
@@ -336,7 +337,7 @@ def build(part: Part) -> nn.Module:
             _require_small(side, stride, padding)
             return nn.MaxPool2d(side, stride, padding)
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise ValueError(f"its {part.kind} layer has impossible numbers.") from error
+        raise InputError(f"its {part.kind} layer has impossible numbers.") from error
     raise UnknownLayer(f"it is made of {part.kind[:40]} layers, which Kleinod does not rebuild by itself.")
 
 
@@ -344,7 +345,7 @@ def _convolution(part: Part) -> nn.Module:
     options = {name: value for name, value in part.options.items() if name != "f"}
     _require_small(*(options[name] for name in ("kernel_size", "stride", "padding", "dilation")))
     if min(options["in_channels"], options["out_channels"]) < 1:
-        raise ValueError("channels")
+        raise InputError("channels")
     kind = nn.Conv2d if part.kind == "Conv2d" else nn.ConvTranspose2d
     return kind(**options)
 
@@ -352,4 +353,4 @@ def _convolution(part: Part) -> nn.Module:
 def _require_small(*numbers: int | tuple[int, ...]) -> None:
     flat = [n for number in numbers for n in (number if isinstance(number, tuple) else (number,))]
     if not all(type(n) is int and 0 <= n <= 16 for n in flat):
-        raise ValueError("kernel")
+        raise InputError("kernel")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from .. import sockets
-from ..notices import speaks_up
-from ..sampling.engine import show_status
+from ..base import sockets
+from ..base.notices import reports_errors, show_status
+from ..base.values import MASK_PIXELS, FaceRefinement
 from ..sampling.memory import advise_faces
 from ..sampling.schedule import NOISE_LEVEL
-from ..wires import MASK_PIXELS, FaceRefinement
 from .choice import Wanted
 from .detectors import list_detectors
 from .engine import Source, refine_faces, send_crops
@@ -48,7 +47,7 @@ class KleinodFaceSettings(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     def execute(
         cls, preset, confidence, mask_padding, mask_blur, strength, steps, guidance, positive_prompt,
         negative_prompt, inpaint_size, mask_unit=MASK_PIXELS, context=2.0, max_upscale=8.0, colour_match=1.0,
@@ -114,7 +113,7 @@ class KleinodFaceRefiner(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up(advise_faces)
+    @reports_errors(advise_faces)
     def execute(
         cls, image, model, clip, vae, detector, seed, order, top_k, min_size, max_size, settings=None,
         positive=None, negative=None, face_prompts="", mask=None, bounding_boxes=None, references=None,

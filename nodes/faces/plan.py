@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..sampling.request import SEED_MAX
+from ..base.errors import InputError
+from ..base.flux2 import MAX_SEED
+from ..base.values import FaceRefinement
 from ..sampling.schedule import MU_AUTO, NOISE_LEVEL, STRENGTH_MODES, Schedule, build_schedule
-from ..wires import FaceRefinement
 from .choice import Wanted, choose_faces, reading_ranks
 from .detection import Face
 from .geometry import CELL, Box, Crop, overlap, plan_crop
@@ -30,14 +31,14 @@ class RefineRequest:
     batch_limit: int = BATCH_DEFAULT
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed <= SEED_MAX:
-            raise ValueError(f"seed is {self.seed}, but must lie between 0 and {SEED_MAX}.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"seed is {self.seed}, but must lie between 0 and {MAX_SEED}.")
         if self.strength_mode not in STRENGTH_MODES:
-            raise ValueError(
+            raise InputError(
                 f"strength_mode is {self.strength_mode!r}, but must be one of: {', '.join(STRENGTH_MODES)}."
             )
         if not 1 <= self.batch_limit <= BATCH_MAX:
-            raise ValueError(f"batch_limit is {self.batch_limit}, but must lie between 1 and {BATCH_MAX}.")
+            raise InputError(f"batch_limit is {self.batch_limit}, but must lie between 1 and {BATCH_MAX}.")
 
     @property
     def guidance(self) -> float:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..wires import MASK_PERCENT, FaceRefinement
+from ..base.errors import InputError
+from ..base.values import MASK_PERCENT, FaceRefinement
 
 API = "API defaults"
 KLEIN_BASE = "Klein"
@@ -42,5 +43,5 @@ def choose_settings(preset: str, custom: FaceRefinement) -> FaceRefinement:
     if preset == CUSTOM:
         return custom
     if preset not in PRESETS:
-        raise ValueError(f"preset is '{preset}', but it must be one of: {', '.join(PRESET_NAMES)}.")
+        raise InputError(f"preset is '{preset}', but it must be one of: {', '.join(PRESET_NAMES)}.")
     return replace(custom, **{name: getattr(PRESETS[preset], name) for name in FIELDS})

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..drawing import to_image, to_picture
+from ..base.drawing import to_image, to_picture
 from .geometry import Box
 from .plan import Plan
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..base.errors import InputError
 from .detection import Face
 
 LEAST_PIXELS = 16
@@ -29,7 +30,7 @@ def faces_from_boxes(boxes: Any, count: int, picture: tuple[int, int]) -> list[l
     if len(rows) == 1:
         rows = rows * count
     if len(rows) != count:
-        raise ValueError(
+        raise InputError(
             f"bounding_boxes holds lists for {len(rows)} pictures, but image holds {count}: connect the "
             "boxes that were found in this very image."
         )
@@ -57,7 +58,7 @@ def _face_of(box: Any, picture: tuple[int, int]) -> Face | None:
         x, y, width, height = (float(box[name]) for name in ("x", "y", "width", "height"))
         score = float(box.get("score", 1.0))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f"bounding_boxes holds {str(box)[:80]}, but a box needs the numbers x, y, width and height: "
             "connect a node with a BOUNDING_BOX output."
         ) from error
@@ -70,7 +71,7 @@ def _face_of(box: Any, picture: tuple[int, int]) -> Face | None:
 def _fit_mask(mask: Tensor, count: int, picture: tuple[int, int]) -> Tensor:
     masks = mask.reshape(-1, *mask.shape[-2:]).float()
     if len(masks) not in (1, count):
-        raise ValueError(
+        raise InputError(
             f"mask holds {len(masks)} masks, but image holds {count} pictures: connect one mask, or one each."
         )
     size = (picture[1], picture[0])

@@ -8,6 +8,8 @@ permutation of the 32-bit numbers.
 
 from __future__ import annotations
 
+from ..base.errors import InputError
+
 FACES_A_PICTURE = 4096
 _MASK = 0xFFFFFFFF
 
@@ -15,7 +17,7 @@ _MASK = 0xFFFFFFFF
 def seed_of_face(seed: int, picture: int, face: int) -> int:
     """A seed below 2**32: for one `seed` different for every picture (below 2**20) and face (below 4096)."""
     if not 0 <= face < FACES_A_PICTURE or not 0 <= picture < 1 << 20:
-        raise ValueError(
+        raise InputError(
             f"Face {face} of picture {picture} is beyond what one run can hold: raise confidence or min_size."
         )
     run = _permute(seed & _MASK) ^ _permute(seed >> 32 & _MASK ^ 0x5BD1E995)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..base.errors import InputError
 from .pickles import LONGEST, Record, TensorPlan, read_pickle
 
 LARGEST = 2 * 1024**3  # bytes; the largest YOLO has 0.3 GB
@@ -32,20 +33,20 @@ class TorchFile:
         path = Path(path)
         size = path.stat().st_size
         if size > LARGEST:
-            raise ValueError(f"it has {size / 1e9:.1f} GB, more than any face detector.")
+            raise InputError(f"it has {size / 1e9:.1f} GB, more than any face detector.")
         with path.open("rb") as file:
             start = file.read(64)
         if not start.startswith(b"PK\x03\x04"):
-            raise ValueError(_what_it_is(start, size))
+            raise InputError(_what_it_is(start, size))
         try:
             self.archive = zipfile.ZipFile(path)
         except _DAMAGE as error:
-            raise ValueError("it is cut short or damaged: download it again.") from error
+            raise InputError("it is cut short or damaged: download it again.") from error
         try:
             self.entries = _checked_entries(self.archive, size)
             self.value = read_pickle(self._read("data.pkl"))
             if self.entries.get("byteorder") and self._read("byteorder").strip() != b"little":
-                raise ValueError("it was saved on a big-endian machine: save it again on an ordinary one.")
+                raise InputError("it was saved on a big-endian machine: save it again on an ordinary one.")
         except BaseException:
             self.archive.close()
             raise
@@ -61,7 +62,7 @@ class TorchFile:
         data = self._read(f"data/{plan.storage.key}")
         dtype = getattr(torch, plan.storage.dtype)
         if len(data) < plan.storage.count * dtype.itemsize:
-            raise ValueError("it holds fewer numbers than it promises: download it again.")
+            raise InputError("it holds fewer numbers than it promises: download it again.")
         if not plan.storage.count:
             return torch.empty(plan.size, dtype=dtype)
         flat = torch.frombuffer(bytearray(data), dtype=dtype, count=plan.storage.count)
@@ -70,9 +71,9 @@ class TorchFile:
     def _read(self, name: str) -> bytes:
         entry = self.entries.get(name)
         if entry is None:
-            raise ValueError(f"it lacks '{name[:60]}': it is not a PyTorch file, or an incomplete one.")
+            raise InputError(f"it lacks '{name[:60]}': it is not a PyTorch file, or an incomplete one.")
         if name == "data.pkl" and entry.file_size > LONGEST:
-            raise ValueError("its table of contents is far larger than any face detector needs.")
+            raise InputError("its table of contents is far larger than any face detector needs.")
         try:
             return self.archive.read(entry)
         except (
@@ -83,26 +84,26 @@ class TorchFile:
             RuntimeError,
             ValueError,
         ) as error:
-            raise ValueError("it is damaged (a checksum is wrong): download it again.") from error
+            raise InputError("it is damaged (a checksum is wrong): download it again.") from error
 
 
 def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """Entries by their name inside the archive's one folder."""
     listed = archive.infolist()
     if len(listed) > MOST_ENTRIES:
-        raise ValueError(f"it holds {len(listed):,} parts, more than any face detector.")
+        raise InputError(f"it holds {len(listed):,} parts, more than any face detector.")
     if any(entry.flag_bits & _ENCRYPTED for entry in listed):
-        raise ValueError("it is encrypted, which a PyTorch file never is.")
+        raise InputError("it is encrypted, which a PyTorch file never is.")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in listed):
-        raise ValueError("it is compressed, which a PyTorch file never is: unpack it first.")
+        raise InputError("it is compressed, which a PyTorch file never is: unpack it first.")
     if sum(entry.file_size for entry in listed) > size:
-        raise ValueError("it claims to hold more than its own size, as archives made to harm do.")
+        raise InputError("it claims to hold more than its own size, as archives made to harm do.")
     folders = {entry.filename.partition("/")[0] for entry in listed}
     if len(folders) != 1:
-        raise ValueError("it is an archive, but not one that PyTorch wrote.")
+        raise InputError("it is an archive, but not one that PyTorch wrote.")
     entries = {entry.filename.partition("/")[2]: entry for entry in listed}
     if len(entries) != len(listed):
-        raise ValueError("it holds the same part twice, which a PyTorch file never does.")
+        raise InputError("it holds the same part twice, which a PyTorch file never does.")
     return entries
 
 
@@ -126,9 +127,9 @@ def find_model(value: Any) -> Record:
     if isinstance(value, dict):
         found = value.get("ema") if isinstance(value.get("ema"), Record) else value.get("model")
         if found is None and value and all(isinstance(item, TensorPlan) for item in value.values()):
-            raise ValueError(
+            raise InputError(
                 "it holds bare weights without the model they belong to, so it cannot be rebuilt."
             )
     if not isinstance(found, Record):
-        raise ValueError("it holds no model: it is not a detector that Ultralytics saved.")
+        raise InputError("it holds no model: it is not a detector that Ultralytics saved.")
     return found

@@ -22,6 +22,7 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from ..base.errors import InputError
 from .detection import Face
 from .tiling import TiledDetector
 from .yolo import DUPLICATE, MOST_FOUND, choose_classes
@@ -50,14 +51,14 @@ def import_guarded() -> ModuleType:
     loaded = sys.modules.get("ultralytics")
     version = getattr(loaded, "__version__", None) or installed_version()
     if version is None:
-        raise ValueError("the Python package ultralytics is not installed.")
+        raise InputError("the Python package ultralytics is not installed.")
     if version in COMPROMISED:
-        raise ValueError(
+        raise InputError(
             f"ultralytics {version} is installed, one of four releases that carried malicious code: "
             "remove it, check this machine, and install a current one."
         )
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
-        raise ValueError("loading files safely with ultralytics needs PyTorch 2.6 or newer: update ComfyUI.")
+        raise InputError("loading files safely with ultralytics needs PyTorch 2.6 or newer: update ComfyUI.")
     with unchanged_process():
         os.environ.update(GUARDS)
         os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / "kleinod-ultralytics"))
@@ -66,14 +67,14 @@ def import_guarded() -> ModuleType:
             facts = importlib.import_module("ultralytics.utils")
         except Exception as error:  # whatever is wrong in a package of somebody else's
             reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"ultralytics {version} does not start ({reason}).") from error
+            raise InputError(f"ultralytics {version} does not start ({reason}).") from error
     if getattr(facts, "SAFE_LOAD", None) is not True:
-        raise ValueError(
+        raise InputError(
             f"ultralytics {version} would load files unsafely. Update it, or, where another pack loads it "
             f"before this one, {_TELL_IT}"
         )
     if getattr(facts, "ONLINE", None) is not False:
-        raise ValueError(
+        raise InputError(
             f"ultralytics {version} was loaded by another pack with its reporting on: {_TELL_IT}"
         )
     return package
@@ -114,7 +115,7 @@ class UltralyticsDetector(TiledDetector):
         stem = path.stem.lower()
         if ("yolov5" in stem or "yolov3" in stem) and not stem.endswith("u"):
             # Seen with 8.4.190, offline or not: it fetches yolov5nu.pt in place of a file called yolov5n.pt.
-            raise ValueError("ultralytics would download another file in place of one so called: rename it.")
+            raise InputError("ultralytics would download another file in place of one so called: rename it.")
         package = import_guarded()
         self.device = torch.device(device)  # as a string it would change CUDA_VISIBLE_DEVICES
         with unchanged_process():
@@ -122,7 +123,7 @@ class UltralyticsDetector(TiledDetector):
                 self.model = package.YOLO(str(path))
                 labels = self.model.names
             except Exception as error:
-                raise ValueError(f"ultralytics does not load it ({type(error).__name__}).") from error
+                raise InputError(f"ultralytics does not load it ({type(error).__name__}).") from error
         self.labels = tuple(str(labels[index]) for index in sorted(labels))
 
     def search(self, picture: torch.Tensor, confidence: float) -> list[Face]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..base.errors import InputError
 from .boxes import suppress
 from .detection import Face
 from .network import Network, Predictions
@@ -82,7 +83,7 @@ class YoloDetector(TiledDetector):
         predictions = self.network(fitted.to(self.device))
         scores, classes = predictions.scores[0].float().cpu().max(dim=1)
         if not torch.isfinite(scores).all():
-            raise ValueError(
+            raise InputError(
                 f'The detector "{self.name}" answers with numbers that are none: its file is broken. Pick '
                 "another detector."
             )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..wires import StageBoundary
+from ..base.values import StageBoundary
 from .parts import Part, SidePath
 from .stages import edge_of, is_active
 

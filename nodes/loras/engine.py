@@ -21,7 +21,8 @@ from comfy.patcher_extension import WrappersMP
 from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
-from ..wires import LoraRow, Loras
+from ..base.errors import InputError
+from ..base.values import LoraRow, Loras
 from . import library
 from .beside import BesideLoras, Gate, Slot
 from .info import list_trigger_words
@@ -136,7 +137,7 @@ def read_architecture(model: Any) -> Architecture:
             if isinstance(weight, Tensor) and weight.dim() == 1:
                 shapes[name] = tuple(weight.shape)
     if "img_in" not in shapes or "double_stream_modulation_img.lin" not in shapes:
-        raise ValueError(
+        raise InputError(
             f"model is {type(model.model).__name__}, but Klein LoRA Stack knows FLUX.2 [klein] only: connect "
             "Klein Loader, or Load Diffusion Model with a flux-2-klein file; for others use Load LoRA."
         )

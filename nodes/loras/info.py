@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from ..model.checkpoint import Header
+from ..base.safetensors import Header
 from .keys import StatedScale, group_by_module
 from .plan import guess_model
 

@@ -11,7 +11,7 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 
-from ..wires import LoraRow, Loras
+from ..base.values import LoraRow, Loras
 from .hashes import HashBook
 from .request import NO_LORA, SKIP
 from .routes import add_routes

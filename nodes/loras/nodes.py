@@ -14,9 +14,9 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io
 
-from .. import sockets
-from ..notices import speaks_up
-from ..wires import BOUNDARY_UNITS, LORA_STAGES, Loras
+from ..base import sockets
+from ..base.notices import reports_errors
+from ..base.values import BOUNDARY_UNITS, LORA_STAGES, Loras
 from . import engine, library
 from .request import BESIDE, INTO, MISSING_POLICIES, NO_LORA, StackRequest
 
@@ -157,7 +157,7 @@ class KleinodLoraStack(io.ComfyNode):
         return library.fingerprint(inputs.get("rows"), inputs.get("lora"))
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     def execute(
         cls,
         model: Any = None,

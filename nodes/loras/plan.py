@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..model.checkpoint import Header
+from ..base.errors import InputError
+from ..base.safetensors import Header
 from .keys import StatedScale, group_by_module
 from .parts import DIFF, LOHA, LOKR, LORA
 from .targets import Architecture, Target, UnknownModule, block_of, describe_size, find_target, is_of_flux1
@@ -87,7 +88,7 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
     could be used.
     """
     if len(header.tensors) > MOST_TENSORS:
-        raise ValueError(f"{header.label} holds {len(header.tensors):,} tensors: it is no LoRA.")
+        raise InputError(f"{header.label} holds {len(header.tensors):,} tensors: it is no LoRA.")
     groups, strange = group_by_module(key for key in header.tensors if len(key) <= MOST_LETTERS)
     strange += [key for key in header.tensors if len(key) > MOST_LETTERS]
     kohya = any(".lora_down" in key for key in header.tensors)
@@ -119,7 +120,7 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
         unused["tensors that belong to nothing here"] = strange
     _refuse_other_models(header, architecture, len(parts), misfits, foreign)
     if not parts:
-        raise ValueError(_explain_nothing(header, unused))
+        raise InputError(_explain_nothing(header, unused))
     if misfits:
         unused["of another size than the model's"] = [module for module, _ in misfits]
     frozen = {reason: tuple(names) for reason, names in unused.items()}
@@ -245,7 +246,7 @@ def _refuse_other_models(
         module, misfit = misfits[0]
         sizes = ["x".join(map(str, sides)) for sides in (misfit.found, misfit.expected)]
         example = f", for example {_short(module)} is {sizes[0]} there and {sizes[1]} here"
-    raise ValueError(
+    raise InputError(
         f"{header.label} was trained for {guess}, but the model is "
         f"{architecture.title}: {wrong} of its {wrong + fitting} modules do not fit{example}. Use a LoRA "
         "made for this model, or load the model it was made for."

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..wires import LoraRow, Loras
+from ..base.values import LoraRow, Loras
 from .plan import FilePlan
 from .rows import format_row
 from .search import Found

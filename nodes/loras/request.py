@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..wires import LoraRow, Loras, StageBoundary
+from ..base.errors import InputError
+from ..base.values import LoraRow, Loras, StageBoundary
 from .rows import parse_rows
 
 NO_LORA = "none"
@@ -52,7 +53,7 @@ def rows_of_stack(lora_stack: Iterable[Any] | None) -> tuple[LoraRow, ...]:
     rows = []
     for entry in lora_stack or ():
         if not isinstance(entry, (tuple, list)) or len(entry) < 2 or not isinstance(entry[0], str):
-            raise ValueError(
+            raise InputError(
                 f"lora_stack holds {str(entry)[:80]}, but each entry must be (name, weight, weight). Connect "
                 "the LORA_STACK output of a LoRA stacker."
             )

@@ -16,7 +16,8 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from ..model.checkpoint import read_header
+from ..base.errors import InputError
+from ..base.safetensors import read_header
 from .info import Picture, describe_file, find_picture
 
 FindPath = Callable[[str], str]
@@ -64,7 +65,7 @@ def _wanted(request: web.Request, find_path: FindPath) -> tuple[str, str]:
     name = request.query.get("file", "")
     path = find_path(name)
     if not path:
-        raise ValueError(f'"{name[:200]}" is not in models/loras.')
+        raise InputError(f'"{name[:200]}" is not in models/loras.')
     return name, path
 
 

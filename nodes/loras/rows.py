@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 
-from ..wires import LORA_STAGES, LoraRow, Loras, StageBoundary
+from ..base.errors import InputError
+from ..base.values import LORA_STAGES, LoraRow, Loras, StageBoundary
 
 MOST_ROWS = 64
 
@@ -38,9 +39,9 @@ def parse_rows(text: str, boundary: StageBoundary | None = None) -> Loras:
             else:
                 rows.append(_read_line(line, boundary or StageBoundary()))
         except ValueError as error:
-            raise ValueError(f"rows, line {number}: {error}") from None
+            raise InputError(f"rows, line {number}: {error}") from None
     if len(rows) > MOST_ROWS:
-        raise ValueError(f"rows holds {len(rows)} LoRAs, but at most {MOST_ROWS} fit. Remove some.")
+        raise InputError(f"rows holds {len(rows)} LoRAs, but at most {MOST_ROWS} fit. Remove some.")
     return Loras(tuple(rows))
 
 
@@ -73,7 +74,7 @@ def _read_tags(line: str, boundary: StageBoundary) -> list[LoraRow]:
     for tag in _TAG.finditer(line):
         weight = (tag["weight"] or "1").strip()
         if not _NUMBER.match(weight):
-            raise ValueError(f"'{weight}' in {tag[0]} is no weight. Write a number from -4 to 4.")
+            raise InputError(f"'{weight}' in {tag[0]} is no weight. Write a number from -4 to 4.")
         rows.append(LoraRow(tag["name"].strip().replace("\\", "/"), float(weight), boundary=boundary))
     return rows
 
@@ -88,7 +89,7 @@ def _read_line(line: str, boundary: StageBoundary) -> LoraRow:
     for word in words:
         field, value = _read_word(word)
         if field in fields:
-            raise ValueError(f"'{word}' says {field} a second time. Keep one of them.")
+            raise InputError(f"'{word}' says {field} a second time. Keep one of them.")
         fields[field] = value
     return LoraRow(file=name.replace("\\", "/"), boundary=boundary, **fields)  # type: ignore[arg-type]
 
@@ -121,7 +122,7 @@ def _read_word(word: str) -> tuple[str, object]:
         return "air", word[4:]
     if lower.startswith("sha256="):
         return "sha256", lower[7:]
-    raise ValueError(
+    raise InputError(
         f"'{word}' is not understood after the file's name. Write a weight, high, low, off, air=... or "
         "sha256=..., in quotes what belongs to the name."
     )

@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from ..wires import LoraRow
+from ..base.errors import InputError
+from ..base.values import LoraRow
 from .hashes import HashBook, Progress
 
 ENDINGS = (".safetensors", ".sft")
@@ -57,11 +58,11 @@ class Shelf:
             if len(moved) == 1:
                 return Found(moved[0], self.files[moved[0]], f"found as {moved[0]}")
             if moved:
-                raise ValueError(
+                raise InputError(
                     f'"{row.file}" could be any of {", ".join(sorted(moved)[:5])}. Write the one you mean '
                     "with its folder."
                 )
-        raise ValueError(self._missing(row))
+        raise InputError(self._missing(row))
 
     def _by_name(self, name: str) -> str:
         name = name.replace("\\", "/").removeprefix("./")
@@ -134,7 +135,7 @@ def find_all(
             found.append(find(row))
         except ValueError as error:
             if not skips_missing:
-                raise ValueError(f"LoRA row {number}: {error}") from None
+                raise InputError(f"LoRA row {number}: {error}") from None
             found.append(None)
             notes.append(f"Row {number} skipped: {error}")
     return found, notes

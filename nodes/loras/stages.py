@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..wires import StageBoundary
+from ..base.values import StageBoundary
 
 # Where nobody says what the run's steps are (a network called outside of a sampler).
 USUAL_SIGMA = 0.9

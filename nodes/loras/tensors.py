@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..model.checkpoint import Header, read_header
+from ..base.errors import InputError
+from ..base.safetensors import Header, read_header
 from .parts import DIFF, LOHA, LOKR, LORA, Part, compute_delta
 from .plan import FilePlan, PlannedPart
 
@@ -42,10 +43,10 @@ class LoraFile:
                 # Copies, so that the file is not held open or mapped.
                 read = {key: file.get_tensor(key).clone() for key in missing}
         except (SafetensorError, OSError, RuntimeError) as error:
-            raise ValueError(f"{label} cannot be read ({error}): download it again.") from error
+            raise InputError(f"{label} cannot be read ({error}): download it again.") from error
         for key, tensor in read.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor.float().sum()):
-                raise ValueError(
+                raise InputError(
                     f"{label} holds values that are not numbers ({key[:80]}): its training failed or the "
                     "file is damaged. Use another version of it."
                 )
@@ -69,7 +70,7 @@ class FileCache:
         try:
             stat = os.stat(path)
         except OSError as error:
-            raise ValueError(
+            raise InputError(
                 f'lora "{name}" cannot be read ({error.strerror}): check that it is there.'
             ) from error
         key = (os.path.abspath(path), stat.st_mtime_ns, stat.st_size)
@@ -110,7 +111,7 @@ def _build(file: LoraFile, planned: PlannedPart, weight: float) -> tuple[Part, f
     alpha = float(file.tensors[planned.alpha_key].flatten()[0]) if planned.alpha_key else planned.alpha
     scale = planned.scale(alpha) * (float(tensor("scalar").flatten()[0]) if "scalar" in planned.keys else 1.0)
     if not torch.isfinite(torch.tensor(scale)):
-        raise ValueError(f"{file.header.label} states a scale of {scale} for {planned.source}: damaged.")
+        raise InputError(f"{file.header.label} states a scale of {scale} for {planned.source}: damaged.")
     magnitude = tensor("magnitude") if "magnitude" in planned.keys else None
     swap = _swap_halves if planned.target.swapped else lambda rows: rows
     if planned.kind == LORA:

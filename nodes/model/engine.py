@@ -18,8 +18,9 @@ import comfy.model_management
 import comfy.utils
 from safetensors import SafetensorError
 
-from ..notices import show
-from .checkpoint import read_header
+from ..base.errors import InputError
+from ..base.notices import show
+from ..base.safetensors import read_header
 from .choices import (
     AUTOMATIC,
     NANO,
@@ -123,7 +124,7 @@ def _load_nano_set() -> KleinSet:
     try:
         from .nano import load_nano
     except ModuleNotFoundError as error:
-        raise ValueError(
+        raise InputError(
             f"diffusion_model is {NANO}, which this copy of the pack lacks: pick a file."
         ) from error
     model, clip, vae = load_nano()
@@ -147,7 +148,7 @@ def _loading(field: str, name: str) -> Iterator[None]:
         if comfy.model_management.is_oom(error):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
+        raise InputError(
             f'{field} "{name}" could not be loaded although it looked right (ComfyUI says: {reason}): '
             "download it again, or pick the original file."
         ) from error
@@ -157,7 +158,7 @@ def _load_gguf_model(request: LoaderRequest) -> tuple[Any, KleinFacts]:
     name = request.diffusion_model
     load = gguf_loader("UnetLoaderGGUF", "diffusion_model", name)
     if request.weight_dtype != "default":
-        raise ValueError(
+        raise InputError(
             f'weight_dtype is {request.weight_dtype}, but diffusion_model "{name}" is a GGUF file with its '
             "own: set weight_dtype to default."
         )
@@ -165,7 +166,7 @@ def _load_gguf_model(request: LoaderRequest) -> tuple[Any, KleinFacts]:
         model = load(unet_name=name)[0]
     facts = facts_of(model, name, request.variant)
     if facts is None:
-        raise ValueError(f'diffusion_model "{name}" is not FLUX.2 [klein]: pick a Klein GGUF file.')
+        raise InputError(f'diffusion_model "{name}" is not FLUX.2 [klein]: pick a Klein GGUF file.')
     return model, replace(facts, dtype=gguf_quantisation(name))
 
 
@@ -190,7 +191,7 @@ def _choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
             return _choose_text_encoder(name, facts)
         except (ValueError, OSError) as error:
             logger.debug("Not the text encoder: %s", error)
-    raise ValueError(
+    raise InputError(
         f"text_encoder is automatic, but no file in models/text_encoders is the {encoder_name(width)} this "
         f"model needs: download {'qwen_3_8b_fp8mixed' if width == 4096 else 'qwen_3_4b'}.safetensors into "
         "that folder."
@@ -208,7 +209,7 @@ def _choose_vae(choice: str) -> str:
             return _choose_vae(name)
         except (ValueError, OSError) as error:
             logger.debug("Not the VAE: %s", error)
-    raise ValueError(
+    raise InputError(
         "vae is automatic, but no file in models/vae is the FLUX.2 VAE: download flux2-vae.safetensors into "
         "that folder."
     )

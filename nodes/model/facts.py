@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ..base.errors import InputError
+
 VARIANTS = ("auto", "base", "distilled")
 FAMILIES = ("4b", "9b", "nano", "other")
 
@@ -60,9 +62,9 @@ class KleinFacts:
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS[1:]:
-            raise ValueError(f"variant is base or distilled, not {self.variant!r}.")
+            raise InputError(f"variant is base or distilled, not {self.variant!r}.")
         if self.family not in FAMILIES:
-            raise ValueError(f"family is one of {', '.join(FAMILIES)}, not {self.family!r}.")
+            raise InputError(f"family is one of {', '.join(FAMILIES)}, not {self.family!r}.")
 
     @property
     def distilled(self) -> bool:
@@ -97,7 +99,7 @@ def decide_variant(
     distilled. A name that tells nothing is taken as Base, the model this pack is made for.
     """
     if choice not in VARIANTS:
-        raise ValueError(f"variant is one of {', '.join(VARIANTS)}, not {choice!r}.")
+        raise InputError(f"variant is one of {', '.join(VARIANTS)}, not {choice!r}.")
     if choice != "auto":
         return choice, "chosen in the variant input"
     for key in _METADATA_KEYS:
@@ -179,7 +181,7 @@ def facts_from_shapes(
         hidden, width = shapes["img_in.weight"][0], shapes["txt_in.weight"][1]
     except (KeyError, IndexError) as error:
         name = file_name or "The model"
-        raise ValueError(f"{name} has no img_in and txt_in weights: it is not a Klein.") from error
+        raise InputError(f"{name} has no img_in and txt_in weights: it is not a Klein.") from error
     return facts_from_sizes(
         hidden,
         count_blocks(shapes, "double_blocks"),

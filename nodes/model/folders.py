@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import folder_paths
 
+from ..base.errors import InputError
 from .choices import AUTOMATIC, NANO, LoaderRequest, is_gguf
 
 TAEF2 = "taef2"
@@ -81,7 +82,7 @@ def gguf_loader(node: str, field: str, name: str) -> Callable[..., tuple]:
 
     loader = comfy_nodes.NODE_CLASS_MAPPINGS.get(node)
     if loader is None:
-        raise ValueError(
+        raise InputError(
             f'{field} "{name}" is a GGUF file, which ComfyUI reads only with the pack ComfyUI-GGUF (city96): '
             "install that pack, or pick a .safetensors file."
         )

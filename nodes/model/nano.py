@@ -19,6 +19,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
+from ..base.errors import InputError
 from .nano_autoencoder import CHANNELS, KEPT, NanoAutoencoder
 from .nano_text import PAD_TOKEN, QUERIES, NanoTextEncoder
 
@@ -47,7 +48,7 @@ def read_own_text(executor, x, timestep, context, *args, **kwargs):
 def _read(name: str) -> dict[str, torch.Tensor]:
     path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file():
-        raise ValueError(
+        raise InputError(
             f"diffusion_model is klein-nano (built in), but the pack lacks {path.name}: install it again."
         )
     return comfy.utils.load_torch_file(str(path), safe_load=True)

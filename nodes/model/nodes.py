@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from .. import sockets
-from ..notices import speaks_up
+from ..base import sockets
+from ..base.notices import reports_errors
+from ..base.references import References
 from ..references.engine import add_references, latents_of
 from ..references.report import describe_for_prompt
-from ..references.value import References
 from ..sampling.memory import advise_loading, advise_prompt
 from . import engine, folders, text_engine
 from .choices import (
@@ -122,7 +122,7 @@ class KleinodLoader(io.ComfyNode):
         return folders.fingerprint(LoaderRequest(**inputs))
 
     @classmethod
-    @speaks_up(advise_loading)
+    @reports_errors(advise_loading)
     def execute(
         cls,
         diffusion_model: str,
@@ -210,7 +210,7 @@ class KleinodPrompt(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up(advise_prompt)
+    @reports_errors(advise_prompt)
     def execute(
         cls,
         clip: object,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from .checkpoint import Header
+from ..base.errors import InputError
+from ..base.safetensors import Header
 from .facts import KleinFacts, count_blocks, facts_from_shapes
 
 # Hidden states after these many layers feed the model (BFL's OUTPUT_LAYERS_QWEN3); later layers feed nothing.
@@ -91,17 +92,17 @@ def check_diffusion_model(header: Header, variant: str = "auto") -> KleinFacts:
     tensors = header.tensors
     kind = describe_kind(tensors)
     if kind == "FLUX.2 in the diffusers layout":
-        raise ValueError(
+        raise InputError(
             f"{header.label} is {kind}, which ComfyUI does not read: use the single-file version, "
             "for example flux-2-klein-base-4b.safetensors."
         )
     if kind != "a FLUX.2 diffusion model":
-        raise ValueError(
+        raise InputError(
             f"{header.label} is not FLUX.2 [klein]; it is {kind}: pick a Klein, for example "
             "flux-2-klein-base-4b.safetensors."
         )
     if any(key.startswith("guidance_in.") for key in tensors):
-        raise ValueError(
+        raise InputError(
             f"{header.label} is FLUX.2 [dev], not [klein]: it needs another text encoder and guidance, so "
             "load it with ComfyUI's own loaders or pick a Klein."
         )
@@ -110,7 +111,7 @@ def check_diffusion_model(header: Header, variant: str = "auto") -> KleinFacts:
         raise _missing(header.label, missing)
     hidden, channels = header.matrix("img_in.weight")
     if hidden % 128 or channels != 128:
-        raise ValueError(
+        raise InputError(
             f"{header.label} is {hidden} wide and reads {channels} channels, but a FLUX.2 [klein] is a "
             "multiple of 128 wide and reads 128: pick a Klein."
         )
@@ -162,13 +163,13 @@ def check_text_encoder(header: Header, facts: KleinFacts) -> dict[str, int]:
     kind = describe_kind(tensors)
     if kind != "a Qwen3 text encoder" or "model.embed_tokens.weight" not in tensors:
         wanted = _ENCODER_FILES.get(facts.context_width // 3, "the Qwen3 encoder made for it")
-        raise ValueError(f"{header.label} is not a Qwen3 text encoder; it is {kind}: pick {wanted}.")
+        raise InputError(f"{header.label} is not a Qwen3 text encoder; it is {kind}: pick {wanted}.")
     vocabulary, width = header.matrix("model.embed_tokens.weight")
     if 3 * width != facts.context_width:
-        raise ValueError(encoder_mismatch(header.label, width, facts))
+        raise InputError(encoder_mismatch(header.label, width, facts))
     layers = count_blocks(tensors, "model.layers")
     if layers < ENCODER_LAYERS:
-        raise ValueError(
+        raise InputError(
             f"{header.label} has {layers} layers, but Klein reads the output of layer {ENCODER_LAYERS}: "
             "pick an encoder that was not shortened."
         )
@@ -181,7 +182,7 @@ def check_text_encoder(header: Header, facts: KleinFacts) -> dict[str, int]:
         for part in ("self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj")
     )
     if min(queries, keys) < 128 or queries % 128 or keys % 128:
-        raise ValueError(f"{header.label} has attention heads of another width than Qwen3's 128: pick Qwen3.")
+        raise InputError(f"{header.label} has attention heads of another width than Qwen3's 128: pick Qwen3.")
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
@@ -215,18 +216,18 @@ def check_vae(header: Header) -> None:
     advice = "pick the FLUX.2 VAE, flux2-vae.safetensors."
     kind = describe_kind(tensors)
     if kind != "a VAE":
-        raise ValueError(f"{header.label} is not a VAE; it is {kind}: {advice}")
+        raise InputError(f"{header.label} is not a VAE; it is {kind}: {advice}")
     stem = tensors.get("decoder.conv_in.weight")
     if stem is None or len(stem.shape) < 2:
-        raise ValueError(f"{header.label} has no decoder that this node knows: {advice}")
+        raise InputError(f"{header.label} has no decoder that this node knows: {advice}")
     channels = stem.shape[1]
     if channels == 16 and len(stem.shape) == 4:
-        raise ValueError(
+        raise InputError(
             f"{header.label} is the VAE of FLUX.1, SD3 or Z-Image (16 latent channels), but FLUX.2 [klein] "
             f"needs 32: {advice}"
         )
     if channels != 32 or len(stem.shape) != 4 or "bn.running_mean" not in tensors:
-        raise ValueError(f"{header.label} is the VAE of another model ({channels} latent channels): {advice}")
+        raise InputError(f"{header.label} is the VAE of another model ({channels} latent channels): {advice}")
     needed = (
         "encoder.conv_in.weight",
         "encoder.conv_out.weight",

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..base.errors import InputError
+from ..base.flux2 import TEXT_TOKENS
 from .pairing import describe_width
 
-TOKEN_LIMIT = 512
 PAD_TOKEN = 151643
 END_OF_PROMPT = "<|im_end|>"
 
@@ -33,15 +34,15 @@ class PromptReport:
 
     @property
     def cut(self) -> int:
-        return max(0, self.tokens - TOKEN_LIMIT)
+        return max(0, self.tokens - TEXT_TOKENS)
 
     def __str__(self) -> str:
         if not self.cut:
-            return f"{self.field}: {self.tokens} of {TOKEN_LIMIT} tokens"
+            return f"{self.field}: {self.tokens} of {TEXT_TOKENS} tokens"
         lost = " ".join(self.lost_words.split())
         shown = lost if len(lost) <= 120 else f"{lost[:60]} ... {lost[-50:]}"
         words = f'these words had no effect: "{shown}"' if lost else "only the template's closing words"
-        return f"{self.field}: {self.tokens} of {TOKEN_LIMIT} tokens, {self.cut} cut at the end; {words}"
+        return f"{self.field}: {self.tokens} of {TEXT_TOKENS} tokens, {self.cut} cut at the end; {words}"
 
 
 def count_tokens(row: list[tuple]) -> int:
@@ -61,24 +62,24 @@ def truncate(
     """
     name = next((key for key in _TOKENIZERS if key in tokens), None)
     if name is None:
-        raise ValueError(
+        raise InputError(
             f"clip is not a text encoder of FLUX.2 [klein] (it makes {', '.join(map(str, tokens)) or 'no'} "
             "tokens): connect the CLIP of the Klein Loader, or Load CLIP with type flux2 and "
             "qwen_3_4b.safetensors."
         )
     rows = tokens[name]
     count = max((count_tokens(row) for row in rows), default=0)
-    if count <= TOKEN_LIMIT:
+    if count <= TEXT_TOKENS:
         return dict(tokens), PromptReport(field, count)
-    lost = [entry[0] for row in rows for entry in row[TOKEN_LIMIT:count] if isinstance(entry[0], int)]
+    lost = [entry[0] for row in rows for entry in row[TEXT_TOKENS:count] if isinstance(entry[0], int)]
     words = decode(lost).partition(END_OF_PROMPT)[0] if decode else ""
-    return {**tokens, name: [row[:TOKEN_LIMIT] for row in rows]}, PromptReport(field, count, words.strip())
+    return {**tokens, name: [row[:TEXT_TOKENS] for row in rows]}, PromptReport(field, count, words.strip())
 
 
 def check_encoder_width(width: int) -> None:
     """ValueError when this is the width of another model's text encoder."""
     if width in _FOREIGN_WIDTHS:
-        raise ValueError(
+        raise InputError(
             f"clip makes conditioning {width} wide ({describe_width(width)}), but FLUX.2 [klein] reads 7680 "
             "(4B) or 12288 (9B): connect the CLIP of the Klein Loader, or Load CLIP with type flux2."
         )

@@ -15,6 +15,7 @@ import folder_paths
 import torch
 from comfy.text_encoders import flux
 
+from ..base.errors import InputError
 from .facts import KleinFacts
 from .pairing import ENCODER_LAYERS, encoder_mismatch
 from .prompt import PromptReport, check_encoder_width, truncate
@@ -64,10 +65,10 @@ def check_loaded_encoder(clip: Any, name: str, facts: KleinFacts) -> None:
     """ValueError unless a CLIP loaded by another pack is the Qwen3 that the model reads."""
     label = f'text_encoder "{name}"'
     if getattr(clip.cond_stage_model, "clip", None) not in ("qwen3_4b", "qwen3_8b"):
-        raise ValueError(f"{label} is not a Qwen3 text encoder: pick the one made for the model.")
+        raise InputError(f"{label} is not a Qwen3 text encoder: pick the one made for the model.")
     width = _encoder_module(clip).transformer.model.config.hidden_size
     if 3 * width != facts.context_width:
-        raise ValueError(encoder_mismatch(label, width, facts))
+        raise InputError(encoder_mismatch(label, width, facts))
 
 
 def drop_unread_layers(clip: Any) -> None:
@@ -90,7 +91,7 @@ def _is_read(key: str) -> bool:
 
 
 def _refuse_generation(*args: Any, **kwargs: Any) -> None:
-    raise ValueError(
+    raise InputError(
         "clip comes from the Klein Loader, which keeps only the layers that pictures need, so it cannot "
         "write text: use Load CLIP for the Generate Text node."
     )
@@ -99,7 +100,7 @@ def _refuse_generation(*args: Any, **kwargs: Any) -> None:
 def encode_prompt(clip: Any, text: str, field: str) -> tuple[list, PromptReport]:
     """Text, cut at 512 tokens, to conditioning `[[tensor [1, 512, width], {...}]]`, and its report."""
     if clip is None:
-        raise ValueError("clip is empty: connect the CLIP of the Klein Loader.")
+        raise InputError("clip is empty: connect the CLIP of the Klein Loader.")
     # Half of an emoji, where text was cut in the middle of one, is no Unicode that tokenizers take.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     tokens, report = truncate(

@@ -7,9 +7,9 @@ double and single blocks alike, so the ratio of two steps does not depend on how
 
 from __future__ import annotations
 
-from .value import CELL, References
+from ..base.flux2 import CELL, TEXT_TOKENS
+from ..base.references import References
 
-TEXT_TOKENS = 512
 HIDDEN_4B = 3072
 # ComfyUI's own estimate for FLUX.2 (`supported_models.Flux2`, `BaseModel.memory_required`): MiB per token and
 # branch at 2 bytes a number, for the width of klein 4B.

@@ -10,13 +10,14 @@ import comfy.utils
 import node_helpers
 from torch import Tensor
 
+from ..base.errors import InputError
+from ..base.flux2 import CELL, LATENT_CHANNELS
+from ..base.references import Reference, References
 from .latents import LatentShelf
-from .value import CELL, Reference, References
 
 logger = logging.getLogger("kleinod.references")
 
 SHELF = "kleinod_reference_latents"
-LATENT_CHANNELS = 128
 
 
 def latents_of(vae: Any, references: References) -> list[Tensor]:
@@ -51,7 +52,7 @@ def add_references(conditioning: list, latents: list[Tensor]) -> list:
 
 def _shelf_of(vae: Any) -> LatentShelf:
     if vae is None:
-        raise ValueError(
+        raise InputError(
             "references is connected, but vae is not: connect the vae of Klein Loader, which turns the "
             "images into what the model reads."
         )
@@ -67,7 +68,7 @@ def _encode(vae: Any, item: Reference, number: int) -> Tensor:
     width, height = item.size
     expected = (1, LATENT_CHANNELS, height // CELL, width // CELL)
     if tuple(latent.shape) != expected:
-        raise ValueError(
+        raise InputError(
             f"vae turned image {number} ({width}x{height}) into a latent of shape {list(latent.shape)}, but "
             f"FLUX.2 [klein] needs {list(expected)}: connect the vae of Klein Loader, or load "
             "flux2-vae.safetensors."

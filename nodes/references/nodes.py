@@ -6,9 +6,8 @@ from typing import Any
 
 from comfy_api.v0_0_2 import io, ui
 
-from .. import sockets
-from ..notices import speaks_up
-from ..sampling.engine import show_status
+from ..base import sockets
+from ..base.notices import reports_errors, show_status
 from .pictures import BACKGROUNDS, MASK_USES
 from .prepare import Preparation, prepare_references
 from .report import describe, headline
@@ -133,7 +132,7 @@ class KleinodReferences(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     def execute(
         cls,
         images: dict[str, Any],

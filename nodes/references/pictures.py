@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..base.errors import InputError
 from .sizing import ASPECT_MOST, SIDE_LEAST
 
 MOST_PICTURES = 100
@@ -56,7 +57,7 @@ def collect(images: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -
     connected = {_number(name): value for name, value in images.items() if _holds(value)}
     covers = {_number(name): value for name, value in (masks or {}).items() if _holds(value)}
     for number in sorted(set(covers) - set(connected)):
-        raise ValueError(
+        raise InputError(
             f"mask_{number} is connected, but image_{number} is not: a mask belongs to the image of its "
             "number."
         )
@@ -66,7 +67,7 @@ def collect(images: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -
         pixels = _split(connected[number], name, 4)
         parts = _split(covers[number], f"mask_{number}", 3) if number in covers else [None]
         if len(parts) not in (1, len(pixels)):
-            raise ValueError(
+            raise InputError(
                 f"mask_{number} holds {len(parts)} masks, but {name} holds {len(pixels)} images: connect one "
                 "mask for all, or one for each."
             )
@@ -74,9 +75,9 @@ def collect(images: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -
             place = f"{name}" if len(pixels) == 1 else f"{name}, picture {index + 1} of {len(pixels)},"
             frames.append(Frame(single, parts[index if len(parts) > 1 else 0], place))
     if not frames:
-        raise ValueError("images is empty: connect at least one image to Klein References.")
+        raise InputError("images is empty: connect at least one image to Klein References.")
     if len(frames) > MOST_PICTURES:
-        raise ValueError(
+        raise InputError(
             f"images holds {len(frames)} pictures, but Klein References takes at most {MOST_PICTURES}: is a "
             "video connected? Pick some of its frames first."
         )
@@ -91,7 +92,7 @@ def clean(frame: Frame, background: str = "white", mask_use: str = FILL) -> Pict
     """
     notes: list[str] = []
     if frame.pixels.shape[-1] not in (1, 2, 3, 4):
-        raise ValueError(
+        raise InputError(
             f"{frame.label} has {frame.pixels.shape[-1]} channels, but an image has 1 (grey), 3 (colour) "
             "or 4 (colour with transparency)."
         )
@@ -130,13 +131,13 @@ def _split(value: Any, name: str, dimensions: int) -> list[Tensor]:
             continue
         kind = "an IMAGE [batch, height, width, channels]" if dimensions == 4 else "a MASK"
         if not isinstance(batch, Tensor):
-            raise ValueError(f"{name} is a value of the kind {type(batch).__name__}, but must be {kind}.")
+            raise InputError(f"{name} is a value of the kind {type(batch).__name__}, but must be {kind}.")
         if batch.ndim == dimensions - 1:
             batch = batch[None]
         if batch.ndim != dimensions:
-            raise ValueError(f"{name} has the shape {list(batch.shape)}, but must be {kind}.")
+            raise InputError(f"{name} has the shape {list(batch.shape)}, but must be {kind}.")
         if batch.numel() == 0:
-            raise ValueError(
+            raise InputError(
                 f"{name} is empty: its shape is {list(batch.shape)}. Check the node before it, or unplug it."
             )
         singles += batch.unbind(0)
@@ -150,13 +151,13 @@ def _to_unit(pixels: Tensor, label: str, notes: list[str]) -> Tensor:
     if whole:
         values = values / 255
     if not torch.isfinite(values).all():
-        raise ValueError(
+        raise InputError(
             f"{label} holds values that are not numbers (NaN or infinity): look at the node before it. A "
             "black picture out of a VAE is a common cause; try its fp32 precision."
         )
     low, high = float(values.min()), float(values.max())
     if high > _OVERSHOOT:
-        raise ValueError(
+        raise InputError(
             f"{label} holds values up to {high:g}, but images range from 0 to 1: divide by 255 in the node "
             "that made it."
         )
@@ -186,13 +187,13 @@ def _fit_mask(mask: Tensor, size: tuple[int, int], label: str) -> Tensor:
     width, height = size
     mask = mask.detach().to("cpu", torch.float32)
     if not torch.isfinite(mask).all():
-        raise ValueError(f"The mask of {label} holds values that are not numbers (NaN).")
+        raise InputError(f"The mask of {label} holds values that are not numbers (NaN).")
     mask = mask.clamp(0, 1)
     if tuple(mask.shape) == (height, width) or not mask.any():
         return mask if tuple(mask.shape) == (height, width) else mask.new_zeros(height, width)
     rows, columns = mask.shape
     if abs(columns * height - rows * width) > 0.02 * rows * width:
-        raise ValueError(
+        raise InputError(
             f"The mask of {label} is {columns}x{rows}, but the image is {width}x{height}, another shape: "
             "draw the mask on this image, or resize both alike."
         )

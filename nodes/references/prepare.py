@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..base.errors import InputError
+from ..base.references import Reference, References
 from .pictures import BACKGROUNDS, FILL, MASK_USES, Picture, clean, collect
 from .resample import resize
 from .sizing import AUTO, Fit, plan_sizes
-from .value import Reference, References
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Preparation:
         for name, choices in (("background", tuple(BACKGROUNDS)), ("mask_use", MASK_USES)):
             value = getattr(self, name)
             if value not in choices:
-                raise ValueError(f"{name} is '{value}', but it must be one of: {', '.join(choices)}.")
+                raise InputError(f"{name} is '{value}', but it must be one of: {', '.join(choices)}.")
 
 
 def prepare_references(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from ..base.references import Reference, References
 from .cost import count_tokens, describe_cost, step_factor
 from .sizing import SIDE_MOST
-from .value import Reference, References
 
 MANY = 4
 """The most that BFL's and Runware's services take for klein."""

@@ -7,9 +7,9 @@ import math
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..drawing import to_image, to_picture
+from ..base.drawing import to_image, to_picture
+from ..base.references import Reference, References
 from .report import format_lost, format_size
-from .value import Reference, References
 
 PAPER, CARD, LINE = (24, 25, 29), (38, 40, 46), (58, 61, 70)
 INK, FAINT, ACCENT, WARM = (236, 238, 242), (150, 155, 166), (64, 132, 214), (236, 176, 92)

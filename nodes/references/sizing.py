@@ -12,7 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .value import CELL
+from ..base.errors import InputError
+from ..base.flux2 import CELL
 
 AUTO, TOTAL, EACH, NATIVE = "auto", "total megapixels", "megapixels per image", "native"
 POLICIES = (AUTO, TOTAL, EACH, NATIVE)
@@ -56,9 +57,9 @@ def plan_sizes(given: Sequence[Size], policy: str, megapixels: float, labels: Se
     Raises ValueError for a side under 64 pixels or an aspect over 8, before or after sizing.
     """
     if policy not in POLICIES:
-        raise ValueError(f"size is '{policy}', but it must be one of: {', '.join(POLICIES)}.")
+        raise InputError(f"size is '{policy}', but it must be one of: {', '.join(POLICIES)}.")
     if policy in (TOTAL, EACH) and not 0 < megapixels < math.inf:
-        raise ValueError(f"megapixels is {megapixels}, but it must be more than 0: 1 is 1024 x 1024 pixels.")
+        raise InputError(f"megapixels is {megapixels}, but it must be more than 0: 1 is 1024 x 1024 pixels.")
     for size, label in zip(given, labels, strict=True):
         check_shape(size, label)
     if policy == NATIVE:
@@ -76,12 +77,12 @@ def check_shape(size: Size, label: str) -> None:
     """ValueError for pictures that Klein was never shown: BFL refuses the same ones."""
     width, height = size
     if min(size) < SIDE_LEAST:
-        raise ValueError(
+        raise InputError(
             f"{label} is {width}x{height}, but both sides of a reference must be at least {SIDE_LEAST} "
             "pixels: use a larger picture, or enlarge it with Upscale Image first."
         )
     if max(size) > ASPECT_MOST * min(size):
-        raise ValueError(
+        raise InputError(
             f"{label} is {width}x{height}: one side is over {ASPECT_MOST} times the other, which Klein does "
             "not understand. Crop it, or split it into several images."
         )
@@ -108,7 +109,7 @@ def fit_within(given: Size, pixels: float, label: str) -> Fit:
     # A hair more than the limit: 1023.9999999 is meant to be 1024.
     used = tuple(int(side * limit + 1e-6) // CELL * CELL for side in given)
     if min(used) < SIDE_LEAST:
-        raise ValueError(
+        raise InputError(
             f"{label} ({width}x{height}) would become {used[0]}x{used[1]}, but both sides must stay at least "
             f"{SIDE_LEAST} pixels: raise megapixels, or connect fewer images."
         )

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..base.errors import InputError
+from ..base.flux2 import MAX_SEED
 from .report import FAILURE, MODERATION, Failure, Report, Result
 
 ENDPOINTS = ("flux-2-klein-4b", "flux-2-klein-9b", "flux-2-klein-9b-preview")
 OUTPUT_FORMATS = ("png", "jpeg")
 MOST_IMAGES = 4
-MOST_SEED = 2**32 - 1
 MOST_PIXELS = 4 * 2**20
 # USD for the first output megapixel, and for each further one and each input image.
 _PRICES = {
@@ -41,29 +42,29 @@ class BflRequest:
 
     def __post_init__(self) -> None:
         if not self.prompt.strip():
-            raise ValueError("prompt is empty, and BFL needs one. Write what the picture shows.")
+            raise InputError("prompt is empty, and BFL needs one. Write what the picture shows.")
         for name in ("width", "height"):
             value = getattr(self, name)
             if value and (value < 64 or value % 16):
-                raise ValueError(
+                raise InputError(
                     f"{name} must be 0 (BFL decides) or a multiple of 16 from 64 on; got {value}."
                 )
         if self.width * self.height > MOST_PIXELS:
-            raise ValueError(
+            raise InputError(
                 f"width x height is {self.width}x{self.height}, more than the 4 megapixels BFL makes."
             )
-        if not 0 <= self.seed <= MOST_SEED:
-            raise ValueError(f"seed must be from 0 to {MOST_SEED}; got {self.seed}.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"seed must be from 0 to {MAX_SEED}; got {self.seed}.")
         if not 0 <= self.safety_tolerance <= 5:
-            raise ValueError(f"safety_tolerance must be from 0 (strict) to 5; got {self.safety_tolerance}.")
+            raise InputError(f"safety_tolerance must be from 0 (strict) to 5; got {self.safety_tolerance}.")
         if self.endpoint not in ENDPOINTS:
-            raise ValueError(f"endpoint must be one of {', '.join(ENDPOINTS)}; got '{self.endpoint}'.")
+            raise InputError(f"endpoint must be one of {', '.join(ENDPOINTS)}; got '{self.endpoint}'.")
         if self.output_format not in OUTPUT_FORMATS:
-            raise ValueError(f"output_format must be png or jpeg; got '{self.output_format}'.")
+            raise InputError(f"output_format must be png or jpeg; got '{self.output_format}'.")
         if self.webhook_url and not self.webhook_url.startswith("https://"):
-            raise ValueError(f"webhook_url must start with https://, or be empty; got '{self.webhook_url}'.")
+            raise InputError(f"webhook_url must start with https://, or be empty; got '{self.webhook_url}'.")
         if len(self.images) > MOST_IMAGES:
-            raise ValueError(
+            raise InputError(
                 f"There are {len(self.images)} input images, and BFL takes at most {MOST_IMAGES}. Connect "
                 f"fewer; each "
                 "frame of a batch counts as one."

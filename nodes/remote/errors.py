@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..base.errors import ArtistError
 
-class RemoteError(RuntimeError):
+
+class RemoteError(ArtistError, RuntimeError):
     """A remote job did not give what was asked for."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
+from ..base.errors import InputError
 from .bfl import BflRequest
 from .engine import Engine
 from .runware import RunwareRequest
@@ -23,7 +24,7 @@ def estimate(engine: Engine, service: str, fields: Mapping[str, str]) -> dict[st
     """
     makers: dict[str, Callable[[Mapping[str, str]], float]] = {"runware": _price_runware, "bfl": _price_bfl}
     if service not in makers:
-        raise ValueError(f"service must be one of {', '.join(makers)}; got '{service}'.")
+        raise InputError(f"service must be one of {', '.join(makers)}; got '{service}'.")
     times = _list_times(engine, service)
     return {
         "usd": makers[service](fields),
@@ -62,7 +63,7 @@ def _read_int(fields: Mapping[str, str], name: str, default: int) -> int:
     try:
         return min(int(text), 10**9)
     except ValueError:
-        raise ValueError(f"{name} must be a whole number; got '{text[:40]}'.") from None
+        raise InputError(f"{name} must be a whole number; got '{text[:40]}'.") from None
 
 
 def _list_times(engine: Engine, service: str) -> list[float]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from ..base.errors import InputError
 from .errors import Unsafe
 
 MOST_PIXELS = 24_000_000
@@ -73,11 +74,11 @@ def split_frames(images: Any) -> list[np.ndarray]:
         if array.ndim == 3:
             array = array[None]
         if array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
-            raise ValueError(
+            raise InputError(
                 f"A reference image has the shape {array.shape}; expected an IMAGE [B, H, W, 3]."
             )
         if not np.isfinite(array).all():
-            raise ValueError(
+            raise InputError(
                 "A reference image holds values that are not numbers (NaN); check the node before it."
             )
         frames += [np.repeat(f, 3, axis=2) if f.shape[-1] == 1 else f[..., :3] for f in array]

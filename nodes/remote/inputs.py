@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from .. import sockets
+from ..base import sockets
 from . import bfl, runware
 from .results import POLICIES
 from .runware import PRICE_CHECKS
@@ -57,7 +57,7 @@ def list_runware_inputs() -> list[io.Input]:
             "seed",
             default=0,
             min=0,
-            max=runware.MOST_SEED,
+            max=runware.MAX_SEED,
             control_after_generate=True,
             tooltip="The same seed and settings give the same picture, and are paid for once.",
         ),
@@ -220,7 +220,7 @@ def list_bfl_inputs() -> list[io.Input]:
             "seed",
             default=0,
             min=0,
-            max=bfl.MOST_SEED,
+            max=bfl.MAX_SEED,
             control_after_generate=True,
             tooltip="The same seed and settings give the same picture, and are paid for once.",
         ),

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..base.errors import InputError
 from .engine import Engine
 from .images import decode
 from .ledger import Item, Job, start_of_day
@@ -106,11 +107,11 @@ def _find_picture(engine: Engine, job_id: str, position: int) -> Item:
     for item in engine.ledger.items(job_id):
         if item.position == position and item.kind == "picture" and item.file:
             return item
-    raise ValueError(f"Job {job_id} has no picture {position}.")
+    raise InputError(f"Job {job_id} has no picture {position}.")
 
 
 def _read(engine: Engine, item: Item) -> bytes:
     data = engine.spool.read(item.file)
     if data is None:
-        raise ValueError("This picture was cleared away to save space. Klein Recover Job fetches it again.")
+        raise InputError("This picture was cleared away to save space. Klein Recover Job fetches it again.")
     return data

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..base.errors import InputError
 from .environment import name_key_variable, read_key
 from .errors import NoKey
 from .hosts import SERVICES
@@ -104,7 +105,7 @@ class KeyStore:
     @staticmethod
     def _check(key: str) -> str:
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise ValueError(
+            raise InputError(
                 "An API key is 8 to 256 visible characters without spaces. Copy it again, whole."
             )
         return key
@@ -116,7 +117,7 @@ class KeyStore:
             return {}
         with os.fdopen(handle, encoding="utf-8") as file:
             if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise ValueError(
+                raise InputError(
                     "Other users of this computer can read Kleinod's key file, so it was not used. Run "
                     "'chmod 600' on keys.json in ComfyUI's user/__kleinod folder, and consider changing the "
                     "keys."
@@ -124,7 +125,7 @@ class KeyStore:
             try:
                 return json.load(file)
             except ValueError:
-                raise ValueError(
+                raise InputError(
                     "Kleinod's key file is damaged. Delete keys.json in ComfyUI's user/__kleinod folder and "
                     "save "
                     "the keys again."
@@ -154,11 +155,11 @@ def make_private_folder(folder: Path) -> Path:
 
 def check_service(service: object) -> str:
     if service not in SERVICES:
-        raise ValueError(f"There is no service {service!r}; there are {', '.join(SERVICES)}.")
+        raise InputError(f"There is no service {service!r}; there are {', '.join(SERVICES)}.")
     return str(service)
 
 
 def check_profile(profile: object) -> str:
     if not isinstance(profile, str) or not _PROFILE.fullmatch(profile):
-        raise ValueError("A profile's name is 1 to 40 letters, digits, spaces, dots, dashes or underscores.")
+        raise InputError("A profile's name is 1 to 40 letters, digits, spaces, dots, dashes or underscores.")
     return profile

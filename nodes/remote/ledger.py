@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..base.errors import InputError
 from .errors import SpendLimit
 from .keys import make_private_folder
 
@@ -228,7 +229,7 @@ class Ledger:
     def read(self, job_id: str) -> Job:
         row = self._one("select * from jobs where id = ?", job_id)
         if row is None:
-            raise ValueError(
+            raise InputError(
                 f"The ledger has no job '{job_id}'. Pick one from the list of Klein Recover Job."
             )
         return Job(**row)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..base.errors import InputError
 from .keys import make_private_folder
 
 MOST_CONCURRENT = 24
@@ -25,11 +26,11 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("run_usd", "day_usd"):
             if not 0 <= float(getattr(self, name)) < 1e6:
-                raise ValueError(
+                raise InputError(
                     f"{name} must be an amount in USD from 0 (no limit) on; got {getattr(self, name)}."
                 )
         if not 1 <= int(self.concurrency) <= MOST_CONCURRENT:
-            raise ValueError(f"concurrency must be from 1 to {MOST_CONCURRENT}; got {self.concurrency}.")
+            raise InputError(f"concurrency must be from 1 to {MOST_CONCURRENT}; got {self.concurrency}.")
 
 
 def read_limits(folder: Path) -> Limits:
@@ -40,7 +41,7 @@ def read_limits(folder: Path) -> Limits:
     except FileNotFoundError:
         return Limits()
     except (ValueError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"Kleinod's spending limits cannot be read ({error}). Set them again in Settings > Kleinod, or "
             f"delete "
             "limits.json in ComfyUI's user/__kleinod folder."
@@ -51,9 +52,9 @@ def write_limits(folder: Path, values: dict[str, Any]) -> Limits:
     """Check and store the given values over the present ones."""
     names = {f.name for f in fields(Limits)}
     if not isinstance(values, dict) or set(values) - names:
-        raise ValueError(f"Limits are {', '.join(sorted(names))}.")
+        raise InputError(f"Limits are {', '.join(sorted(names))}.")
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values.values()):
-        raise ValueError("Limits are numbers.")
+        raise InputError("Limits are numbers.")
     limits = Limits(**{**asdict(read_limits(folder)), **values})
     make_private_folder(folder)
     handle, name = tempfile.mkstemp(dir=folder, prefix=".limits-")

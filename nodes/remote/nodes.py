@@ -9,8 +9,9 @@ from functools import partial
 
 from comfy_api.v0_0_2 import io
 
-from .. import sockets
-from ..notices import speaks_up
+from ..base import sockets
+from ..base.errors import InputError
+from ..base.notices import reports_errors
 from . import bfl, runware
 from .inputs import (
     ask_deadline,
@@ -55,7 +56,7 @@ class KleinodRunware(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     async def execute(
         cls, positive_prompt, negative_prompt, width, height, steps, cfg_scale, seed, number_results,
         acceleration=None, loras=None, references=None, face_refinement=None, options=None, images=None,
@@ -125,7 +126,7 @@ class KleinodRunwareOptions(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     def execute(
         cls,
         profile="default",
@@ -165,7 +166,7 @@ class KleinodBFL(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     async def execute(
         cls, prompt, width, height, seed, references=None, input_image=None, input_image_2=None,
         input_image_3=None, input_image_4=None, endpoint=bfl.ENDPOINTS[0], safety_tolerance=2,
@@ -226,9 +227,9 @@ class KleinodRecoverJob(io.ComfyNode):
         return "job: pick a job from the list (the refresh button reads the ledger), or paste the id of one."
 
     @classmethod
-    @speaks_up()
+    @reports_errors()
     async def execute(cls, job, moderation="error", deadline=600) -> io.NodeOutput:
         found = _UUID.search(job)
         if found is None:
-            raise ValueError(f"job is '{job}', which holds no job id. Pick a job from the list.")
+            raise InputError(f"job is '{job}', which holds no job id. Pick a job from the list.")
         return await run_recovery(cls.hidden.unique_id, found.group(), moderation, deadline)

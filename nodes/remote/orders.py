@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from ..base.errors import InputError
 from . import bfl, images, runware
 from .flight import Order
 from .hosts import find_service
@@ -164,7 +165,7 @@ def _frames(references: Any, pictures: Any, most: int, title: str) -> list[Any]:
     )
     frames = images.split_frames(batches) if batches else []
     if len(frames) > most:
-        raise ValueError(
+        raise InputError(
             f"references and images hold {len(frames)} pictures together, and {title} takes at most {most}. "
             f"Connect "
             "fewer; each frame of a batch counts as one."

@@ -18,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ..base.errors import InputError
 from .engine import Engine
 from .environment import allows_remote_settings
 from .errors import RemoteError
@@ -148,14 +149,14 @@ async def _read_guarded(request: web.Request, open_to_all: bool) -> dict[str, An
             "with the environment variable KLEINOD_ALLOW_REMOTE_SETTINGS=1."
         )
     if (request.content_length or 0) > _MOST_BYTES:
-        raise ValueError("The request is too large.")
+        raise InputError("The request is too large.")
     data = await request.content.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
-        raise ValueError("The request is too large.")
+        raise InputError("The request is too large.")
     try:
         body = json.loads(data)
     except ValueError:
-        raise ValueError("The request is not JSON.") from None
+        raise InputError("The request is not JSON.") from None
     if not isinstance(body, dict):
-        raise ValueError("The request is not a JSON object.")
+        raise InputError("The request is not a JSON object.")
     return body

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..sampling.schedulers import SCHEDULER_NAMES
+from ..base.errors import InputError
+from ..base.flux2 import MAX_SEED
+from ..base.schedulers import SCHEDULER_NAMES
 from .report import FAILURE, MODERATION, Failure, Report, Result
 
 MODEL = "runware:400@5"
@@ -28,7 +30,6 @@ SCHEDULERS = tuple(SCHEDULER_NAMES)
 _SPELLING = {"Euler DiscreteScheduler": "EulerDiscreteScheduler"}
 PRICE_CHECKS = ("off", "show before the run", "only show the price")
 MOST_REFERENCES = 4
-MOST_SEED = 2**32 - 1
 _AIR = re.compile(r"[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+")
 
 
@@ -52,7 +53,7 @@ class RunwareOptions:
             value = getattr(self, name)
             parts = urlsplit(value)
             if value and not (parts.scheme == "https" and parts.hostname and not parts.password):
-                raise ValueError(
+                raise InputError(
                     f"{name} must be an address that starts with https://, or empty; got '{value}'."
                 )
 
@@ -93,12 +94,12 @@ class RunwareRequest:
             _check_range(name, getattr(self, name), 128, 2048)
             if getattr(self, name) % 16:
                 value = getattr(self, name)
-                raise ValueError(
+                raise InputError(
                     f"{name} must be a multiple of 16; {value} is not, {round(value / 16) * 16} is."
                 )
         _check_range("steps", self.steps, 1, 50)
         _check_range("cfg_scale", self.cfg_scale, 1, 20)
-        _check_range("seed", self.seed, 0, MOST_SEED)
+        _check_range("seed", self.seed, 0, MAX_SEED)
         _check_range("number_results", self.number_results, 1, 20)
         _check_range("output_quality", self.output_quality, 20, 99)
         if self.true_cfg_scale:
@@ -106,7 +107,7 @@ class RunwareRequest:
         if self.ttl:
             _check_range("ttl", self.ttl, 60, None)
             if self.options.output_type != "URL":
-                raise ValueError(
+                raise InputError(
                     "ttl only applies when output_type is URL: set ttl to 0, or output_type to URL."
                 )
         _check_choice("scheduler", self.scheduler, SCHEDULERS)
@@ -115,9 +116,9 @@ class RunwareRequest:
         _check_choice("safety_mode", self.safety_mode, SAFETY_MODES)
         _check_choice("delivery_method", self.delivery_method, DELIVERIES)
         if not _AIR.fullmatch(self.model):
-            raise ValueError(f"model must be a Runware model id such as {MODEL}; got '{self.model}'.")
+            raise InputError(f"model must be a Runware model id such as {MODEL}; got '{self.model}'.")
         if len(self.references) > MOST_REFERENCES:
-            raise ValueError(
+            raise InputError(
                 f"references holds {len(self.references)} images, and Runware takes at most "
                 f"{MOST_REFERENCES} for "
                 "this model. Connect fewer; each frame of a batch counts as one."
@@ -128,7 +129,7 @@ class RunwareRequest:
     def _check_loras(self) -> None:
         for row in self.loras:
             if not row.get("model"):
-                raise ValueError(
+                raise InputError(
                     "loras holds a LoRA without an AIR id: Runware cannot see files of this computer. Write "
                     "the id "
                     "of the LoRA at Runware into its row of Klein LoRA Stack, or switch the row off."
@@ -142,12 +143,12 @@ class RunwareRequest:
         options = (self.accelerator or {}).get("acceleratorOptions", {})
         start, end = options.get("cacheStartStep"), options.get("cacheEndStep")
         if end is not None and end > self.steps:
-            raise ValueError(
+            raise InputError(
                 f"acceleration ends its cache at step {end} (cacheEndStep), but steps is {self.steps}: lower "
                 "cacheEndStep, raise steps, or give the window in percent."
             )
         if start is not None and start >= (end if end is not None else self.steps):
-            raise ValueError(
+            raise InputError(
                 f"acceleration starts its cache at step {start} (cacheStartStep), which must come before "
                 f"{'cacheEndStep' if end is not None else 'the last step'} "
                 f"({end if end is not None else self.steps})."
@@ -340,19 +341,19 @@ def read_cost(body: Any) -> float | None:
 
 def _check_text(name: str, text: str, required: bool) -> None:
     if required and not text.strip():
-        raise ValueError(
+        raise InputError(
             f"{name} is empty, and Runware needs at least one character. Write what the picture shows."
         )
     if len(text) > 10000:
-        raise ValueError(f"{name} has {len(text)} characters, and Runware takes at most 10000. Shorten it.")
+        raise InputError(f"{name} has {len(text)} characters, and Runware takes at most 10000. Shorten it.")
 
 
 def _check_range(name: str, value: float, low: float, high: float | None) -> None:
     if not low <= value <= (math.inf if high is None else high):
         span = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {span}; got {value}.")
+        raise InputError(f"{name} must be {span}; got {value}.")
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got '{value}'.")
+        raise InputError(f"{name} must be one of {', '.join(choices)}; got '{value}'.")

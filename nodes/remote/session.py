@@ -20,7 +20,7 @@ from comfy_api.v0_0_2 import ComfyAPI, io
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import get_executing_context
 
-from ..notices import show
+from ..base.notices import show
 from .engine import Engine
 from .flight import Order, Outcome, Ticket
 from .limits import read_limits

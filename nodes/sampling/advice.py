@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..base.flux2 import CELL
 from ..model.facts import KleinFacts
-from .request import CELL, SamplingRequest
+from .request import SamplingRequest
 from .schedule import MU_AUTO
 
 LARGE_TOKENS = 4300

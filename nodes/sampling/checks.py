@@ -6,18 +6,18 @@ from typing import Any
 
 from torch import Tensor
 
+from ..base.errors import InputError
+from ..base.flux2 import LATENT_CHANNELS
 from ..model.pairing import describe_width
-
-LATENT_CHANNELS = 128
 
 
 def check_conditioning(name: str, conditioning: Any, expected_width: int | None) -> None:
     """`conditioning` is ComfyUI's list of `[tensor [B, tokens, width], dict]`; None skips the width."""
     if not conditioning:
-        raise ValueError(f"{name} is empty: connect Klein Prompt's {name} output, or a CLIP Text Encode.")
+        raise InputError(f"{name} is empty: connect Klein Prompt's {name} output, or a CLIP Text Encode.")
     width = conditioning[0][0].shape[-1]
     if expected_width is not None and width != expected_width:
-        raise ValueError(
+        raise InputError(
             f"{name} comes from the wrong text encoder ({describe_width(width)}). Connect the clip of the "
             f"Klein Loader that loads model, which reads {describe_width(expected_width)}."
         )
@@ -26,12 +26,12 @@ def check_conditioning(name: str, conditioning: Any, expected_width: int | None)
 def check_vae(vae: Any) -> None:
     """A FLUX.2 VAE has 128 channels and flat pictures; anything else would fail after all the sampling."""
     if vae is None:
-        raise ValueError("vae is empty: the loader found no VAE in its file. Load flux2-vae.safetensors.")
+        raise InputError("vae is empty: the loader found no VAE in its file. Load flux2-vae.safetensors.")
     channels = getattr(vae, "latent_channels", LATENT_CHANNELS)
     dimensions = getattr(vae, "latent_dim", 2)
     if channels != LATENT_CHANNELS or dimensions != 2:
         kind = f"{channels} latent channels" if dimensions == 2 else "video latents"
-        raise ValueError(
+        raise InputError(
             f"vae works with {kind}, but FLUX.2 [klein] needs the FLUX.2 VAE with {LATENT_CHANNELS}: "
             "load flux2-vae.safetensors (the FLUX.1 VAE, ae.safetensors, does not fit)."
         )
@@ -39,7 +39,7 @@ def check_vae(vae: Any) -> None:
 
 def check_one_source(latent: Any, image: Any) -> None:
     if latent is not None and image is not None:
-        raise ValueError(
+        raise InputError(
             "latent and image are both connected, but a run starts from one picture: unplug one."
         )
 
@@ -47,7 +47,7 @@ def check_one_source(latent: Any, image: Any) -> None:
 def check_image(image: Tensor) -> None:
     """IMAGE `[B, H, W, 3 or 4]`."""
     if image.ndim != 4 or image.shape[-1] not in (3, 4) or not len(image):
-        raise ValueError(
+        raise InputError(
             f"image has the shape {list(image.shape)}, but must be colour pictures [batch, height, width, 3]."
         )
 
@@ -55,20 +55,20 @@ def check_image(image: Tensor) -> None:
 def check_latent(samples: Any) -> None:
     """LATENT samples `[B, 128, H/16, W/16]`."""
     if getattr(samples, "is_nested", False) or samples.ndim != 4:
-        raise ValueError("latent holds video or several media; Klein Sampler works on still pictures.")
+        raise InputError("latent holds video or several media; Klein Sampler works on still pictures.")
     if samples.shape[1] != LATENT_CHANNELS:
-        raise ValueError(
+        raise InputError(
             f"latent has {samples.shape[1]} channels, but FLUX.2 [klein] works with {LATENT_CHANNELS}: "
             "encode the picture with the FLUX.2 VAE, or start from Empty Flux 2 Latent."
         )
     if 0 in samples.shape:
-        raise ValueError(f"latent is empty: its shape is {list(samples.shape)}.")
+        raise InputError(f"latent is empty: its shape is {list(samples.shape)}.")
 
 
 def check_encoded(samples: Tensor, width: int, height: int) -> None:
     """What the VAE made of a `width` x `height` picture."""
     if tuple(samples.shape[1:]) != (LATENT_CHANNELS, height // 16, width // 16):
-        raise ValueError(
+        raise InputError(
             f"vae turned a {width}x{height} picture into a latent of shape {list(samples.shape[1:])}, but "
             f"FLUX.2 needs [{LATENT_CHANNELS}, {height // 16}, {width // 16}]: load flux2-vae.safetensors."
         )

@@ -29,17 +29,19 @@ from ..acceleration.application import watch_runs
 from ..acceleration.chart import chart_image
 from ..acceleration.report import COMPUTED, RunReport, summarise_runs
 from ..acceleration.solver import sample_fast
+from ..base.errors import InputError
+from ..base.flux2 import CELL, LATENT_CHANNELS
+from ..base.notices import show
+from ..base.schedulers import KLEINOD_FAST, Solver
+from ..base.values import Acceleration
 from ..model.engine import facts_of
 from ..model.facts import notice_processor
-from ..notices import show
-from ..wires import Acceleration
 from . import checks
 from .advice import list_notes, list_warnings, note_acceleration
 from .picture import fit_picture
 from .report import Report
-from .request import CELL, SamplingRequest
+from .request import SamplingRequest
 from .schedule import Schedule
-from .schedulers import KLEINOD_FAST, Solver
 from .timing import Clock
 
 logger = logging.getLogger("kleinod.sampling")
@@ -192,18 +194,12 @@ def sample_pictures(
     return Pictures(pixels, latent, report, tuple(runs), watched.acceleration)
 
 
-def show_status(hidden: Any, text: str) -> None:
-    """Write `text` under the running node; without a server (hidden is None) there is nothing to write on."""
-    if hidden is not None and hidden.unique_id is not None:
-        show(text, hidden.unique_id)
-
-
 def check_model(model: Any) -> None:
     """Raises ValueError unless the model works in FLUX.2's latent space."""
     latent_format = model.get_model_object("latent_format")
     if not isinstance(latent_format, comfy.latent_formats.Flux2):
         kind = type(model.model).__name__
-        raise ValueError(
+        raise InputError(
             f"model is {kind} with {latent_format.latent_channels} latent channels, but Klein Sampler runs "
             "FLUX.2 models: connect Klein Loader, or Load Diffusion Model with a flux-2-klein file."
         )
@@ -217,7 +213,7 @@ def prepare_start(
         return _start_from_image(vae, image)
     if latent is not None:
         return _start_from_latent(model, latent)
-    shape = [1, checks.LATENT_CHANNELS, request.height // CELL, request.width // CELL]
+    shape = [1, LATENT_CHANNELS, request.height // CELL, request.width // CELL]
     return Start({"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device())})
 
 
@@ -265,7 +261,7 @@ def sample_results(
         )
         results.append(result.to(comfy.model_management.intermediate_device()))
         if index == 0 and not torch.isfinite(results[0]).all():
-            raise ValueError(
+            raise InputError(
                 f"The picture of seed {seed} came out as not-a-number. Most often the weight type is the "
                 "cause: choose default or bf16 in the loader; else unplug LoRAs and acceleration one by one."
             )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
-from .. import sockets
 from ..acceleration.settings import choose_acceleration
-from ..notices import speaks_up
-from ..wires import ACCELERATION_LEVELS
-from . import request as limits
-from .engine import sample_pictures, show_status
+from ..base import flux2, sockets
+from ..base.notices import reports_errors, show_status
+from ..base.schedulers import DEFAULT_SCHEDULER, LOCAL_SCHEDULER_NAMES
+from ..base.values import ACCELERATION_LEVELS
+from .engine import sample_pictures
 from .memory import advise_sampling
-from .request import SamplingRequest
+from .request import DEFAULT_STRENGTH, SamplingRequest
 from .schedule import MU_AUTO, MU_MODES, NOISE_LEVEL, STRENGTH_MODES
-from .schedulers import DEFAULT_SCHEDULER, LOCAL_SCHEDULER_NAMES
 
-_SIDE = {"default": 1024, "min": limits.SIZE_MIN, "max": limits.SIZE_MAX, "step": limits.CELL}
+_SIDE = {"default": 1024, "min": flux2.MIN_SIZE, "max": flux2.MAX_SIZE, "step": flux2.CELL}
 
 
 class KleinodSampler(io.ComfyNode):
@@ -67,16 +66,16 @@ class KleinodSampler(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "steps",
-                    default=limits.STEPS_DEFAULT,
-                    min=limits.STEPS_MIN,
-                    max=limits.STEPS_MAX,
+                    default=flux2.DEFAULT_STEPS,
+                    min=flux2.MIN_STEPS,
+                    max=flux2.MAX_STEPS,
                     tooltip="How often the picture is refined. Base models: 20 to 50. Distilled models: 4.",
                 ),
                 io.Float.Input(
                     "guidance",
-                    default=limits.GUIDANCE_DEFAULT,
-                    min=limits.GUIDANCE_MIN,
-                    max=limits.GUIDANCE_MAX,
+                    default=flux2.DEFAULT_GUIDANCE,
+                    min=flux2.MIN_GUIDANCE,
+                    max=flux2.MAX_GUIDANCE,
                     step=0.1,
                     tooltip="How strongly the picture follows the prompt and leaves the negative prompt. "
                     "Base models: about 4. 1 runs without the negative prompt in half the time, which "
@@ -86,7 +85,7 @@ class KleinodSampler(io.ComfyNode):
                     "seed",
                     default=0,
                     min=0,
-                    max=limits.SEED_MAX,
+                    max=flux2.MAX_SEED,
                     control_after_generate=True,
                     tooltip="Where the noise comes from: the same seed and settings give the same picture. "
                     "Result 2 has this seed plus 1, and so on.",
@@ -104,7 +103,7 @@ class KleinodSampler(io.ComfyNode):
                     "results",
                     default=1,
                     min=1,
-                    max=limits.RESULTS_MAX,
+                    max=flux2.MAX_RESULTS,
                     tooltip="How many pictures to make, one after another, each with its own seed (see "
                     "report).",
                 ),
@@ -133,7 +132,7 @@ class KleinodSampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "strength",
-                    default=limits.STRENGTH_DEFAULT,
+                    default=DEFAULT_STRENGTH,
                     min=0.0,
                     max=1.0,
                     step=0.01,
@@ -188,7 +187,7 @@ class KleinodSampler(io.ComfyNode):
         )
 
     @classmethod
-    @speaks_up(advise_sampling)
+    @reports_errors(advise_sampling)
     def execute(
         cls,
         model,
@@ -205,7 +204,7 @@ class KleinodSampler(io.ComfyNode):
         mu=MU_AUTO,
         latent=None,
         image=None,
-        strength=limits.STRENGTH_DEFAULT,
+        strength=DEFAULT_STRENGTH,
         strength_mode=NOISE_LEVEL,
         acceleration="none",
         acceleration_settings=None,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .request import CELL, SIZE_MAX, SIZE_MIN
+from ..base.errors import InputError
+from ..base.flux2 import CELL, MAX_SIZE, MIN_SIZE
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,15 @@ def fit_picture(width: int, height: int) -> Fit:
     ComfyUI's VAE Encode does. Raises ValueError for a shape that cannot fit (over 16 times as long as wide).
     """
     short, long = min(width, height), max(width, height)
-    if short < 1 or long * SIZE_MIN > short * SIZE_MAX:
-        raise ValueError(
-            f"image is {width}x{height}: it is too narrow to fit between {SIZE_MIN} and {SIZE_MAX} pixels. "
+    if short < 1 or long * MIN_SIZE > short * MAX_SIZE:
+        raise InputError(
+            f"image is {width}x{height}: it is too narrow to fit between {MIN_SIZE} and {MAX_SIZE} pixels. "
             "Crop it to at most 16 times as long as wide."
         )
     scale = 1.0
-    if long > SIZE_MAX:
-        scale = SIZE_MAX / long
-    elif short < SIZE_MIN:
-        scale = SIZE_MIN / short
-    scaled = tuple(min(SIZE_MAX, max(SIZE_MIN, round(side * scale))) for side in (width, height))
+    if long > MAX_SIZE:
+        scale = MAX_SIZE / long
+    elif short < MIN_SIZE:
+        scale = MIN_SIZE / short
+    scaled = tuple(min(MAX_SIZE, max(MIN_SIZE, round(side * scale))) for side in (width, height))
     return Fit((width, height), scaled, tuple(side // CELL * CELL for side in scaled))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..base.schedulers import Solver
 from .request import SamplingRequest
 from .schedule import SCHEDULE, Schedule
-from .schedulers import Solver
 from .timing import Timing
 
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..base.errors import InputError
+from ..base.flux2 import (
+    CELL,
+    DEFAULT_GUIDANCE,
+    DEFAULT_STEPS,
+    MAX_GUIDANCE,
+    MAX_RESULTS,
+    MAX_SEED,
+    MAX_SIZE,
+    MAX_STEPS,
+    MIN_GUIDANCE,
+    MIN_SIZE,
+    MIN_STEPS,
+)
+from ..base.schedulers import DEFAULT_SCHEDULER, Scheduler, find_scheduler
 from .schedule import MU_AUTO, MU_MODES, NOISE_LEVEL, STRENGTH_MODES, Schedule, build_schedule
-from .schedulers import DEFAULT_SCHEDULER, Scheduler, find_scheduler
 
-CELL = 16
-"""Pixels of one latent cell's side."""
-SIZE_MIN, SIZE_MAX = 128, 2048
-STEPS_MIN, STEPS_MAX, STEPS_DEFAULT = 1, 50, 28
-GUIDANCE_MIN, GUIDANCE_MAX, GUIDANCE_DEFAULT = 1.0, 20.0, 4.0
-SEED_MAX = 2**32 - 1
-RESULTS_MAX = 20
 # People know 0.5 of Stable Diffusion as the middle between keeping and remaking a picture. Half way through
 # its schedule noise makes 0.62 of the mixture, so as a noise level the middle lies here.
-STRENGTH_DEFAULT = 0.6
+DEFAULT_STRENGTH = 0.6
 
 
 @dataclass(frozen=True)
@@ -31,22 +38,22 @@ class SamplingRequest:
 
     width: int = 1024
     height: int = 1024
-    steps: int = STEPS_DEFAULT
-    guidance: float = GUIDANCE_DEFAULT
+    steps: int = DEFAULT_STEPS
+    guidance: float = DEFAULT_GUIDANCE
     seed: int = 0
     scheduler: str = DEFAULT_SCHEDULER
     results: int = 1
     mu: str = MU_AUTO
-    strength: float = STRENGTH_DEFAULT
+    strength: float = DEFAULT_STRENGTH
     strength_mode: str = NOISE_LEVEL
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             _check_side(name, getattr(self, name))
-        _check_range("steps", self.steps, STEPS_MIN, STEPS_MAX)
-        _check_range("guidance", self.guidance, GUIDANCE_MIN, GUIDANCE_MAX)
-        _check_range("seed", self.seed, 0, SEED_MAX)
-        _check_range("results", self.results, 1, RESULTS_MAX)
+        _check_range("steps", self.steps, MIN_STEPS, MAX_STEPS)
+        _check_range("guidance", self.guidance, MIN_GUIDANCE, MAX_GUIDANCE)
+        _check_range("seed", self.seed, 0, MAX_SEED)
+        _check_range("results", self.results, 1, MAX_RESULTS)
         _check_range("strength", self.strength, 0.0, 1.0)
         _check_choice("mu", self.mu, MU_MODES)
         _check_choice("strength_mode", self.strength_mode, STRENGTH_MODES)
@@ -55,7 +62,7 @@ class SamplingRequest:
     @property
     def seeds(self) -> tuple[int, ...]:
         """One seed a result; past the largest one they start again at 0."""
-        return tuple((self.seed + i) % (SEED_MAX + 1) for i in range(self.results))
+        return tuple((self.seed + i) % (MAX_SEED + 1) for i in range(self.results))
 
     @property
     def recipe(self) -> Scheduler:
@@ -73,18 +80,18 @@ class SamplingRequest:
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also turns NaN away
-        raise ValueError(f"{name} is {value}, but must lie between {low:g} and {high:.10g}.")
+        raise InputError(f"{name} is {value}, but must lie between {low:g} and {high:.10g}.")
 
 
 def _check_side(name: str, value: int) -> None:
-    _check_range(name, value, SIZE_MIN, SIZE_MAX)
+    _check_range(name, value, MIN_SIZE, MAX_SIZE)
     if value % CELL:
         below = value // CELL * CELL
-        raise ValueError(
+        raise InputError(
             f"{name} is {value}, but must be a multiple of {CELL}: use {below} or {below + CELL}."
         )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} is {value!r}, but must be one of: {', '.join(choices)}.")
+        raise InputError(f"{name} is {value!r}, but must be one of: {', '.join(choices)}.")

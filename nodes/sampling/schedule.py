@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..acceleration.solver import fast_sigmas
+from ..base.errors import InputError
 
 RULES = ("native", "uniform", "karras", "exponential", "beta", "fast")
 
@@ -61,7 +62,7 @@ def compute_mu(mode: str, tokens: int, steps: int) -> float:
     if mode == MU_CAPPED:
         tokens = min(tokens, ONE_MEGAPIXEL_TOKENS)
     elif mode != MU_AUTO:
-        raise ValueError(f"mu is {mode!r}, but only {', '.join(MU_MODES)} are known.")
+        raise InputError(f"mu is {mode!r}, but only {', '.join(MU_MODES)} are known.")
     many_steps = 0.00016927 * tokens + 0.45666666
     if tokens > 4300:
         return many_steps
@@ -113,7 +114,7 @@ def respace_sigmas(rule: str, native: Tensor, mu: float) -> Tensor:
     elif rule == "beta":
         body = low + _beta_quantiles(steps) * (high - low)
     else:
-        raise ValueError(f"Sigma rule is {rule!r}, but only {', '.join(RULES)} are known.")
+        raise InputError(f"Sigma rule is {rule!r}, but only {', '.join(RULES)} are known.")
     return torch.cat([body, body.new_zeros(1)])
 
 
@@ -133,12 +134,12 @@ def build_schedule(
     Raises ValueError for a strength outside (0, 1]: at 0 there is nothing to run.
     """
     if not 0 < strength <= 1:
-        raise ValueError(f"strength is {strength}, but a schedule needs a value above 0 and up to 1.")
+        raise InputError(f"strength is {strength}, but a schedule needs a value above 0 and up to 1.")
     mu = compute_mu(mu_mode, tokens, steps)
     if strength_mode == NOISE_LEVEL:
         return Schedule(respace_sigmas(rule, native_sigmas(steps, mu, strength), mu), mu)
     if strength_mode != SCHEDULE:
-        raise ValueError(
+        raise InputError(
             f"strength_mode is {strength_mode!r}, but only {', '.join(STRENGTH_MODES)} are known."
         )
     sigmas = respace_sigmas(rule, native_sigmas(steps, mu), mu)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from kleinod_pure.acceleration.controller import Controller, Facts
 from kleinod_pure.acceleration.forecast import Line, VelocityForecast, interpolate
-from kleinod_pure.wires import Acceleration
+from kleinod_pure.base.values import Acceleration
 
 from tests.core.exact_flow import MixtureFlow, decibels, integrate, native_sigmas
 

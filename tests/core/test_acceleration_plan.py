@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kleinod_pure.acceleration import presets
 from kleinod_pure.acceleration.clock import StepClock
 from kleinod_pure.acceleration.plan import budget_mask, make_plan, resolve_window
-from kleinod_pure.wires import Acceleration, Calibration
+from kleinod_pure.base.values import Acceleration, Calibration
 
 from tests.core.exact_flow import native_sigmas
 

@@ -18,7 +18,7 @@ from kleinod_pure.acceleration.report import (
     summarise_runs,
 )
 from kleinod_pure.acceleration.settings import UNSET, choose_acceleration, describe, make_acceleration
-from kleinod_pure.wires import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration
+from kleinod_pure.base.values import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration
 from PIL import Image, ImageColor
 
 WORK = {COMPUTED: 1.0, REUSED: 0.0, HALF: 0.5}

@@ -11,7 +11,7 @@ import torch
 from kleinod_pure.acceleration import calibration, comparison, metrics, plot, study
 from kleinod_pure.acceleration.calibration import Fit, Trace
 from kleinod_pure.acceleration.plan import budget_mask
-from kleinod_pure.wires import Acceleration, Calibration
+from kleinod_pure.base.values import Acceleration, Calibration
 
 
 def picture(seed: int = 0, height: int = 48, width: int = 64) -> torch.Tensor:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kleinod_pure.acceleration import presets
-from kleinod_pure.wires import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration, Calibration
+from kleinod_pure.base.values import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration, Calibration
 
 # Name in the API, field, least, most (None = open), default: the twelve rows of the seed document.
 TWELVE = (

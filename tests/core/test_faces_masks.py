@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kleinod_pure.base.values import MASK_PERCENT, FaceRefinement
 from kleinod_pure.faces.colour import match_colours
 from kleinod_pure.faces.detection import Face
 from kleinod_pure.faces.geometry import CELL, Crop, plan_crop
 from kleinod_pure.faces.masks import Softness, draw_masks, reach_of
-from kleinod_pure.wires import MASK_PERCENT, FaceRefinement
 
 PICTURE = (400, 320)
 

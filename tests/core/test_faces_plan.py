@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kleinod_pure.base.values import MASK_PIXELS, FaceRefinement
 from kleinod_pure.faces.choice import ORDERS, Wanted, choose_faces, reading_ranks
 from kleinod_pure.faces.detection import Face
 from kleinod_pure.faces.geometry import overlap
@@ -18,7 +19,6 @@ from kleinod_pure.faces.prompts import FacePrompts
 from kleinod_pure.faces.regions import faces_from_boxes, faces_from_mask, outline_with_mask
 from kleinod_pure.faces.seeds import seed_of_face
 from kleinod_pure.remote.runware import read_ultralytics
-from kleinod_pure.wires import MASK_PIXELS, FaceRefinement
 
 from tests.emulator.runware import ULTRALYTICS
 

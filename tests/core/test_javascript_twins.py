@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kleinod_pure.acceleration.settings import UNSET, make_acceleration
+from kleinod_pure.base.values import THRESHOLD_MEANINGS, Acceleration, FaceRefinement
 from kleinod_pure.faces.presets import FIELDS, PRESETS
 from kleinod_pure.loras.rows import format_rows, parse_rows
 from kleinod_pure.remote.runware import LEVELS, OUTPUT_FORMATS, SAFETY_MODES, SCHEDULERS, RunwareRequest
-from kleinod_pure.wires import THRESHOLD_MEANINGS, Acceleration, FaceRefinement
 
 Call = Callable[..., Any]
 ROW_FIELDS = ("file", "weight", "stage", "enabled", "air", "sha256")

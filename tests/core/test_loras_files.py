@@ -13,6 +13,8 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from kleinod_pure.base.safetensors import read_header
+from kleinod_pure.base.values import LoraRow
 from kleinod_pure.loras.hashes import BOOK, HashBook
 from kleinod_pure.loras.info import describe_file, find_picture, find_trigger_words
 from kleinod_pure.loras.plan import plan_file
@@ -20,8 +22,6 @@ from kleinod_pure.loras.routes import add_routes
 from kleinod_pure.loras.search import Shelf, Unhashed, find_all
 from kleinod_pure.loras.targets import Architecture
 from kleinod_pure.loras.tensors import FileCache, build_parts
-from kleinod_pure.model.checkpoint import read_header
-from kleinod_pure.wires import LoraRow
 from safetensors.torch import save_file
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)

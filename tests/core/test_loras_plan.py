@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+from kleinod_pure.base.safetensors import Entry, Header
+from kleinod_pure.base.values import StageBoundary
 from kleinod_pure.loras.keys import split_key
 from kleinod_pure.loras.plan import MOST_LETTERS, FilePlan, plan_file
 from kleinod_pure.loras.stages import edge_of, is_active
 from kleinod_pure.loras.targets import Architecture, Target, UnknownModule, find_target
 from kleinod_pure.loras.tensors import FileCache
-from kleinod_pure.model.checkpoint import Entry, Header
-from kleinod_pure.wires import StageBoundary
 
 from tests.model.headers import header_of, write_header, write_shapes
 from tests.model.tiny_klein import dit_shapes

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kleinod_pure.base.values import LoraRow, Loras, StageBoundary
 from kleinod_pure.loras.request import NO_LORA, StackRequest, rows_of_stack, stack_of_rows
 from kleinod_pure.loras.rows import MOST_ROWS, format_rows, parse_rows
 from kleinod_pure.remote.orders import Place, order_runware
-from kleinod_pure.wires import LoraRow, Loras, StageBoundary
 
 SHA = "0123456789abcdef" * 4
 

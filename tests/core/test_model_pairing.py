@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kleinod_pure.model.checkpoint import Entry, Header
+from kleinod_pure.base.safetensors import Entry, Header
 from kleinod_pure.model.pairing import (
     check_diffusion_model,
     check_text_encoder,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kleinod_pure.base.references import Reference, References
 from kleinod_pure.references.pictures import CROP, CROP_AND_FILL, FILL
 from kleinod_pure.references.prepare import Preparation, digest_of, prepare_references
 from kleinod_pure.references.sizing import EACH, NATIVE
-from kleinod_pure.references.value import Reference, References
 
 
 def prepare(*images, masks=None, **settings) -> References:

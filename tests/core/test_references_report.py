@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from kleinod_pure.base.references import References
 from kleinod_pure.references import cost, report
 from kleinod_pure.references.latents import LatentShelf
 from kleinod_pure.references.prepare import Preparation, prepare_references
 from kleinod_pure.references.sheet import ACCENT, GAP, PADDING, PAPER, WINDOW, draw_sheet
-from kleinod_pure.references.value import References
 
 
 def references(*sizes: tuple[int, int], seeds: bool = True, **settings) -> References:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kleinod_pure.base.values import Acceleration, FaceRefinement
 from kleinod_pure.remote import bfl, runware
 from kleinod_pure.remote.bfl import BflRequest
 from kleinod_pure.remote.ledger import make_task_uuid
 from kleinod_pure.remote.orders import Place, order_bfl, order_runware
 from kleinod_pure.remote.runware import RunwareOptions, RunwareRequest
-from kleinod_pure.wires import Acceleration, FaceRefinement
 
 from tests.emulator.runware import UUID4, Refusal, check
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kleinod_pure.sampling.picture import fit_picture
-from kleinod_pure.sampling.request import SEED_MAX, SamplingRequest
+from kleinod_pure.sampling.request import MAX_SEED, SamplingRequest
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -42,16 +42,16 @@ def test_refusals_name_the_input_and_the_way_out(field: str, value: object, word
         SamplingRequest(**{field: value})
 
 
-@given(st.integers(0, SEED_MAX), st.integers(1, 20))
+@given(st.integers(0, MAX_SEED), st.integers(1, 20))
 def test_each_result_has_its_own_seed(seed: int, results: int) -> None:
     seeds = SamplingRequest(seed=seed, results=results).seeds
     assert seeds[0] == seed
     assert len(set(seeds)) == len(seeds) == results
-    assert all(0 <= one <= SEED_MAX for one in seeds)
+    assert all(0 <= one <= MAX_SEED for one in seeds)
 
 
 def test_seeds_start_again_after_the_last() -> None:
-    assert SamplingRequest(seed=SEED_MAX, results=3).seeds == (SEED_MAX, 0, 1)
+    assert SamplingRequest(seed=MAX_SEED, results=3).seeds == (MAX_SEED, 0, 1)
 
 
 def test_strength_counts_only_with_a_picture() -> None:

@@ -13,7 +13,7 @@ import comfy.samplers
 import torch
 from kleinod.nodes.acceleration.patch import accelerate
 from kleinod.nodes.acceleration.report import RunReport
-from kleinod.nodes.wires import HIGHER_REUSES_MORE, Acceleration
+from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration
 from torch import Tensor
 
 from tests.model.tiny_klein import DOUBLE, SINGLE, random_conditioning

@@ -12,8 +12,8 @@ import pytest
 import torch
 from kleinod.nodes.acceleration.patch import accelerate
 from kleinod.nodes.acceleration.report import RunReport
+from kleinod.nodes.base.values import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration
 from kleinod.nodes.sampling.schedule import native_sigmas
-from kleinod.nodes.wires import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration
 
 from tests.model.acceleration_rig import (
     BLOCKS,

@@ -12,8 +12,8 @@ import torch
 from kleinod.nodes.acceleration.patch import accelerate
 from kleinod.nodes.acceleration.plan import make_plan
 from kleinod.nodes.acceleration.report import RunReport
+from kleinod.nodes.base.values import Acceleration, Calibration
 from kleinod.nodes.sampling.schedule import native_sigmas
-from kleinod.nodes.wires import Acceleration, Calibration
 
 from tests.model.acceleration_rig import (
     BlockCounter,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from kleinod.nodes.acceleration.presets import HEAD
+from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration
 from kleinod.nodes.sampling.schedule import native_sigmas
-from kleinod.nodes.wires import HIGHER_REUSES_MORE, Acceleration
 
 from tests.model.acceleration_rig import (
     BLOCKS,

@@ -21,10 +21,10 @@ from kleinod.nodes.acceleration.nodes import (
     KleinodFast,
 )
 from kleinod.nodes.acceleration.settings import UNSET
+from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration, Calibration
 from kleinod.nodes.remote.runware import RunwareRequest
 from kleinod.nodes.sampling.nodes import KleinodSampler
 from kleinod.nodes.sampling.schedule import build_schedule
-from kleinod.nodes.wires import HIGHER_REUSES_MORE, Acceleration, Calibration
 
 from nodes import KSampler
 from tests.model.acceleration_rig import BLOCKS, BlockCounter

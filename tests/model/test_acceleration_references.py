@@ -8,8 +8,8 @@ import pytest
 import torch
 from kleinod.nodes.acceleration.clock import SURE_FROM
 from kleinod.nodes.acceleration.patch import accelerate
+from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.sampling.schedule import native_sigmas
-from kleinod.nodes.wires import Acceleration
 
 from tests.model.acceleration_rig import (
     EVERY,

@@ -15,9 +15,9 @@ from kleinod.nodes.acceleration.calibration_files import BUILT_IN, list_choices,
 from kleinod.nodes.acceleration.nodes import KleinodAcceleration
 from kleinod.nodes.acceleration.patch import accelerate
 from kleinod.nodes.acceleration.study_nodes import KleinodCalibrate, KleinodCompare
+from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.sampling.engine import sample_pictures
 from kleinod.nodes.sampling.request import SamplingRequest
-from kleinod.nodes.wires import Acceleration
 
 from tests.model.acceleration_rig import BLOCKS, BlockCounter
 from tests.model.tiny_klein import load_tiny_model, random_conditioning, tiny_vae

@@ -12,6 +12,7 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_execution.graph_utils import ExecutionBlocker
+from kleinod.nodes.base.values import MASK_PERCENT, Acceleration, FaceRefinement
 from kleinod.nodes.faces.choice import LEFT_TO_RIGHT, Wanted
 from kleinod.nodes.faces.composite import cut_out
 from kleinod.nodes.faces.engine import Source, refine_faces
@@ -22,7 +23,6 @@ from kleinod.nodes.faces.prompts import DEFAULT_POSITIVE, FacePrompts
 from kleinod.nodes.model.choices import AUTOMATIC, NANO
 from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
 from kleinod.nodes.references.nodes import KleinodReferences
-from kleinod.nodes.wires import MASK_PERCENT, Acceleration, FaceRefinement
 
 SETTINGS = FaceRefinement(
     mask_padding=10,

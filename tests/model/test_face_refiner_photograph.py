@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from kleinod.nodes.base.values import FaceRefinement
 from kleinod.nodes.faces.engine import Source, refine_faces
 from kleinod.nodes.faces.painter import Steering
 from kleinod.nodes.faces.plan import RefineRequest
 from kleinod.nodes.model.choices import AUTOMATIC, NANO
 from kleinod.nodes.model.nodes import KleinodLoader
-from kleinod.nodes.wires import FaceRefinement
 
 from tests.detectors.photograph import photograph_with_face
 

@@ -19,7 +19,7 @@ import folder_paths
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from kleinod.nodes import notices
+from kleinod.nodes.base import notices
 from kleinod.nodes.faces import detectors
 from kleinod.nodes.faces.nodes import KleinodFaceRefiner
 from kleinod.nodes.loras.nodes import KleinodLoraStack

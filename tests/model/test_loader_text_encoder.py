@@ -8,7 +8,7 @@ from typing import Any
 import comfy.sd
 import pytest
 import torch
-from kleinod.nodes.model.checkpoint import read_header
+from kleinod.nodes.base.safetensors import read_header
 from kleinod.nodes.model.facts import facts_from_sizes
 from kleinod.nodes.model.nodes import KleinodPrompt
 from kleinod.nodes.model.pairing import check_text_encoder

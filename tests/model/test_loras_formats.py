@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from kleinod.nodes.base.values import LoraRow, Loras
 from kleinod.nodes.loras.engine import apply_stack
 from kleinod.nodes.loras.request import StackRequest
-from kleinod.nodes.wires import LoraRow, Loras
 from safetensors.torch import save_file
 from torch import Tensor
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from kleinod.nodes.base.values import LoraRow, Loras, StageBoundary
 from kleinod.nodes.loras import engine, library
 from kleinod.nodes.loras.nodes import KleinodLoraStack
 from kleinod.nodes.model.nano import load_nano
-from kleinod.nodes.wires import LoraRow, Loras, StageBoundary
 
 from tests.model.acceleration_rig import sample, with_short_text
 from tests.model.lora_files import FORMATS, coarse_state, load_coarse_model, write_lora

@@ -10,9 +10,9 @@ import pytest
 import torch
 from kleinod.nodes.acceleration.patch import accelerate
 from kleinod.nodes.acceleration.report import REUSED
+from kleinod.nodes.base.values import Acceleration, LoraRow, Loras, StageBoundary
 from kleinod.nodes.loras.engine import apply_stack
 from kleinod.nodes.loras.request import StackRequest
-from kleinod.nodes.wires import Acceleration, LoraRow, Loras, StageBoundary
 from safetensors.torch import save_file
 from torch import Tensor
 

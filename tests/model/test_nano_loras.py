@@ -9,6 +9,7 @@ import comfy.sd
 import numpy as np
 import pytest
 import torch
+from kleinod.nodes.base.values import LoraRow, Loras
 from kleinod.nodes.loras.engine import apply_stack
 from kleinod.nodes.loras.library import list_files
 from kleinod.nodes.loras.request import StackRequest
@@ -16,7 +17,6 @@ from kleinod.nodes.loras.supplied import BUILT_IN, supplied_files
 from kleinod.nodes.model.choices import AUTOMATIC, NANO
 from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
 from kleinod.nodes.sampling.nodes import KleinodSampler
-from kleinod.nodes.wires import LoraRow, Loras
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 

@@ -10,11 +10,11 @@ import torch
 from comfy_extras.nodes_custom_sampler import CFGGuider, KSamplerSelect, RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_edit_model import ReferenceLatent
 from comfy_extras.nodes_flux import EmptyFlux2LatentImage, Flux2Scheduler
+from kleinod.nodes.base.references import References
 from kleinod.nodes.model.nano import load_nano
 from kleinod.nodes.model.nodes import KleinodPrompt
 from kleinod.nodes.references.engine import SHELF, latents_of
 from kleinod.nodes.references.nodes import KleinodReferences
-from kleinod.nodes.references.value import References
 from kleinod.nodes.sampling.nodes import KleinodSampler
 
 from nodes import CLIPTextEncode, VAEDecode, VAEEncode

@@ -12,10 +12,10 @@ from typing import Any
 import comfy.samplers
 import pytest
 import torch
+from kleinod.nodes.base.schedulers import SCHEDULER_NAMES, SCHEDULERS
 from kleinod.nodes.sampling.engine import Guide, build_sampler, sample_results
 from kleinod.nodes.sampling.request import SamplingRequest
 from kleinod.nodes.sampling.schedule import build_schedule
-from kleinod.nodes.sampling.schedulers import SCHEDULER_NAMES, SCHEDULERS
 from kleinod.nodes.sampling.timing import Clock
 
 from tests.model.tiny_klein import load_tiny_model, random_conditioning

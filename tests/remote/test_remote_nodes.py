@@ -14,7 +14,7 @@ import torch
 from comfy.model_management import InterruptProcessingException, interrupt_current_processing
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
-from kleinod.nodes import sockets
+from kleinod.nodes.base import sockets
 from kleinod.nodes.remote import bfl, errors, runware, session
 from kleinod.nodes.remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
 
@@ -230,7 +230,7 @@ def test_ranges_and_defaults_are_those_of_the_documents() -> None:
         ("cfg_scale", 1, 20, 3.5),
         ("number_results", 1, 20, 1),
         ("output_quality", 20, 99, 95),
-        ("seed", 0, runware.MOST_SEED, 0),
+        ("seed", 0, runware.MAX_SEED, 0),
     ):
         assert (inputs[name].min, inputs[name].max, inputs[name].default) == (low, high, default), name
     assert inputs["width"].step == 16 and inputs["cfg_scale"].step == 0.01

@@ -77,7 +77,7 @@ def ours(**fields: Any) -> Apply:
 
     def apply(model: Any, dial: float | None, reports: list) -> Any:
         from kleinod.nodes.acceleration.patch import accelerate
-        from kleinod.nodes.wires import HIGHER_REUSES_MORE, Acceleration
+        from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration
 
         given = {name: dial if value == "dial" else value for name, value in fields.items()}
         settings = {"threshold_meaning": HIGHER_REUSES_MORE, "cache_max_consecutive_steps": 3, **given}
@@ -112,7 +112,7 @@ def easy_cache(node: str, own_copy: bool = True) -> Apply:
 def list_ways(steps: int, few: bool = False) -> list[Way]:
     """All rows for a run of `steps`. few: the presets and their strongest rivals only."""
     from kleinod.nodes.acceleration.plan import make_plan
-    from kleinod.nodes.wires import Acceleration
+    from kleinod.nodes.base.values import Acceleration
 
     levels = {
         level: make_plan(Acceleration(level), steps).reuse.count(False) for level in ("low", "medium", "high")

@@ -63,9 +63,9 @@ class Bench:
         self.painter = Painter()
         self.judge = Judge()
         self.options = options
+        from kleinod.nodes.base.values import MASK_PERCENT, FaceRefinement
         from kleinod.nodes.faces import engine, nodes
         from kleinod.nodes.faces.detectors import NANO_FACES
-        from kleinod.nodes.wires import MASK_PERCENT, FaceRefinement
 
         self.engine, self.node, self.detector = engine, nodes.KleinodFaceRefiner, NANO_FACES
         self.settings = FaceRefinement(

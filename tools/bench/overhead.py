@@ -108,7 +108,7 @@ class Bench:
     def accelerated(self, level: str, reports: list, idle: bool = False) -> Any:
         """idle: the window opens at the very end, so that every other step is looked at and computed."""
         from kleinod.nodes.acceleration.patch import accelerate
-        from kleinod.nodes.wires import HIGHER_REUSES_MORE, Acceleration
+        from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration
 
         window = {"cache_start_step": STEPS - 2 if idle else 4, "cache_end_step": STEPS - 1}
         bold = {"threshold_meaning": HIGHER_REUSES_MORE, "forecast_error_limit": 10.0, **window}

@@ -18,8 +18,8 @@ import comfy.model_management
 import torch
 from comfy_execution.utils import get_executing_context
 
-from .arrivals import check_arrivals
-from .remote.errors import RemoteError
+from .errors import ArtistError
+from .input_checks import check_inputs
 from .sockets import list_sockets
 
 logger = logging.getLogger("kleinod.notices")
@@ -43,7 +43,13 @@ def show(text: str, node_id: str | None = None) -> None:
         server.send_progress_text(text.replace("\n", "  \n"), node_id)
 
 
-def speaks_up(advise: Callable[..., str] | None = None) -> Callable[[Callable], Callable]:
+def show_status(hidden: Any, text: str) -> None:
+    """Write `text` under the node whose hidden inputs these are; without a server (None) there is none."""
+    if hidden is not None and hidden.unique_id is not None:
+        show(text, hidden.unique_id)
+
+
+def reports_errors(advise: Callable[..., str] | None = None) -> Callable[[Callable], Callable]:
     """For `execute` of a node: what stops it is said on the node.
 
     advise: takes the node's inputs and gives the sentence for a lack of memory.
@@ -64,7 +70,7 @@ def speaks_up(advise: Callable[..., str] | None = None) -> Callable[[Callable], 
             @functools.wraps(execute)
             async def speaking(*arguments: Any, **inputs: Any) -> Any:
                 with _saying_why(lambda: sentence(arguments, inputs)):
-                    check_arrivals(list_sockets(arguments[0]), inputs)
+                    check_inputs(list_sockets(arguments[0]), inputs)
                     return await execute(*arguments, **inputs)
 
         else:
@@ -72,7 +78,7 @@ def speaks_up(advise: Callable[..., str] | None = None) -> Callable[[Callable], 
             @functools.wraps(execute)
             def speaking(*arguments: Any, **inputs: Any) -> Any:
                 with _saying_why(lambda: sentence(arguments, inputs)):
-                    check_arrivals(list_sockets(arguments[0]), inputs)
+                    check_inputs(list_sockets(arguments[0]), inputs)
                     return execute(*arguments, **inputs)
 
         return speaking
@@ -95,7 +101,7 @@ def _saying_why(explain_memory: Callable[[], str]) -> Iterator[None]:
         show(" ", node_id)  # the page ignores an empty text
     try:
         yield
-    except (ValueError, RemoteError) as error:
+    except ArtistError as error:
         _complain(str(error), node_id)
         raise
     except Exception as error:

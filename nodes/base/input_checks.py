@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .wires import Acceleration, FaceRefinement, Loras, References
+from .errors import InputError
+from .values import Acceleration, FaceRefinement, Loras, References
 
 _SHOWN = 40  # characters of a wrong value that are repeated
 
@@ -55,7 +56,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
 _NEVER_EMPTY = ("MODEL", "IMAGE", "LATENT")
 
 
-def check_arrivals(sockets: dict[str, tuple[str, bool]], values: dict[str, Any]) -> None:
+def check_inputs(sockets: dict[str, tuple[str, bool]], values: dict[str, Any]) -> None:
     """ValueError for the first value that is none of its socket.
 
     sockets: input id to its type as ComfyUI writes it, and whether it must be connected.
@@ -67,9 +68,9 @@ def check_arrivals(sockets: dict[str, tuple[str, bool]], values: dict[str, Any])
         value = values[name]
         if value is None:
             if required and kind in _NEVER_EMPTY:
-                raise ValueError(f"{name} is empty: connect {said}, for example from {source}.")
+                raise InputError(f"{name} is empty: connect {said}, for example from {source}.")
         elif not fits(value):
-            raise ValueError(f"{name} is {_name(value)}, not {said}: connect one, for example from {source}.")
+            raise InputError(f"{name} is {_name(value)}, not {said}: connect one, for example from {source}.")
 
 
 def _name(value: Any) -> str:

@@ -20,6 +20,8 @@ from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
+from .errors import InputError
+
 EXACT = "exact"
 CLOSEST = "closest"
 NONE = "not meaningful"
@@ -236,6 +238,6 @@ def find_scheduler(name: str) -> Scheduler:
         return LOCAL_SCHEDULERS[name]
     near = get_close_matches(name, LOCAL_SCHEDULER_NAMES, n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise ValueError(
+    raise InputError(
         f"scheduler is {name!r}, which is not a known name.{hint} Use {DEFAULT_SCHEDULER} when unsure."
     )

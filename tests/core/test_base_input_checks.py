@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kleinod_pure.arrivals import check_arrivals
-from kleinod_pure.wires import Acceleration
+from kleinod_pure.base.input_checks import check_inputs
+from kleinod_pure.base.values import Acceleration
 
 TYPES = (
     "MODEL", "CLIP", "VAE", "CONDITIONING", "LATENT", "IMAGE", "MASK", "KLEINOD_ACCELERATION",
@@ -20,7 +20,7 @@ def test_what_is_no_value_of_the_socket_is_named(kind: str, value: object) -> No
     if kind == "LORA_STACK" and isinstance(value, list):
         return  # its entries are checked, with a sentence of their own, where they are read
     with pytest.raises(ValueError, match=r"^there is .*, not .*: connect one, for example from ") as refused:
-        check_arrivals({"there": (kind, False)}, {"there": value})
+        check_inputs({"there": (kind, False)}, {"there": value})
     assert len(str(refused.value)) < 200
 
 
@@ -38,12 +38,12 @@ def test_what_is_no_value_of_the_socket_is_named(kind: str, value: object) -> No
     ],
 )
 def test_what_fits_passes(kind: str, value: object) -> None:
-    check_arrivals({"there": (kind, True)}, {"there": value})
+    check_inputs({"there": (kind, True)}, {"there": value})
 
 
 @pytest.mark.parametrize("kind", ["MODEL", "IMAGE", "LATENT"])
 def test_an_empty_socket_is_wrong_only_where_it_must_be_connected(kind: str) -> None:
-    check_arrivals({"there": (kind, False)}, {"there": None})
-    check_arrivals({"there": (kind, True)}, {})  # ComfyUI's own matter
+    check_inputs({"there": (kind, False)}, {"there": None})
+    check_inputs({"there": (kind, True)}, {})  # ComfyUI's own matter
     with pytest.raises(ValueError, match="^there is empty: connect"):
-        check_arrivals({"there": (kind, True)}, {"there": None})
+        check_inputs({"there": (kind, True)}, {"there": None})

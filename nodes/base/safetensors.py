@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .errors import InputError
+
 # Real Klein headers take 20 to 60 KB; the format itself allows 100 MB, which costs gigabytes once parsed.
 MAX_HEADER_BYTES = 32 * 1024 * 1024
 
@@ -79,7 +81,7 @@ class Header:
         """(rows, columns) of a weight with two axes, counted unpacked; ValueError when it is not one."""
         shape = self.tensors[key].shape if key in self.tensors else None
         if shape is None or len(shape) != 2:
-            raise ValueError(
+            raise InputError(
                 f"{self.label} is damaged or of another model ({key} is {shape}): download it again."
             )
         return shape[0], shape[1] * (2 if is_packed(self.tensors, key) else 1)
@@ -123,7 +125,7 @@ def read_header(
             file.seek(8)
             raw = file.read(length)
     except OSError as error:
-        raise ValueError(
+        raise InputError(
             f"{label} cannot be read ({error.strerror or error}): check that the file is there and readable."
         ) from error
     try:
@@ -146,23 +148,23 @@ def _damaged(label: str, why: str) -> ValueError:
 def _refuse_other_formats(label: str, path: Path, start: bytes, size: int) -> None:
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if size == 0:
-        raise ValueError(f"{label} is an empty file: download it again.")
+        raise InputError(f"{label} is an empty file: download it again.")
     if text.startswith(b"version https://git-lfs"):
-        raise ValueError(
+        raise InputError(
             f"{label} is a Git LFS pointer, a note of {size} bytes that only stands for the weights: "
             "download the file itself (the download button of its page, or git lfs pull)."
         )
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        raise ValueError(
+        raise InputError(
             f"{label} is a web page, not a model: the download was answered with a page (often a log-in or a "
             "licence to accept), so open its address in the browser, accept, and download again."
         )
     if start.startswith(b"GGUF"):
-        raise ValueError(
+        raise InputError(
             f"{label} is a GGUF file under another name: rename it to end in .gguf and install ComfyUI-GGUF."
         )
     if start.startswith((b"PK\x03\x04", b"\x80\x02")) or path.suffix.lower() not in (".safetensors", ".sft"):
-        raise ValueError(
+        raise InputError(
             f"{label} is not a safetensors file, the only format read here because it cannot carry code: "
             "download the .safetensors version."
         )
@@ -196,7 +198,7 @@ def _checked(field: str, name: str, label: str, parsed: Any, data_bytes: int) ->
             raise _damaged(label, "its tensors overlap or leave gaps")
         position = end
     if position > data_bytes:
-        raise ValueError(
+        raise InputError(
             f"{label} is cut off (it has {data_bytes:,} of {position:,} bytes of weights): download it again."
         )
     if position < data_bytes:

@@ -1,11 +1,11 @@
-"""Values that travel on the wires between Kleinod's nodes.
+"""Values that travel between Kleinod's nodes.
 
 Frozen dataclasses, validated when built, free of ComfyUI. The same value feeds a local node and its remote
 twin, so each field keeps the API's name, range and default where one exists. Errors are sentences for
 artists.
 
 Conventions everywhere in the pack: IMAGE `[B, H, W, C]` float32 in 0..1, MASK `[B, H, W]`, LATENT samples
-`[B, 128, H/16, W/16]`. References, which hold pictures, are defined in `references/value.py`.
+`[B, 128, H/16, W/16]`. References, which hold pictures, are defined in `base/references.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .references.value import Reference as Reference
-from .references.value import References as References
+from .errors import InputError
+from .references import Reference as Reference
+from .references import References as References
 
 # --- Acceleration
 
@@ -31,12 +32,12 @@ def _require_range(name: str, value: float | None, low: float, high: float | Non
         return
     if value != value or value < low or (high is not None and value > high):
         span = f"{low} or more" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} is {value}, but it must be {span}. Set a value in that range.")
+        raise InputError(f"{name} is {value}, but it must be {span}. Set a value in that range.")
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} is '{value}', but it must be one of: {', '.join(choices)}.")
+        raise InputError(f"{name} is '{value}', but it must be one of: {', '.join(choices)}.")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if any(value != value or value <= 0 for value in self.profile):
-            raise ValueError(
+            raise InputError(
                 f"The calibration '{self.name}' holds a profile with values that are not positive. "
                 "Run Klein Calibrate again and save it under the same name."
             )
@@ -131,7 +132,7 @@ class Acceleration:
         flags = {"fbCache": self.fb_cache, "teaCache": self.tea_cache, "dbCache": self.db_cache}
         on = [name for name, flag in flags.items() if flag]
         if len(on) > 1:
-            raise ValueError(
+            raise InputError(
                 f"{' and '.join(on)} are switched on together, but they answer the same question "
                 "differently. Switch on exactly one of fbCache, teaCache and dbCache, or none "
                 "of them for the forecast."
@@ -149,7 +150,7 @@ class Acceleration:
         )
         for name, value, other, percentage in pairs:
             if value is not None and percentage is not None:
-                raise ValueError(
+                raise InputError(
                     f"{name} is {value} and {other} is {percentage}: both say the same thing. "
                     "Keep one, unset the other."
                 )
@@ -163,7 +164,7 @@ class Acceleration:
             ),
         ):
             if start is not None and end is not None and start >= end:
-                raise ValueError(
+                raise InputError(
                     f"{start_name} is {start} and {end_name} is {end}, but the start must come "
                     "before the end."
                 )
@@ -256,18 +257,18 @@ class LoraRow:
 
     def __post_init__(self) -> None:
         if not self.file and not self.air:
-            raise ValueError(
+            raise InputError(
                 "A LoRA row names no file and no AIR id. Write a file of models/loras into it, or remove it."
             )
         _require_range(f"The weight of LoRA '{self.label}'", self.weight, -4, 4)
         _require_choice(f"The stage of LoRA '{self.label}'", self.stage, LORA_STAGES)
         if self.sha256 and (len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")):
-            raise ValueError(
+            raise InputError(
                 f"The sha256 of LoRA '{self.label}' is '{self.sha256}', but it must be 64 digits 0-9 a-f. "
                 "Remove it: Klein LoRA Stack finds it out again."
             )
         if self.air and (":" not in self.air or any(character.isspace() for character in self.air)):
-            raise ValueError(
+            raise InputError(
                 f"The AIR id of LoRA '{self.label}' is '{self.air}', but it must look like civitai:123@456. "
                 "Copy it from the LoRA's page at Runware."
             )
@@ -298,7 +299,7 @@ class Loras:
             if not row.acts:
                 continue
             if not row.air:
-                raise ValueError(
+                raise InputError(
                     f"Row {number} of loras, '{row.file}', has no AIR id, and Runware cannot see files of "
                     "this computer. Write the LoRA's AIR id (like civitai:123@456) into its row of Klein "
                     "LoRA Stack, or switch the row off."
@@ -359,7 +360,7 @@ class FaceRefinement:
         _require_range("colour_match", self.colour_match, 0, 1)
         if self.inpaint_size % INPAINT_SIZE_STEP:
             below = self.inpaint_size // INPAINT_SIZE_STEP * INPAINT_SIZE_STEP
-            raise ValueError(
+            raise InputError(
                 f"inpaint_size is {self.inpaint_size}, but must be a multiple of {INPAINT_SIZE_STEP}: use "
                 f"{below} or {below + INPAINT_SIZE_STEP}."
             )

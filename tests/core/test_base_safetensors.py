@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kleinod_pure.model.checkpoint import MAX_HEADER_BYTES, read_header
+from kleinod_pure.base.safetensors import MAX_HEADER_BYTES, read_header
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 

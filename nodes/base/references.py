@@ -1,7 +1,7 @@
 """The References value: pictures made ready for Klein, in the order in which prompts number them.
 
 It carries pixels, not latents: the same value feeds a local model, whose VAE encodes it, and the remote
-services, which take pictures. `nodes/wires.py` hands it on with the other values.
+services, which take pictures.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..sampling.request import CELL
+from .errors import InputError
+from .flux2 import CELL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,12 +37,12 @@ class Reference:
     def __post_init__(self) -> None:
         shape = tuple(self.image.shape)
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
-            raise ValueError(
+            raise InputError(
                 f"A reference has the shape {list(shape)}, but must be one colour picture "
                 "[1, height, width, 3]: let Klein References prepare it."
             )
         if shape[1] % CELL or shape[2] % CELL or not shape[1] * shape[2]:
-            raise ValueError(
+            raise InputError(
                 f"A reference is {shape[2]}x{shape[1]}, but both sides must be multiples of {CELL}: let "
                 "Klein References prepare it."
             )
@@ -83,11 +84,11 @@ class References:
 
     def __post_init__(self) -> None:
         if not self.items:
-            raise ValueError(
+            raise InputError(
                 "references holds no image: connect at least one image to Klein References, or unplug it."
             )
         if not 1 <= self.matched <= len(self.items):
-            raise ValueError(
+            raise InputError(
                 f"match_image is {self.matched}, but there are {len(self.items)} images: "
                 f"choose a number from 1 to {len(self.items)}."
             )

@@ -1,6 +1,6 @@
-"""Socket types of the values in `wires.py`, as ComfyUI sees them.
+"""Socket types of the values in `values.py`, as ComfyUI sees them.
 
-They stand apart from the values so that `wires.py` and every pure module import without ComfyUI.
+They stand apart from the values so that `values.py` and every pure module import without ComfyUI.
 """
 
 from comfy_api.v0_0_2 import io

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from kleinod_pure.sampling.schedule import RULES
-from kleinod_pure.sampling.schedulers import (
+from kleinod_pure.base.schedulers import (
     DEFAULT_SCHEDULER,
     EULER,
     EXACT,
@@ -14,6 +13,7 @@ from kleinod_pure.sampling.schedulers import (
     UNIPC,
     find_scheduler,
 )
+from kleinod_pure.sampling.schedule import RULES
 
 # The allowed values of `scheduler` in the API document of FLUX.2 [klein] 4B Base, in its order.
 ENUM = """

@@ -1,0 +1,140 @@
+"""One row for each field of a value: from it come the check, the node's input, the API's spelling and what
+the page reads, so that a range, a default or a sentence stands once.
+
+A value keeps its rows in a tuple `FIELDS` beside its dataclass and calls `check_fields(self, FIELDS)` when it
+is built. `base/field_inputs.py` makes ComfyUI's inputs of the same rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InputError
+
+UNSET = -1
+"""What a number's widget, which cannot be empty, holds for "not set"."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a value.
+
+    name: the dataclass's and the node input's. default: of the value; None with `kind` int or float is "not
+    set", which the widget shows as UNSET. kind: int, float, bool or str, taken from the default where that is
+    none of None. api: the request's spelling, empty for what only exists locally. low, high: inclusive bounds
+    of the value, None where there is none. widget_high: where the widget must end though the value need not.
+    step, decimals: of the widget (ComfyUI's `step` and `round`). multiple: the value must be one of this.
+    choices: the texts allowed. tooltip: the English one.
+    optional, advanced, multiline: as ComfyUI's inputs have them.
+    """
+
+    name: str
+    default: Any
+    tooltip: str = ""
+    kind: type | None = None
+    api: str = ""
+    low: float | None = None
+    high: float | None = None
+    widget_high: float | None = None
+    step: float | None = None
+    decimals: float | None = None
+    multiple: int | None = None
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    advanced: bool = False
+    multiline: bool = False
+
+    @property
+    def type(self) -> type:
+        """int, float, bool or str."""
+        return self.kind or type(self.default)
+
+    @property
+    def label(self) -> str:
+        """What sentences call it: the API's spelling where there is one, as its document does."""
+        return self.api or self.name
+
+    @property
+    def widget_default(self) -> Any:
+        return UNSET if self.default is None and self.type in (int, float) else self.default
+
+    def check(self, value: Any, label: str = "") -> None:
+        """Raises InputError, naming `label`, unless `value` may stand in this field."""
+        if value is None and self.default is None:
+            return
+        label = label or self.label
+        if self.choices and value not in self.choices:
+            raise InputError(f"{label} is {value!r}, but must be one of: {', '.join(self.choices)}.")
+        if self.type in (int, float):
+            self._check_number(value, label)
+
+    def _check_number(self, value: Any, label: str) -> None:
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:  # also turns NaN away
+            raise InputError(f"{label} is {value}, but must be {_span(self.low, self.high)}.")
+        if self.type is int and value != int(value):
+            raise InputError(f"{label} is {value}, but must be a whole number.")
+        if self.multiple and value % self.multiple:
+            below = int(value // self.multiple * self.multiple)
+            raise InputError(
+                f"{label} is {value}, but must be a multiple of {self.multiple}: use {below} or "
+                f"{below + self.multiple}."
+            )
+
+
+def _span(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return "a number"
+    if high is None:
+        return f"{low:.10g} or more"
+    if low is None:
+        return f"{high:.10g} or less"
+    return f"from {low:.10g} to {high:.10g}"
+
+
+def check_fields(value: Any, fields: Iterable[Field]) -> None:
+    """Check every field of a value that was just built. Raises InputError for the first that is wrong."""
+    for field in fields:
+        field.check(getattr(value, field.name))
+
+
+def read_widgets(fields: Iterable[Field], widgets: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments for the value from what the widgets hold: defaults where one is missing, None for UNSET."""
+    given = {}
+    for field in fields:
+        value = widgets.get(field.name, field.default)
+        given[field.name] = None if field.default is None and value == UNSET else value
+    return given
+
+
+def to_api(value: Any, fields: Iterable[Field]) -> dict[str, Any]:
+    """The fields that the API knows and that are set, by its spelling, in the rows' order."""
+    found = {field.api: getattr(value, field.name) for field in fields if field.api}
+    return {name: content for name, content in found.items() if content is not None}
+
+
+def from_api(request: Mapping[str, Any], fields: Iterable[Field]) -> dict[str, Any]:
+    """Arguments for the value from the part of a request that these rows spell; what is absent stays out."""
+    return {field.name: request[field.api] for field in fields if field.api and field.api in request}
+
+
+def describe_fields(fields: Iterable[Field]) -> list[dict[str, Any]]:
+    """What the page needs to know of each row, ready for JSON."""
+    return [
+        {
+            "name": field.name,
+            "api": field.api,
+            "type": field.type.__name__,
+            "default": field.widget_default,
+            "low": field.low,
+            "high": field.high,
+            "step": field.step,
+            "choices": list(field.choices),
+        }
+        for field in fields
+    ]

@@ -1,0 +1,73 @@
+"""Imports between the rooms of `nodes/` go down the written list, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+NODES = Path(__file__).resolve().parents[2] / "nodes"
+
+# A room may import itself and the rooms named here; `nodes/__init__.py`, the list of nodes, imports all.
+MAY_IMPORT = {
+    "base": set(),
+    "references": {"base"},
+    "loras": {"base"},
+    "remote": {"base"},
+    "acceleration": {"base"},
+    "model": {"base", "references"},
+    "sampling": {"base", "references", "loras", "acceleration", "model"},
+    "regions": {"base", "references", "loras", "acceleration", "model", "sampling"},
+    "faces": {"base", "references", "loras", "acceleration", "model", "sampling", "regions"},
+    "edits": {"base", "references", "loras", "acceleration", "model", "sampling", "regions"},
+    "study": {"base", "references", "loras", "acceleration", "model", "sampling"},
+    "service": {"base", "references", "loras", "remote", "acceleration", "model", "sampling", "regions"},
+}
+# What has still to move: each entry goes with the room that is rebuilt.
+PENDING = {
+    ("acceleration", "sampling"),
+    ("model", "sampling"),
+}
+
+
+def list_room_imports() -> set[tuple[str, str, str]]:
+    """(room, room it imports, file), over every import statement, wherever in a file it stands."""
+    found = set()
+    for file in NODES.rglob("*.py"):
+        place = file.relative_to(NODES).with_suffix("").parts
+        if len(place) < 2:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            target = [*place[: len(place) - node.level], *(node.module or "").split(".")]
+            names = [name for name in target if name] or [alias.name for alias in node.names]
+            for name in names[:1] if node.module or len(place) > node.level else names:
+                found.add((place[0], name, "/".join(place)))
+    return found
+
+
+def test_imports_between_rooms_go_down() -> None:
+    wrong = {
+        (room, other, file)
+        for room, other, file in list_room_imports()
+        if other != room and other not in MAY_IMPORT[room] and (room, other) not in PENDING
+    }
+    assert wrong == set()
+
+
+def test_nothing_is_pending_that_was_done() -> None:
+    there = {(room, other) for room, other, _ in list_room_imports()}
+    assert there >= PENDING, "remove what no longer imports upward"
+
+
+def test_values_need_neither_torch_nor_comfyui() -> None:
+    code = (
+        "import sys, types; pure = types.ModuleType('pure'); pure.__path__ = [sys.argv[1]]\n"
+        "sys.modules['pure'] = pure\n"
+        "import pure.base.values, pure.base.references, pure.base.fields, pure.base.errors, pure.base.flux2\n"
+        "print(sorted(name for name in ('torch', 'numpy', 'comfy', 'PIL') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(NODES)], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
