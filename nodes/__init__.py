@@ -10,9 +10,7 @@ from .acceleration.nodes import (
     KleinodAcceleration,
     KleinodAccelerationReport,
     KleinodApplyAcceleration,
-    KleinodFast,
 )
-from .acceleration.study_nodes import KleinodCalibrate, KleinodCompare
 from .faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
 from .loras.library import register_routes as register_lora_routes
 from .loras.nodes import KleinodLoraStack
@@ -20,7 +18,9 @@ from .model.nodes import KleinodLoader, KleinodPrompt
 from .references.nodes import KleinodReferences
 from .remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
 from .remote.session import register_routes
+from .sampling.fast_nodes import KleinodFast
 from .sampling.nodes import KleinodSampler
+from .study.nodes import KleinodCalibrate, KleinodCompare
 
 NODES: list[type[io.ComfyNode]] = [
     KleinodLoader,

@@ -1,4 +1,4 @@
-"""The acceleration nodes: all dials as one value, the same on a bare MODEL, its report, and Kleinod Fast."""
+"""The acceleration nodes: all dials as one value, the same on a bare MODEL, and its report."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ import json
 
 from comfy_api.v0_0_2 import io
 
-from ..base import flux2, sockets
+from ..base import sockets
 from ..base.notices import reports_errors, show_status
-from ..base.schedulers import KLEINOD_FAST
 from ..base.values import LOWER_REUSES_MORE, Acceleration
-from ..sampling.engine import build_sampler
-from ..sampling.schedule import MU_AUTO, MU_MODES
-from .application import apply_acceleration, fast_schedule, read_reports
+from .apply import apply_acceleration, read_reports
 from .calibration_files import BUILT_IN, choose_calibration
 from .chart import chart_image
 from .inputs import ask_level, list_acceleration_inputs
@@ -181,76 +178,3 @@ class KleinodAccelerationReport(io.ComfyNode):
         runs = read_reports(model, cls.hidden)
         data = json.dumps({"runs": [run.data() for run in runs]})
         return io.NodeOutput(latent, join_reports(runs), data, chart_image(runs))
-
-
-class KleinodFast(io.ComfyNode):
-    """Kleinod Fast for SamplerCustom and SamplerCustomAdvanced."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        side = {"default": 1024, "min": flux2.MIN_SIZE, "max": flux2.MAX_SIZE, "step": flux2.CELL}
-        return io.Schema(
-            node_id="KleinodFast",
-            display_name="Klein Fast Steps",
-            category="Kleinod/acceleration",
-            description="Kleinod Fast as SAMPLER and SIGMAS for SamplerCustomAdvanced: fewer and better "
-            "steps in place of a cache. In Klein Sampler it is a choice of scheduler.",
-            search_aliases=[
-                "kleinod fast",
-                "sigmas",
-                "multistep",
-                "fewer steps",
-                "flux2 scheduler",
-                "ksampler select",
-                "basic scheduler",
-                "faster",
-            ],
-            inputs=[
-                io.Int.Input(
-                    "steps",
-                    default=14,
-                    min=flux2.MIN_STEPS,
-                    max=flux2.MAX_STEPS,
-                    tooltip="How often the model is called. 14 stand for about 28 of Euler.",
-                ),
-                io.Int.Input(
-                    "width",
-                    **side,
-                    tooltip="Width of the picture in pixels. Not used where a latent is connected.",
-                ),
-                io.Int.Input(
-                    "height",
-                    **side,
-                    tooltip="Height of the picture in pixels. Not used where a latent is connected.",
-                ),
-                io.Latent.Input("latent", optional=True, tooltip="Takes width and height from this latent."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.01,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="Image to image: the share of noise to begin with (noise level, not denoise). "
-                    "1 starts from noise alone.",
-                ),
-                io.Combo.Input(
-                    "mu",
-                    options=list(MU_MODES),
-                    default=MU_AUTO,
-                    optional=True,
-                    advanced=True,
-                    tooltip="How long the steps stay with the composition; see Klein Sampler.",
-                ),
-            ],
-            outputs=[
-                io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced."),
-                io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced."),
-            ],
-        )
-
-    @classmethod
-    @reports_errors()
-    def execute(cls, steps, width, height, latent=None, strength=1.0, mu=MU_AUTO) -> io.NodeOutput:
-        sigmas = fast_schedule(steps, width, height, latent, mu, strength)
-        return io.NodeOutput(build_sampler(KLEINOD_FAST), sigmas)

@@ -101,7 +101,7 @@ UNIPC = Solver(
 )
 LCM = Solver("lcm")
 KLEINOD_FAST = Solver("kleinod_fast")
-"""Not one of ComfyUI's: `acceleration/solver.py`."""
+"""Not one of ComfyUI's: `sampling/fast.py`."""
 
 
 def _row(

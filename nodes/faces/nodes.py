@@ -6,8 +6,8 @@ from comfy_api.v0_0_2 import io
 
 from ..base import sockets
 from ..base.notices import reports_errors, show_status
+from ..base.oom_advice import advise_faces
 from ..base.values import MASK_PIXELS, FaceRefinement
-from ..sampling.memory import advise_faces
 from ..sampling.schedule import NOISE_LEVEL
 from .choice import Wanted
 from .detectors import list_detectors

@@ -6,10 +6,10 @@ from comfy_api.v0_0_2 import io
 
 from ..base import sockets
 from ..base.notices import reports_errors
+from ..base.oom_advice import advise_loading, advise_prompt
 from ..base.references import References
 from ..references.engine import add_references, latents_of
 from ..references.report import describe_for_prompt
-from ..sampling.memory import advise_loading, advise_prompt
 from . import engine, folders, text_engine
 from .choices import (
     AUTOMATIC,

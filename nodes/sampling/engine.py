@@ -25,10 +25,9 @@ import latent_preview
 import torch
 from torch import Tensor
 
-from ..acceleration.application import watch_runs
+from ..acceleration.apply import watch_runs
 from ..acceleration.chart import chart_image
 from ..acceleration.report import COMPUTED, RunReport, summarise_runs
-from ..acceleration.solver import sample_fast
 from ..base.errors import InputError
 from ..base.flux2 import CELL, LATENT_CHANNELS
 from ..base.notices import show
@@ -38,6 +37,7 @@ from ..model.engine import facts_of
 from ..model.facts import notice_processor
 from . import checks
 from .advice import list_notes, list_warnings, note_acceleration
+from .fast import sample_fast
 from .picture import fit_picture
 from .report import Report
 from .request import SamplingRequest

@@ -7,10 +7,10 @@ from comfy_api.v0_0_2 import io
 from ..acceleration.settings import choose_acceleration
 from ..base import flux2, sockets
 from ..base.notices import reports_errors, show_status
+from ..base.oom_advice import advise_sampling
 from ..base.schedulers import DEFAULT_SCHEDULER, LOCAL_SCHEDULER_NAMES
 from ..base.values import ACCELERATION_LEVELS
 from .engine import sample_pictures
-from .memory import advise_sampling
 from .request import DEFAULT_STRENGTH, SamplingRequest
 from .schedule import MU_AUTO, MU_MODES, NOISE_LEVEL, STRENGTH_MODES
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..acceleration.solver import fast_sigmas
 from ..base.errors import InputError
 
 RULES = ("native", "uniform", "karras", "exponential", "beta", "fast")
@@ -30,6 +29,9 @@ STRENGTH_MODES = (NOISE_LEVEL, SCHEDULE)
 
 FIXED_MU = 2.02
 ONE_MEGAPIXEL_TOKENS = 4096
+# Kleinod Fast's run is laid out on a native schedule this many times as fine; its last steps are kept.
+FINENESS = 2
+KEPT_TAIL = 4
 # Last time of ComfyUI's sgm_uniform, before the shift: sigma_min of its table of 10,000 times.
 _FIRST_TABLE_TIME = 1e-4
 
@@ -88,6 +90,24 @@ def native_sigmas(steps: int, mu: float, start: float = 1.0) -> Tensor:
     if start < 1:  # at 1 core's own rounding stays (0.99999994 for some mu), for the sake of equal bits
         sigmas[0] = start
     return sigmas
+
+
+def fast_sigmas(steps: int, mu: float, start: float = 1.0) -> Tensor:
+    """Kleinod Fast's: `steps` sigmas and a final 0, float32 `[steps + 1]`, falling from `start`.
+
+    Times fall evenly, at the native spacing of FINENESS * steps for the last KEPT_TAIL steps and wider
+    before.
+    """
+    if steps < 1:
+        raise InputError(f"steps is {steps}, but a run needs at least 1. Set steps to 8 or more.")
+    first = unshift_sigma(start, mu)
+    tail = min(KEPT_TAIL, steps - 1)
+    edge = first * tail / (FINENESS * steps)
+    body = torch.linspace(first, edge, steps - tail + 1, dtype=torch.float64)
+    end = torch.linspace(edge, 0, tail + 1, dtype=torch.float64)
+    sigmas = shift_time(torch.cat([body, end[1:]]), mu)
+    sigmas[0], sigmas[-1] = start, 0.0
+    return sigmas.float()
 
 
 def respace_sigmas(rule: str, native: Tensor, mu: float) -> Tensor:

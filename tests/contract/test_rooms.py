@@ -25,10 +25,7 @@ MAY_IMPORT = {
     "service": {"base", "references", "loras", "remote", "acceleration", "model", "sampling", "regions"},
 }
 # What has still to move: each entry goes with the room that is rebuilt.
-PENDING = {
-    ("acceleration", "sampling"),
-    ("model", "sampling"),
-}
+PENDING: set[tuple[str, str]] = set()
 
 
 def list_room_imports() -> set[tuple[str, str, str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kleinod_pure.acceleration.solver import Multistep, fast_sigmas, sample_fast
+from kleinod_pure.sampling.fast import Multistep, sample_fast
+from kleinod_pure.sampling.schedule import fast_sigmas
 
 from tests.core.exact_flow import MixtureFlow, decibels, integrate, native_sigmas
 

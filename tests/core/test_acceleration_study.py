@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from kleinod_pure.acceleration import calibration, comparison, metrics, plot, study
-from kleinod_pure.acceleration.calibration import Fit, Trace
+from kleinod_pure.acceleration import calibration
 from kleinod_pure.acceleration.plan import budget_mask
 from kleinod_pure.base.values import Acceleration, Calibration
+from kleinod_pure.study import comparison, fitting, metrics, plot, sheet
+from kleinod_pure.study.fitting import Trace
 
 
 def picture(seed: int = 0, height: int = 48, width: int = 64) -> torch.Tensor:
@@ -57,27 +58,27 @@ def test_pictures_of_other_sizes_are_an_error() -> None:
 
 
 def test_candidates_cost_what_the_presets_cost() -> None:
-    candidates = study.list_candidates(28, own=Acceleration("high", guidance_interval=2))
+    candidates = comparison.list_candidates(28, own=Acceleration("high", guidance_interval=2))
     names = [candidate.name for candidate in candidates]
     assert names[:2] == ["every step", "your settings"] and len(set(names)) == len(names)
-    fewer = [candidate.steps for candidate in candidates if candidate.family == study.FEWER]
+    fewer = [candidate.steps for candidate in candidates if candidate.family == comparison.FEWER]
     assert fewer == [16, 11]
-    assert [c.steps for c in candidates if c.family == study.FAST] == [14]
+    assert [c.steps for c in candidates if c.family == comparison.FAST] == [14]
     with pytest.raises(ValueError, match="nothing to compare"):
-        study.list_candidates(28, False, False, False, False)
+        comparison.list_candidates(28, False, False, False, False)
 
 
-def outcomes() -> list[study.Outcome]:
+def outcomes() -> list[comparison.Outcome]:
     made = []
-    for i, candidate in enumerate(study.list_candidates(28)):
+    for i, candidate in enumerate(comparison.list_candidates(28)):
         image = (picture() + 0.03 * i).clamp(0, 1)
         likeness = float(metrics.psnr(image, picture())), float(metrics.ssim(image, picture()))
-        made.append(study.Outcome(candidate, image, 2.0 / (1 + i), 1 / (1 + i), *likeness, "C" * 28))
+        made.append(comparison.Outcome(candidate, image, 2.0 / (1 + i), 1 / (1 + i), *likeness, "C" * 28))
     return made
 
 
 def test_the_table_tells_time_work_and_likeness() -> None:
-    lines = study.format_table(outcomes()).splitlines()
+    lines = comparison.format_table(outcomes()).splitlines()
     assert len(lines) == 1 + len(outcomes())
     assert lines[1].split()[:4] == ["every", "step", "2.00", "s"] and "dB" not in lines[1]
     assert lines[2].startswith("low") and "2.00x" in lines[2] and "30.5 dB" in lines[2]
@@ -85,35 +86,35 @@ def test_the_table_tells_time_work_and_likeness() -> None:
 
 def test_the_sheet_shows_every_picture_and_where_it_differs() -> None:
     made = outcomes()
-    with_differences, without = comparison.draw_sheet(made), comparison.draw_sheet(made, False)
+    with_differences, without = sheet.draw_sheet(made), sheet.draw_sheet(made, False)
     assert with_differences.width == without.width and with_differences.height > without.height
-    image = comparison.sheet_image(made)
+    image = sheet.sheet_image(made)
     assert image.shape == (1, with_differences.height, with_differences.width, 3)
     # The first card: its picture in its own colours, and under it black, since it differs from nothing.
-    at = comparison.GAP + comparison.PADDING
+    at = sheet.GAP + sheet.PADDING
     shown = image[0, at, at + 2, :]
     torch.testing.assert_close(shown, made[0].image[0, 0, 0], atol=0.03, rtol=0)
-    height = comparison._fit(made[0].image)[1]
-    below = at + height + comparison.PADDING
+    height = sheet._fit(made[0].image)[1]
+    below = at + height + sheet.PADDING
     assert float(image[0, below + 4 : below + 60, at + 4 : at + 60].max()) == 0
-    second = at + comparison.CELL + comparison.GAP
+    second = at + sheet.CELL + sheet.GAP
     assert float(image[0, below + 4 : below + 60, second + 4 : second + 60].mean()) > 0.2
 
 
 def test_the_plot_draws_any_number_of_points() -> None:
-    for points in ([], study.plot_points(outcomes()), [plot.Point(1.0, 40.0, "one")]):
+    for points in ([], comparison.plot_points(outcomes()), [plot.Point(1.0, 40.0, "one")]):
         assert plot.draw_plot(points, "title", "caption", "dB", "x").size == plot.SIZE
     empty = plot.draw_plot([], "title", "caption", "dB", "x")
-    assert plot.draw_plot(study.plot_points(outcomes()), "title", "caption", "dB", "x") != empty
+    assert plot.draw_plot(comparison.plot_points(outcomes()), "title", "caption", "dB", "x") != empty
 
 
 def test_the_curve_is_found_again() -> None:
     signals = [0.02 * i for i in range(1, 12)]
     changes = [3 * s**3 - 0.5 * s**2 + 2 * s for s in signals]
-    coefficients, limit, explained = calibration.fit_curve([None, *signals], [None, *changes])
+    coefficients, limit, explained = fitting.fit_curve([None, *signals], [None, *changes])
     assert coefficients == pytest.approx((3, -0.5, 2, 0), abs=1e-6)
     assert limit == pytest.approx(0.22) and explained == pytest.approx(1.0)
-    assert calibration.fit_curve([None] * 20, [None] * 20)[0] == ()
+    assert fitting.fit_curve([None] * 20, [None] * 20)[0] == ()
 
 
 def kinked(steps: int, kink: int) -> Trace:
@@ -126,8 +127,8 @@ def kinked(steps: int, kink: int) -> Trace:
 
 
 def test_the_profile_shows_where_a_forecast_misses() -> None:
-    profile = calibration.fit_profile([kinked(30, 19)])
-    assert len(profile) == calibration.BINS and math.isclose(sum(profile), calibration.BINS, rel_tol=1e-3)
+    profile = fitting.fit_profile([kinked(30, 19)])
+    assert len(profile) == fitting.BINS and math.isclose(sum(profile), fitting.BINS, rel_tol=1e-3)
     assert profile.index(max(profile)) == 6  # step 20 of 30, the first after the corner
     assert min(profile) > 0
     reuse = budget_mask(30, 20, (4, 28), 3, profile)
@@ -135,8 +136,8 @@ def test_the_profile_shows_where_a_forecast_misses() -> None:
 
 
 def test_a_calibration_is_saved_and_loaded_again(tmp_path: Path) -> None:
-    value, fit = calibration.fit("my klein", [kinked(28, 9), kinked(28, 12)])
-    calibration.save(value, fit, tmp_path / "new")
+    value, fit = fitting.fit("my klein", [kinked(28, 9), kinked(28, 12)])
+    calibration.save(value, fit.data(), tmp_path / "new")
     assert calibration.list_names(tmp_path / "new") == ["my klein"]
     assert calibration.load("my klein", tmp_path / "new") == value
     assert "my klein" in fit.describe(value) and "28 steps" in fit.describe(value)
@@ -155,9 +156,9 @@ def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "C:x", ".hidden", "ends ", "ends.", "x" * 65])
 def test_names_that_are_no_file_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name is"):
-        calibration.save(Calibration(name), Fit(1, 28, 0.5), tmp_path)
+        calibration.save(Calibration(name), {}, tmp_path)
 
 
 def test_too_few_steps_tell_nothing() -> None:
     with pytest.raises(ValueError, match="at least 8"):
-        calibration.fit("short", [kinked(4, 1)])
+        fitting.fit("short", [kinked(4, 1)])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from comfy_execution.utils import CurrentNodeContext
 from comfy_extras.nodes_custom_sampler import BasicGuider, CFGGuider, RandomNoise, SamplerCustomAdvanced
-from kleinod.nodes.acceleration import application
+from kleinod.nodes.acceleration import apply
 from kleinod.nodes.acceleration.nodes import (
     KleinodAcceleration,
     KleinodAccelerationReport,
@@ -203,7 +203,7 @@ def test_a_calibration_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp
         settings_of(calibration="mine")
     before = KleinodAcceleration.fingerprint_inputs(calibration="built in")
     value = Calibration("mine", (1.0, 0.0), 0.3, (2.0, 1.0, 0.5))
-    calibration.save(value, calibration.Fit(1, 8, 0.5), calibration_files.calibrations_folder())
+    calibration.save(value, {}, calibration_files.calibrations_folder())
     assert KleinodAcceleration.define_schema().inputs[-1].options == ["built in", "mine"]
     assert settings_of(calibration="mine").calibration == value
     assert KleinodAcceleration.fingerprint_inputs(calibration="mine") != before
@@ -294,7 +294,7 @@ def test_ksampler_too(model: Any, counter: BlockCounter) -> None:
     latent = {"samples": torch.zeros(1, 128, 8, 8)}
     texts = random_conditioning(1), random_conditioning(2)
     KSampler().sample(fast, 7, STEPS, 4.0, "euler", "simple", *texts, latent, 1.0)
-    (report,) = application.read_reports(fast, None)
+    (report,) = apply.read_reports(fast, None)
     assert counter.total == report.computed * BLOCKS * 2 < STEPS * BLOCKS * 2
 
 
@@ -305,7 +305,7 @@ def test_klein_sampler_keeps_and_reports_what_the_model_came_with(
     made = klein_sampler(fast, vae)
     (run,) = json.loads(made[3])["runs"]
     assert "R" in run["pattern"] and title_lines(made[2])["acceleration"]
-    assert [report.pattern for report in application.read_reports(fast, None)] == [run["pattern"]]
+    assert [report.pattern for report in apply.read_reports(fast, None)] == [run["pattern"]]
     own = json.loads(klein_sampler(fast, vae, acceleration_settings=settings_of(speed=1.2))[3])
     assert own["acceleration"]["speed"] == 1.2, "Klein Sampler's own settings win"
 
@@ -354,7 +354,7 @@ def test_the_report_of_a_plain_model_says_so(model: Any) -> None:
 
 def test_the_line_is_told_when_a_run_ends(model: Any) -> None:
     told: list[Any] = []
-    fast = application.apply_acceleration(model, Acceleration("high"), told.append)
+    fast = apply.apply_acceleration(model, Acceleration("high"), told.append)
     run_in("a", "2", fast, 10)
     assert [report.steps for report in told] == [10]
 
@@ -366,7 +366,7 @@ def test_a_guider_of_one_branch(model: Any, counter: BlockCounter) -> None:
     latent = {"samples": torch.zeros(1, 128, 8, 8)}
     noise = RandomNoise.execute(7).args[0]
     SamplerCustomAdvanced.execute(noise, guider, core_solver("euler"), sigmas, latent)
-    (report,) = application.read_reports(fast, None)
+    (report,) = apply.read_reports(fast, None)
     assert counter.total == report.computed * BLOCKS < STEPS * BLOCKS
 
 

@@ -90,7 +90,8 @@ def test_every_sampler(model: Any, counter: BlockCounter, solver: str) -> None:
 
 
 def test_the_packs_own_solver_and_schedule(model: Any, counter: BlockCounter) -> None:
-    from kleinod.nodes.acceleration.solver import fast_sigmas, sample_fast
+    from kleinod.nodes.sampling.fast import sample_fast
+    from kleinod.nodes.sampling.schedule import fast_sigmas
 
     sigmas = fast_sigmas(STEPS, 2.05)
     sampler = comfy.samplers.KSAMPLER(sample_fast)

@@ -10,14 +10,14 @@ import comfy.model_management
 import folder_paths
 import pytest
 import torch
-from kleinod.nodes.acceleration import study, study_engine
 from kleinod.nodes.acceleration.calibration_files import BUILT_IN, list_choices, load_calibration
 from kleinod.nodes.acceleration.nodes import KleinodAcceleration
 from kleinod.nodes.acceleration.patch import accelerate
-from kleinod.nodes.acceleration.study_nodes import KleinodCalibrate, KleinodCompare
 from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.sampling.engine import sample_pictures
 from kleinod.nodes.sampling.request import SamplingRequest
+from kleinod.nodes.study import comparison, engine
+from kleinod.nodes.study.nodes import KleinodCalibrate, KleinodCompare
 
 from tests.model.acceleration_rig import BLOCKS, BlockCounter
 from tests.model.tiny_klein import load_tiny_model, random_conditioning, tiny_vae
@@ -52,7 +52,7 @@ def user_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_every_run_costs_what_the_table_says(parts: dict[str, Any], counter: BlockCounter) -> None:
     """Work told and blocks really run agree, run by run, for caches of ours and of others and for none."""
     own = Acceleration("medium", guidance_interval=2, forecast_error_limit=10.0)
-    candidates = study.list_candidates(STEPS, fewer_steps=False, own=own)
+    candidates = comparison.list_candidates(STEPS, fewer_steps=False, own=own)
     told: list[str] = []
     counts: list[int] = []
 
@@ -60,7 +60,7 @@ def test_every_run_costs_what_the_table_says(parts: dict[str, Any], counter: Blo
         told.append(text)
         counts.append(counter.total)
 
-    outcomes = study_engine.compare(**parts, request=ASKED, candidates=candidates, tell=tell)
+    outcomes = engine.compare(**parts, request=ASKED, candidates=candidates, tell=tell)
     ran = [after - before for before, after in zip(counts[1:], [*counts[2:], counter.total], strict=True)]
     assert ran[0] == 2 * STEPS * BLOCKS
     assert [outcome.work for outcome in outcomes] == pytest.approx([blocks / ran[0] for blocks in ran])
@@ -72,8 +72,8 @@ def test_the_first_picture_is_klein_samplers(parts: dict[str, Any]) -> None:
     """Also on a model that Klein Apply Acceleration has been at: the yardstick skips nothing."""
     plain = sample_pictures(**parts, request=ASKED).image
     faster = accelerate(parts["model"], Acceleration("high", forecast_error_limit=10.0))
-    candidates = study.list_candidates(STEPS, True, False, False, False)[:1]
-    [outcome] = study_engine.compare(**{**parts, "model": faster}, request=ASKED, candidates=candidates)
+    candidates = comparison.list_candidates(STEPS, True, False, False, False)[:1]
+    [outcome] = engine.compare(**{**parts, "model": faster}, request=ASKED, candidates=candidates)
     assert torch.equal(outcome.image, plain) and outcome.ssim == pytest.approx(1.0) and outcome.work == 1
 
 
@@ -87,7 +87,7 @@ def test_the_node_hands_out_sheet_table_and_plot(parts: dict[str, Any]) -> None:
 
 
 def test_an_interrupt_ends_the_comparison(parts: dict[str, Any]) -> None:
-    candidates = study.list_candidates(STEPS)
+    candidates = comparison.list_candidates(STEPS)
 
     def tell(text: str) -> None:
         if text.startswith("2 of"):
@@ -95,7 +95,7 @@ def test_an_interrupt_ends_the_comparison(parts: dict[str, Any]) -> None:
 
     try:
         with pytest.raises(comfy.model_management.InterruptProcessingException):
-            study_engine.compare(**parts, request=ASKED, candidates=candidates, tell=tell)
+            engine.compare(**parts, request=ASKED, candidates=candidates, tell=tell)
     finally:
         comfy.model_management.interrupt_current_processing(False)
 
@@ -123,7 +123,7 @@ def test_calibrate_leaves_a_file_that_klein_acceleration_offers(
 
 def test_watching_changes_nothing(parts: dict[str, Any], user_folder: Path) -> None:
     before = sample_pictures(**parts, request=ASKED).image
-    tracer = study_engine._Tracer()
+    tracer = engine._Tracer()
     watched = {**parts, "model": tracer.watch(parts["model"])}
     assert torch.equal(sample_pictures(**watched, request=ASKED).image, before)
     assert len(tracer.trace.sigmas) == STEPS and tracer.trace.signal[0] is None
@@ -132,4 +132,4 @@ def test_watching_changes_nothing(parts: dict[str, Any], user_folder: Path) -> N
 
 def test_calibrate_refuses_names_that_are_no_file(parts: dict[str, Any], user_folder: Path) -> None:
     with pytest.raises(ValueError, match="it becomes a file"):
-        study_engine.calibrate(**parts, request=ASKED, name="../x")
+        engine.calibrate(**parts, request=ASKED, name="../x")

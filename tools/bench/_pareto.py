@@ -12,7 +12,7 @@ from PIL import Image
 
 def draw(scores: Sequence[Any], steps: int, converged: bool) -> Image.Image:
     """Median likeness (bar down to the 5th percentile) over times less work, by kind of way."""
-    from kleinod.nodes.acceleration.plot import Point, draw_plot
+    from kleinod.nodes.study.plot import Point, draw_plot
 
     from tools.bench.acceleration import low
 

@@ -36,7 +36,7 @@ class Way:
 
     def sample(self, painter: Painter, group: Group, steps: int, dial: float | None, reports: list) -> Any:
         import comfy.samplers
-        from kleinod.nodes.acceleration.solver import sample_fast
+        from kleinod.nodes.sampling.fast import sample_fast
         from kleinod.nodes.sampling.schedule import build_schedule
 
         model = self.apply(painter.model, dial, reports)

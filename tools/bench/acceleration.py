@@ -66,7 +66,7 @@ class Study:
         self._baselines: dict[tuple[int, str, bool], tuple[float, float]] = {}
 
     def measure(self, way: Way, steps: int) -> Score:
-        from kleinod.nodes.acceleration import metrics
+        from kleinod.nodes.study import metrics
 
         painter, dial = self.painter, None
         groups = [group for group in self.groups if way.edits_only is False or group.kind.startswith("edit")]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .chart import GRID, PANEL, PAPER, QUIET, TEXT
+from ..acceleration.chart import GRID, PANEL, PAPER, QUIET, TEXT
 
 SIZE = (1280, 760)
 SMOOTH = 2

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..acceleration.chart import PANEL, PAPER, QUIET, TEXT
 from ..base.drawing import to_image, to_picture
-from .chart import PANEL, PAPER, QUIET, TEXT
+from .comparison import Outcome, plot_points
 from .plot import draw_plot
-from .study import Outcome, plot_points
 
 CELL, GAP, PADDING, CAPTION = 384, 20, 14, 86
 MOST_COLUMNS = 5

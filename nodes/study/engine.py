@@ -11,14 +11,15 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ..acceleration import calibration, signals
+from ..acceleration.calibration_files import calibrations_folder
+from ..acceleration.patch import KEY, count_blocks
 from ..base.errors import InputError
 from ..base.values import Calibration
 from ..sampling.engine import sample_pictures
 from ..sampling.request import SamplingRequest
-from . import calibration, metrics, signals
-from .calibration_files import calibrations_folder
-from .patch import KEY, count_blocks
-from .study import Candidate, Outcome
+from . import fitting, metrics
+from .comparison import Candidate, Outcome
 
 Tell = Callable[[str], None]
 # Loading and compiling happen in the first steps ever run; they belong to no candidate.
@@ -118,7 +119,7 @@ def calibrate(
     request: SamplingRequest,
     name: str,
     tell: Tell = lambda text: None,
-) -> tuple[Calibration, calibration.Fit]:
+) -> tuple[Calibration, fitting.Fit]:
     """Sample every seed of the request uncached, watch the model, fit, and save under `name`.
 
     Raises ValueError where the name makes no file, or the model has no FLUX.2 [klein] blocks.
@@ -130,15 +131,15 @@ def calibrate(
             f"{type(model.model).__name__}. Connect a Klein model."
         )
     model = _unaccelerated(model)
-    traces: list[calibration.Trace] = []
+    traces: list[fitting.Trace] = []
     for number, seed in enumerate(request.seeds):
         tell(f"picture {number + 1} of {request.results}")
         tracer = _Tracer()
         asked = replace(request, seed=seed, results=1)
         sample_pictures(tracer.watch(model), positive, negative, vae, asked)
         traces.append(tracer.trace)
-    value, fit = calibration.fit(name, traces)
-    calibration.save(value, fit, calibrations_folder())
+    value, fit = fitting.fit(name, traces)
+    calibration.save(value, fit.data(), calibrations_folder())
     return value, fit
 
 
@@ -146,7 +147,7 @@ class _Tracer:
     """Writes down, step by step, what the cache would have seen and what the model then said."""
 
     def __init__(self) -> None:
-        self.trace = calibration.Trace()
+        self.trace = fitting.Trace()
         self._signals: dict[Any, Tensor] = {}
         self._change: list[Tensor] = []
 

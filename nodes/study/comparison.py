@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..acceleration.plan import make_plan
 from ..base.errors import InputError
 from ..base.values import Acceleration
-from .plan import make_plan
 from .plot import Point
 
 UNCACHED = "every step"

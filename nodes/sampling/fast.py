@@ -13,36 +13,10 @@ those of a schedule of twice the length, and the time saved is taken from the ev
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from ..base.errors import InputError
-
-# The run is laid out on a native schedule this many times as fine; its last steps are kept as they are.
-FINENESS = 2
-KEPT_TAIL = 4
-
-
-def fast_sigmas(steps: int, mu: float, start: float = 1.0) -> Tensor:
-    """`steps` sigmas and a final 0, float32 `[steps + 1]`, falling from `start`.
-
-    mu: the native schedule's shift for the picture's size (see `sampling.schedule.compute_mu`). Times fall
-    evenly, at the native spacing of FINENESS * steps for the last KEPT_TAIL steps and wider before.
-    """
-    if steps < 1:
-        raise InputError(f"steps is {steps}, but a run needs at least 1. Set steps to 8 or more.")
-    first = 1 / (1 + math.exp(mu) * (1 / start - 1))
-    tail = min(KEPT_TAIL, steps - 1)
-    edge = first * tail / (FINENESS * steps)
-    body = torch.linspace(first, edge, steps - tail + 1, dtype=torch.float64)
-    end = torch.linspace(edge, 0, tail + 1, dtype=torch.float64)
-    time = torch.cat([body, end[1:]])
-    sigmas = math.exp(mu) / (math.exp(mu) + (1 / time - 1))
-    sigmas[0], sigmas[-1] = start, 0.0
-    return sigmas.float()
 
 
 class Multistep:

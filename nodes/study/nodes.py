@@ -6,11 +6,11 @@ from comfy_api.v0_0_2 import io
 
 from ..base import flux2, sockets
 from ..base.notices import reports_errors, show_status
-from ..sampling.memory import advise_sampling
+from ..base.oom_advice import advise_sampling
 from ..sampling.request import SamplingRequest
-from .comparison import plot_image, sheet_image
-from .study import format_table, headline, list_candidates
-from .study_engine import calibrate, compare
+from .comparison import format_table, headline, list_candidates
+from .engine import calibrate, compare
+from .sheet import plot_image, sheet_image
 
 _SIDE = {"default": 1024, "min": flux2.MIN_SIZE, "max": flux2.MAX_SIZE, "step": flux2.CELL}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..base.flux2 import CELL
+from .flux2 import CELL
 
 _LARGE_SIDE = 512
 _FP8 = "choose fp8_e4m3fn as weight_dtype in Klein Loader"

@@ -14,9 +14,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
-from ..base.flux2 import CELL
 from ..base.values import Acceleration
-from ..sampling.schedule import build_schedule
 from . import presets
 from .controller import Controller, Facts
 from .patch import KEY, accelerate, count_blocks, require_suitable
@@ -136,15 +134,6 @@ def nodes_before(prompt: Mapping[str, Any], node_id: str) -> set[str]:
         waiting += links - found
         found |= links
     return found
-
-
-def fast_schedule(steps: int, width: int, height: int, latent: Any, mu: str, strength: float) -> Tensor:
-    """The SIGMAS of Kleinod Fast `[steps + 1]` for a picture of this size; a connected latent has its own."""
-    tokens = (width // CELL) * (height // CELL)
-    if latent is not None:
-        shape, ratio = latent["samples"].shape, latent.get("downscale_ratio_spacial") or CELL
-        tokens = (shape[-2] * ratio // CELL) * (shape[-1] * ratio // CELL)
-    return build_schedule("fast", steps, tokens, mu, strength).sigmas
 
 
 def _wrapper_of(model: Any) -> Any:
