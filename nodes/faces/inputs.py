@@ -83,7 +83,6 @@ def list_settings_inputs() -> list[io.Input]:
             "positive_prompt",
             default="",
             multiline=True,
-            dynamic_prompts=True,
             tooltip="What every face shows. Empty: the prompt of the picture. The face as it is counts as "
             "image 1, references follow as image 2 and so on.",
         ),
@@ -91,7 +90,6 @@ def list_settings_inputs() -> list[io.Input]:
             "negative_prompt",
             default="",
             multiline=True,
-            dynamic_prompts=True,
             tooltip="What faces should not show. Empty: the negative prompt of the picture.",
         ),
         io.Int.Input(
@@ -215,7 +213,6 @@ def list_refiner_inputs(detectors: list[str]) -> list[io.Input]:
             "face_prompts",
             default="",
             multiline=True,
-            dynamic_prompts=True,
             optional=True,
             tooltip="One line a face, in order. Empty line: the shared prompt. [SKIP]: leave that face. "
             "[PROMPT] stands for positive_prompt of the settings.",

@@ -167,7 +167,6 @@ class KleinodPrompt(io.ComfyNode):
                 io.String.Input(
                     "positive",
                     multiline=True,
-                    dynamic_prompts=True,
                     default="",
                     tooltip="What the picture shows, in plain sentences. Weights like (word:1.2) are not "
                     "understood: they are read as text. Reference images are called image 1, image 2 and "
@@ -176,7 +175,6 @@ class KleinodPrompt(io.ComfyNode):
                 io.String.Input(
                     "negative",
                     multiline=True,
-                    dynamic_prompts=True,
                     default="",
                     tooltip="What to steer away from. Acts on Base with guidance above 1; distilled Klein "
                     "ignores it.",

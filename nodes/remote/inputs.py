@@ -19,7 +19,6 @@ def list_runware_inputs() -> list[io.Input]:
         io.String.Input(
             "positive_prompt",
             multiline=True,
-            dynamic_prompts=True,
             tooltip="What the picture shows. 1 to 10000 characters.",
         ),
         io.String.Input(
@@ -198,7 +197,7 @@ def list_runware_inputs() -> list[io.Input]:
 def list_bfl_inputs() -> list[io.Input]:
     """Every field of BFL's klein endpoints."""
     return [
-        io.String.Input("prompt", multiline=True, dynamic_prompts=True, tooltip="What the picture shows."),
+        io.String.Input("prompt", multiline=True, tooltip="What the picture shows."),
         io.Int.Input(
             "width",
             default=0,

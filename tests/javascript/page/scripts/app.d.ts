@@ -12,6 +12,8 @@ type PublishedNode = Parameters<NonNullable<ComfyExtension["nodeCreated"]>>[0];
 export type Widget = Omit<NonNullable<PublishedNode["widgets"]>[number], "value" | "callback"> & {
   value?: any;
   callback?: (...given: any[]) => void;
+  /** what is sent in place of the value; `saved` is the node as this run's workflow keeps it */
+  serializeValue?: (saved: any, place: number) => unknown;
 };
 
 export type Graph = NonNullable<PublishedNode["graph"]>;
