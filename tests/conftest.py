@@ -1,6 +1,7 @@
 """How tests reach the pack, its tools and a running ComfyUI.
 
-`kleinod`       the whole pack, loaded the way ComfyUI loads it (needs ComfyUI: `COMFYUI_PATH`).
+`kleinod`       the whole pack, loaded the way ComfyUI loads it (needs ComfyUI: `COMFYUI_PATH`), as soon as a
+                test file outside tests/core is collected. Those of tests/core are pure and answer in seconds.
 `kleinod_pure`  an alias of `nodes/` that skips every `__init__` that touches ComfyUI, for the pure modules.
 Use one of them in a test, never both: each alias has its own copy of every class.
 `tools`         the makers and launchers of `tools/`.
@@ -10,6 +11,7 @@ Use one of them in a test, never both: each alias has its own copy of every clas
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -45,10 +47,22 @@ from tools.launch.environment import Environment, inherit_packages  # noqa: E402
 from tools.launch.pack import enable_comfyui, load_pack  # noqa: E402
 from tools.launch.server import Server  # noqa: E402
 
-if (COMFYUI / "comfy").is_dir():
-    # KLEINOD_GPU=1 lets the tests marked gpu see the card; everything else is tested on the CPU.
-    enable_comfyui(COMFYUI, () if os.environ.get("KLEINOD_GPU") else ("--cpu",))
-    load_pack(ROOT)
+PURE = ROOT / "tests" / "core"
+
+
+@functools.cache
+def _load_comfyui() -> None:
+    """ComfyUI and the pack, once; a test that needs them says itself what it misses where there is none."""
+    if (COMFYUI / "comfy").is_dir():
+        # KLEINOD_GPU=1 lets the tests marked gpu see the card; everything else is tested on the CPU.
+        enable_comfyui(COMFYUI, () if os.environ.get("KLEINOD_GPU") else ("--cpu",))
+        load_pack(ROOT)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makemodule(module_path: Path) -> None:
+    if not module_path.is_relative_to(PURE):
+        _load_comfyui()
 
 
 @pytest.fixture(scope="session")
@@ -106,13 +120,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    asking = [item for item in items if item.get_closest_marker("gpu")]
+    if asking and not _has_card():
+        skip = pytest.mark.skip(reason="needs a CUDA device and KLEINOD_GPU=1")
+        for item in asking:
+            item.add_marker(skip)
+
+
+def _has_card() -> bool:
     import torch
 
-    if not (torch.cuda.is_available() and os.environ.get("KLEINOD_GPU")):
-        skip = pytest.mark.skip(reason="needs a CUDA device and KLEINOD_GPU=1")
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(skip)
+    return torch.cuda.is_available() and bool(os.environ.get("KLEINOD_GPU"))
 
 
 @pytest.hookimpl(wrapper=True)

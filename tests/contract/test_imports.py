@@ -4,6 +4,7 @@ thread, no file opened. Which room may import which: test_rooms.py."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ TOUCHES_COMFYUI = {
     "sampling/nodes.py",
     "sampling/engine.py",
 }
+CORE = sorted((ROOT / "tests" / "core").glob("*.py"))
 MODULES = sorted(file.relative_to(ROOT / "nodes").as_posix() for file in (ROOT / "nodes").rglob("*.py"))
 PURE = [name for name in MODULES if name not in TOUCHES_COMFYUI and not name.endswith("/__init__.py")]
 
@@ -123,6 +125,16 @@ def _run(code: str, *arguments: str) -> dict:
 
 def test_pure_modules_import_without_comfyui() -> None:
     assert _run(_IMPORT_PURE, str(ROOT / "nodes"), *PURE) == {}
+
+
+def test_pure_tests_ask_for_nothing_that_takes_long() -> None:
+    """tests/core never loads ComfyUI (tests/conftest.py), so that one of its files answers in seconds."""
+    imports = r"^\s*(from|import) (kleinod|comfy\w*|folder_paths|node_helpers)\b"
+    asking = re.compile(rf"{imports}|\bcomfy_(server|environment)\b", re.MULTILINE)
+    found = {
+        file.name: hit.group() for file in CORE if (hit := asking.search(file.read_text(encoding="utf-8")))
+    }
+    assert found == {}
 
 
 def test_the_list_of_exceptions_is_not_a_wish_list() -> None:

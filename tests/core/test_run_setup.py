@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tools.launch import LaunchError, environment, releases
+from tools.launch import LaunchError, command_line, environment, releases
 from tools.launch.console import Progress, format_bar, format_seconds
 from tools.launch.pip import run_pip
 from tools.launch.server import server_variables
@@ -173,6 +173,16 @@ def test_a_named_comfyui_brings_its_own_packages_once_and_hands_them_on(
     variables = server_variables(older)
     assert variables["PYTHONPATH"] == variables["KLEINOD_PACKAGES"] == str(older)
     assert "PYTHONPATH" not in server_variables() and "KLEINOD_PACKAGES" not in server_variables()
+
+
+def test_quick_is_the_pure_part_and_a_choice_runs_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line.os, "cpu_count", lambda: 4)
+    two = ["-n", "2", "--no-loadscope-reorder"]
+    assert command_line.choose_tests([]) == two
+    assert command_line.choose_tests(["--durations=5"]) == [*two, "--durations=5"]
+    assert command_line.choose_tests(["--quick", "-q"]) == [*two, "tests/core", "-q"]
+    assert command_line.choose_tests(["--quick", "-k", "faces"]) == ["tests/core", "-k", "faces"]
+    assert command_line.choose_tests(["tests/core/test_x.py", "-q"]) == ["tests/core/test_x.py", "-q"]
 
 
 def test_every_version_a_release_names_is_exact() -> None:

@@ -24,6 +24,7 @@ python3 run.py                     set everything up, start ComfyUI with Kleinod
                                    workflows; the pictures land in output/
 python3 run.py serve [--port N]    the same set-up, then ComfyUI stays open for your browser
 python3 run.py test [ARGUMENTS]    all tests; ARGUMENTS go to pytest: -k NAME, -m "not browser", a path ...
+python3 run.py test --quick        the pure part of them, tests/core, in less than a minute
 python3 run.py bench NAME          one benchmark of tools/bench; --json FILE writes its rows for machines
 
 --comfyui DIR (or COMFYUI_PATH)    on any of them: use your own ComfyUI and the Python that runs this command
@@ -119,11 +120,20 @@ def _test(comfyui: str | None, rest: list[str]) -> int:
     environment = prepare(comfyui, tests=True)
     variables = _tool_variables(environment)
     variables.setdefault("OMP_NUM_THREADS", "1")
-    # One worker has ComfyUI and the browser: `pytest_xdist_make_scheduler` in tests/conftest.py.
-    # A choice of tests runs in one process: two would load torch twice to save nothing.
-    whole = all(argument.startswith("--durations") for argument in rest)
-    workers = ["-n", "2", "--no-loadscope-reorder"] if whole and (os.cpu_count() or 1) > 1 else []
-    return _run_child([str(environment.python), "-m", "pytest", *workers, *rest], variables)
+    return _run_child([str(environment.python), "-m", "pytest", *choose_tests(rest)], variables)
+
+
+def choose_tests(arguments: list[str]) -> list[str]:
+    """What pytest gets for the `arguments` of `run.py test`.
+
+    One worker has ComfyUI and the browser: `pytest_xdist_make_scheduler` in tests/conftest.py. A choice of
+    tests runs in one process: two would load torch twice to save nothing.
+    """
+    rest = [argument for argument in arguments if argument != "--quick"]
+    quick = ["tests/core"] if rest != arguments else []
+    many = all(argument.startswith(("--durations", "-q", "-v", "-x")) for argument in rest)
+    workers = ["-n", "2", "--no-loadscope-reorder"] if many and (os.cpu_count() or 1) > 1 else []
+    return [*workers, *quick, *rest]
 
 
 def _bench(comfyui: str | None, rest: list[str]) -> int:
