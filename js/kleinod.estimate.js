@@ -30,11 +30,11 @@ const ASKS = new WeakMap();
 function countPictures(node) {
   let count = 0;
   node.inputs?.forEach((input, slot) => {
-    if (input.link === null || input.link === undefined) return;
+    if (!node.isInputConnected(slot)) return;
     if (PICTURES.test(input.name)) count += 1;
     if (input.name !== "references") return;
     const source = node.getInputNode(slot);
-    const linked = source?.inputs?.filter((one) => one.name.startsWith("images.") && one.link !== null);
+    const linked = source?.inputs?.filter((one, i) => one.name.startsWith("images.") && source.isInputConnected(i));
     count += linked?.length || 1;
   });
   return count;

@@ -76,8 +76,8 @@ function ensureSource(node, name, type, output, row) {
  * @param {GraphNode} node @param {string} name @param {string[]} warnings
  */
 function unplug(node, name, warnings) {
-  const slot = node.inputs.findIndex((input) => input.name === name && input.link != null);
-  if (slot < 0) return;
+  const slot = node.inputs.findIndex((input) => input.name === name);
+  if (slot < 0 || !node.isInputConnected(slot)) return;
   node.disconnectInput(slot);
   warnings.push(`${name} was disconnected: the request has none.`);
 }
@@ -181,7 +181,7 @@ async function askAndPaste(node) {
 
 /** @param {(node: GraphNode) => void} work */
 const onSelected = (work) => () => {
-  const node = Object.values(app.canvas.selected_nodes ?? {}).find(kindOf);
+  const node = [...app.canvas.selectedItems].find(kindOf);
   if (node) work(node);
   else tell("warn", "Select a Klein Sampler or a Klein Runware first.");
 };

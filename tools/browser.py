@@ -57,6 +57,20 @@ def find_chromium(own: str | None = None) -> str:
     return found
 
 
+# From here on the page's deprecated calls are kept, each time with the way to it, instead of written to the console
+# once: whose script was first would else decide who is seen.
+_KEEP_DEPRECATIONS = """
+() => {
+  window.kleinodDeprecations = [];
+  Error.stackTraceLimit = 50;
+  LiteGraph.alwaysRepeatWarnings = true;
+  LiteGraph.onDeprecationWarning = [
+    (text) => window.kleinodDeprecations.push({ text, stack: new Error().stack }),
+  ];
+}
+"""
+
+
 class Studio:
     """ComfyUI's page in a browser: what a user sees, and what the browser's console said meanwhile."""
 
@@ -77,6 +91,7 @@ class Studio:
         ready = "window.app?.graph !== undefined && window.app.canvas !== undefined"
         self.page.wait_for_function(ready, timeout=120_000)
         self.page.wait_for_function("window.app.extensionManager?.spinner === false", timeout=60_000)
+        self.page.evaluate(_KEEP_DEPRECATIONS)
         self.page.evaluate("() => window.app.graph.clear()")
 
     def open_template(self, name: str, extension: str = "kleinod") -> None:
@@ -119,6 +134,11 @@ class Studio:
             number: {"class_type": node["class_type"], "inputs": node["inputs"]}
             for number, node in prompt.items()
         }
+
+    def deprecations(self, extension: str = "kleinod") -> set[str]:
+        """The page's words about deprecated calls that came, over whatever way, out of an extension's scripts."""
+        seen = self.page.evaluate("() => window.kleinodDeprecations")
+        return {call["text"] for call in seen if f"/extensions/{extension}/" in call["stack"]}
 
     def complaints_about(self, *words: str) -> list[str]:
         return [text for text in self.complaints if any(word.lower() in text.lower() for word in words)]

@@ -68,7 +68,7 @@ export class LoraRows {
   }
 
   get isLinked() {
-    return this.node.inputs?.some((input) => input.name === "rows" && input.link != null) ?? false;
+    return this.node.inputs?.some((input, slot) => input.name === "rows" && this.node.isInputConnected(slot)) ?? false;
   }
 
   /** Pixels the node must leave for the element. */

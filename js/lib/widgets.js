@@ -93,6 +93,18 @@ export function findWidget(node, name) {
 const SUBGRAPH_INPUTS = "-10"; // the node number that a subgraph's own inputs have as the origin of a link
 
 /**
+ * The link that ends at an input. Not by node.getInputLink, which means another thing on a subgraph's node.
+ * @param {GraphNode} node
+ * @param {number} slot
+ */
+function findLink(node, slot) {
+  if (slot < 0 || !node.graph || !node.isInputConnected(slot)) return null;
+  const ends = (/** @type {{ target_id: unknown, target_slot: number }} */ link) =>
+    String(link.target_id) === String(node.id) && link.target_slot === slot;
+  return [...node.graph.links.values()].find(ends) ?? null;
+}
+
+/**
  * The widget whose value a node will get: its own, or where its subgraph shows it on the outside, the one there.
  * undefined where a link brings what only a run can tell.
  * @param {GraphNode} node
@@ -100,8 +112,7 @@ const SUBGRAPH_INPUTS = "-10"; // the node number that a subgraph's own inputs h
  * @returns {Widget | undefined}
  */
 export function findDeciding(node, name) {
-  const input = node.inputs?.find((one) => one.widget?.name === name);
-  const link = input?.link == null ? null : node.graph?.getLink(input.link);
+  const link = findLink(node, node.inputs?.findIndex((one) => one.widget?.name === name) ?? -1);
   if (!link) return findWidget(node, name);
   const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
   const nodes = /** @type {any[]} */ (graphs.flatMap((graph) => graph.nodes));

@@ -31,6 +31,8 @@ _SHOWN_NODES2 = """
 # ComfyUI's own words at its start: about a fresh user's empty folders, its older menu, and the models of the
 # graph it opens with.
 _OF_THE_PAGE = ("huggingface.co", "userdata", "user.css", "legacy queue", "MaskEditor", "before initial")
+# Of newer pages (1.58), about their own panes, and about their own calls before `Studio.deprecations` listens.
+_OF_THE_PAGE += ("Invalid layout total size", "is deprecated")
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -47,6 +49,7 @@ def test_template_opens_runs_and_shows_pictures(
     assert studio.visible_dialogs() == []
     complaints = [text for text in studio.complaints if not any(word in text for word in _OF_THE_PAGE)]
     assert complaints == [], "a warning of any kind, also of the page about our nodes"
+    assert studio.deprecations() == set()
     twin = load_prompt(API_FOLDER / f"{name}.json")
     expected = {
         number: {"class_type": node["class_type"], "inputs": node["inputs"]} for number, node in twin.items()
@@ -63,6 +66,19 @@ def test_template_opens_runs_and_shows_pictures(
     keep_screenshot(studio, shots, f"{slug}-2-done")
     assert studio.visible_dialogs() == []
     assert studio.complaints_about("kleinod") == []
+
+
+def test_deprecated_calls_are_seen(studio: Studio) -> None:
+    """What a script of ours would do, run as one of ours: else an empty list would say nothing."""
+    studio.open()
+    studio.page.evaluate(
+        """() => new Function(
+          "LiteGraph.onDeprecationWarning.forEach((tell) => tell('gone soon'))\\n"
+          + "//# sourceURL=" + location.origin + "/extensions/kleinod/kleinod.test.js"
+        )()"""
+    )
+    assert studio.deprecations() == {"gone soon"}
+    assert studio.deprecations("another") == set()
 
 
 def test_nodes_survive_saving_and_loading(studio: Studio, renderer: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.resources
 import json
 import re
@@ -94,7 +93,8 @@ def test_the_check_sees_mistakes(compiler: list[str], tmp_path: Path) -> None:
 def test_the_page_has_what_its_types_say() -> None:
     """What is declared by hand is looked up in the frontend that ComfyUI brings."""
     declared = (PROJECT / "page" / "scripts" / "app.d.ts").read_text(encoding="utf-8")
-    assert importlib.metadata.version("comfyui_frontend_package") in declared
+    types = json.loads((PROJECT / "package.json").read_text(encoding="utf-8"))["devDependencies"]
+    assert f"frontend {types['@comfyorg/comfyui-frontend-types']}" in declared, "which page the types are of"
     names = set(re.findall(r"^ +(?:readonly )?(\w+)\??[(:<]", declared, re.M))
     assert {"addDOMWidget", "vueNodesMode", "getMinHeight", "registerExtension"} <= names
     assets = Path(importlib.resources.files("comfyui_frontend_package")) / "static" / "assets"
@@ -104,6 +104,20 @@ def test_the_page_has_what_its_types_say() -> None:
         if not names:
             break
     assert names == set()
+
+
+# What the page warns of (1.58.1) or says it will remove, as scripts would write it; what stands instead works in
+# 1.47 as well: isInputConnected, getInputNode, graph.links, getOutputNodes, selectedItems.
+DEPRECATED = (
+    r"\.link\b", r"(?<!graph)\.links\b", "selected_nodes", "badgePosition", "repositionNodesVueMode",
+    r"graph\.onBeforeChange", "captureInput", "controlWidgetMarker", "promotedWidgetControl", "valueControl",
+)  # fmt: skip
+
+
+@each_script
+def test_a_script_calls_nothing_deprecated(script: Path) -> None:
+    code = re.sub(r"^ *(/?\*|//).*$", "", script.read_text(encoding="utf-8"), flags=re.M)
+    assert [name for name in DEPRECATED if re.search(name, code)] == []
 
 
 @each_script

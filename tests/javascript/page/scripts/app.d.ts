@@ -52,7 +52,7 @@ interface Extension extends Omit<ComfyExtension, "nodeCreated" | "getNodeMenuIte
 }
 
 type Page = Omit<ComfyApp, "extensionManager" | "registerExtension"> & {
-  canvas: { selected_nodes: Record<string, GraphNode> };
+  canvas: { selectedItems: Set<any> };
   extensionManager: Omit<ExtensionManager, "dialog"> & { dialog: Dialogs };
   registerExtension(extension: Extension): void;
 };
