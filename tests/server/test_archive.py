@@ -71,7 +71,7 @@ def installed(
     for name in published:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
-    environment = Environment(comfy_environment.python, clean_comfyui, own=True)
+    environment = Environment(comfy_environment.python, clean_comfyui, own=True, packages=comfy_environment.packages)
     log = artifacts / f"archive-{FOLDERS.index(request.param)}.log"
     with Server(environment, base=clean_comfyui, pack=None, log=log, device="cpu") as server:
         server.folder = folder
