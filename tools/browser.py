@@ -57,8 +57,8 @@ def find_chromium(own: str | None = None) -> str:
     return found
 
 
-# From here on the page's deprecated calls are kept, each time with the way to it, instead of written to the console
-# once: whose script was first would else decide who is seen.
+# From here on the page's deprecated calls are kept, each time with the way to it, instead of written to the
+# console once: whose script was first would else decide who is seen.
 _KEEP_DEPRECATIONS = """
 () => {
   window.kleinodDeprecations = [];
@@ -136,7 +136,7 @@ class Studio:
         }
 
     def deprecations(self, extension: str = "kleinod") -> set[str]:
-        """The page's words about deprecated calls that came, over whatever way, out of an extension's scripts."""
+        """The page's words about deprecated calls that came, anyhow, out of an extension's scripts."""
         seen = self.page.evaluate("() => window.kleinodDeprecations")
         return {call["text"] for call in seen if f"/extensions/{extension}/" in call["stack"]}
 

@@ -22,6 +22,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..base.errors import InputError
+from ..base.families import name_other_family
 from ..base.values import Acceleration
 from . import presets
 from .conditions import read_conditions
@@ -58,8 +59,9 @@ def require_suitable(model: Any, acceleration: Acceleration) -> None:
     if needs and count_blocks(model.model.diffusion_model) == (0, 0):
         what = acceleration.method if acceleration.method in NEEDS_BLOCKS else "reference_cache"
         raise InputError(
-            f"'{what}' works on FLUX.2 [klein]'s blocks, but the connected model is a "
-            f"{type(model.model).__name__}. Connect a Klein model, or use the forecast, which fits any model."
+            f"'{what}' works on FLUX.2 [klein]'s blocks, but the connected model is "
+            f"{name_other_family(model) or 'one without blocks'}. Connect a Klein model, or use the "
+            "forecast, which fits any model."
         )
 
 

@@ -35,7 +35,7 @@ _PLAIN_DTYPES = {
 # What quantised checkpoints store beside the weights; neither a weight nor a parameter.
 _QUANT_ENDINGS = (
     "weight_scale", "weight_scale_2", "input_scale", "comfy_quant",
-    "scale_weight", "scale_input", "scaled_fp8",
+    "scale_weight", "scale_input", "scaled_fp8", "comfy_attention.config",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
 from ..base.errors import InputError
+from ..base.families import name_other_family
 from ..base.values import LoraRow, Loras
 from . import library
 from .beside import BesideLoras, Gate, Slot
@@ -138,8 +139,9 @@ def read_architecture(model: Any) -> Architecture:
                 shapes[name] = tuple(weight.shape)
     if "img_in" not in shapes or "double_stream_modulation_img.lin" not in shapes:
         raise InputError(
-            f"model is {type(model.model).__name__}, but Klein LoRA Stack knows FLUX.2 [klein] only: connect "
-            "Klein Loader, or Load Diffusion Model with a flux-2-klein file; for others use Load LoRA."
+            f"model is {name_other_family(model) or 'cut off'}, but Klein LoRA Stack knows FLUX.2 [klein] "
+            "only: connect Klein Loader, or Load Diffusion Model with a flux-2-klein file; for others use "
+            "Load LoRA."
         )
     return Architecture(shapes)
 

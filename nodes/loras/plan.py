@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..base.errors import InputError
+from ..base.families import find_flux3
 from ..base.safetensors import Header
 from .keys import StatedScale, group_by_module
 from .parts import DIFF, LOHA, LOKR, LORA
@@ -114,7 +115,7 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
             misfits.append((module, misfit))
         except UnknownModule as reason:
             unused.setdefault(str(reason), []).append(module)
-            if is_of_flux1(module) or "of which this model has" in str(reason):
+            if is_of_flux1(module) or find_flux3([module]) or "of which this model has" in str(reason):
                 foreign.append(module)
     if strange:
         unused["tensors that belong to nothing here"] = strange
@@ -255,6 +256,9 @@ def _refuse_other_models(
 
 def guess_model(header: Header) -> str:
     """What a file was trained for, by block numbers and widths; "" where they tell nothing."""
+    flux3 = find_flux3(header.tensors)
+    if flux3:
+        return flux3
     groups, _ = group_by_module(header.tensors)
     highest: Counter[str] = Counter()
     widths: list[int] = []

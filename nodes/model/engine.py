@@ -19,6 +19,7 @@ import comfy.utils
 from safetensors import SafetensorError
 
 from ..base.errors import InputError
+from ..base.families import name_other_family
 from ..base.notices import show
 from ..base.safetensors import read_header
 from .choices import (
@@ -32,7 +33,14 @@ from .choices import (
 )
 from .facts import KleinFacts, describe, facts_from_sizes, nano_facts, notice_processor
 from .folders import TAEF2, gguf_loader, list_text_encoders, list_vaes, path_of
-from .pairing import ENCODER_LAYERS, check_diffusion_model, check_text_encoder, check_vae, encoder_name
+from .pairing import (
+    ENCODER_LAYERS,
+    check_diffusion_model,
+    check_text_encoder,
+    check_vae,
+    encoder_name,
+    sees_pictures,
+)
 from .text_engine import check_loaded_encoder, drop_unread_layers, load_text_encoder
 
 logger = logging.getLogger("kleinod.model")
@@ -54,6 +62,7 @@ class KleinSet:
 class _Encoder:
     name: str
     sizes: dict[str, int] | None
+    sees_pictures: bool = False
 
 
 def facts_of(model: Any, file_name: str = "", choice: str = "auto") -> KleinFacts | None:
@@ -166,7 +175,11 @@ def _load_gguf_model(request: LoaderRequest) -> tuple[Any, KleinFacts]:
         model = load(unet_name=name)[0]
     facts = facts_of(model, name, request.variant)
     if facts is None:
-        raise InputError(f'diffusion_model "{name}" is not FLUX.2 [klein]: pick a Klein GGUF file.')
+        kind = name_other_family(model) or "FLUX.2 [dev]"
+        raise InputError(
+            f'diffusion_model "{name}" is {kind}, not FLUX.2 [klein]: pick a Klein GGUF file, or load this '
+            "one with the nodes made for it."
+        )
     return model, replace(facts, dtype=gguf_quantisation(name))
 
 
@@ -183,14 +196,22 @@ def _choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
         return _Encoder(choice, None)
     if choice != AUTOMATIC:
         header = read_header(path_of("text_encoders", choice), "text_encoder", choice)
-        return _Encoder(choice, check_text_encoder(header, facts))
+        return _Encoder(choice, check_text_encoder(header, facts), sees_pictures(header))
     width = facts.context_width // 3
     names = [name for name in list_text_encoders() if not is_gguf(name)]
+    # A vision-language model of the same sizes is another language model than the one Klein was trained with.
+    second_best = None
     for name in text_encoders_to_try(names, width):
         try:
-            return _choose_text_encoder(name, facts)
+            encoder = _choose_text_encoder(name, facts)
         except (ValueError, OSError) as error:
             logger.debug("Not the text encoder: %s", error)
+            continue
+        if not encoder.sees_pictures:
+            return encoder
+        second_best = second_best or encoder
+    if second_best is not None:
+        return second_best
     raise InputError(
         f"text_encoder is automatic, but no file in models/text_encoders is the {encoder_name(width)} this "
         f"model needs: download {'qwen_3_8b_fp8mixed' if width == 4096 else 'qwen_3_4b'}.safetensors into "
@@ -231,6 +252,11 @@ def _describe_encoder(encoder: _Encoder, facts: KleinFacts, device: str) -> str:
     name = encoder_name(facts.context_width // 3)
     stored = f" of {encoder.sizes['layers_stored']}" if encoder.sizes else ""
     line = f"Text encoder: {encoder.name} ({name}, {ENCODER_LAYERS}{stored} layers run; no other is read)"
+    if encoder.sees_pictures:
+        line += (
+            f"; the file is {name.replace('Qwen3', 'Qwen3-VL')}, a vision-language model of the same sizes, "
+            f"not the {name} that Klein was trained with: prompts may be followed otherwise"
+        )
     if encoder.sizes is None and device != "default":
         line += f"; ComfyUI-GGUF decides where it runs, so text_encoder_device {device} has no effect"
     return line

@@ -43,7 +43,8 @@ class KleinFacts:
     """Facts about a Klein diffusion model; travel with the ModelPatcher as attachment "kleinod_facts".
 
     `hidden` and `context_width` are channel counts, `parameters` counts weights (0 = unknown), `native_size`
-    is (width, height) in pixels. A `recommended_guidance` of 1 means: no negative pass.
+    is (width, height) in pixels. A `recommended_guidance` of 1 means: no negative pass. `own_attention`
+    counts the blocks for which the file chooses the attention.
     """
 
     variant: str
@@ -59,6 +60,7 @@ class KleinFacts:
     recommended_guidance: float = 4.0
     native_size: tuple[int, int] = (1024, 1024)
     key_value_cached: bool = False
+    own_attention: int = 0
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS[1:]:
@@ -141,6 +143,7 @@ def facts_from_sizes(
     choice: str = "auto",
     parameters: int = 0,
     dtype: str = "unknown",
+    own_attention: int = 0,
 ) -> KleinFacts:
     """Facts from the four sizes that make a Klein; `parameters` 0 counts them from the sizes."""
     variant, decided_by = decide_variant(choice, file_name, metadata)
@@ -160,6 +163,7 @@ def facts_from_sizes(
         recommended_steps=4 if distilled else 50,
         recommended_guidance=1.0 if distilled else 4.0,
         key_value_cached=family == "9b" and re.search(r"[-_ ]kv(?![a-z])", stem) is not None,
+        own_attention=own_attention,
     )
 
 
@@ -172,6 +176,7 @@ def facts_from_shapes(
     choice: str = "auto",
     parameters: int = 0,
     dtype: str = "unknown",
+    own_attention: int = 0,
 ) -> KleinFacts:
     """Facts from a checkpoint's key -> shape map (BFL's key names, without prefix).
 
@@ -192,6 +197,7 @@ def facts_from_shapes(
         choice=choice,
         parameters=parameters,
         dtype=dtype,
+        own_attention=own_attention,
     )
 
 
@@ -238,11 +244,17 @@ def describe(facts: KleinFacts) -> list[str]:
     else:
         advice = f"{facts.recommended_steps} steps at guidance {facts.recommended_guidance:g}"
         advice += " (20 to 28 steps for a quicker picture)" if facts.recommended_steps > 28 else ""
+    blocks = facts.depth_double + facts.depth_single
+    attention = (
+        f"Attention: the file itself chooses another than the default for {facts.own_attention} of {blocks} "
+        "blocks (int8); ComfyUI follows it on graphics cards that can, which changes the picture a little"
+    )
     return [
         f"Model: {facts.title}",
         f"Variant: {facts.variant} ({facts.decided_by})",
         f"Weights: {count}{facts.dtype}, width {facts.hidden}, {facts.depth_double} double and "
         f"{facts.depth_single} single blocks, text width {facts.context_width}",
+        *([attention] if facts.own_attention else []),
         f"Recommended: {advice}; made for {width}x{height}",
         f"Licence: {facts.licence}",
     ]

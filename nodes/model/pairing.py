@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..base.errors import InputError
+from ..base.families import FLUX3_IMAGE, FLUX3_OTHER, FLUX3_WAY, find_flux3
 from ..base.safetensors import Header
 from .facts import KleinFacts, count_blocks, facts_from_shapes
 
@@ -20,18 +21,17 @@ ENCODER_LAYERS = max(ENCODER_TAPS)
 _QWEN3_NAMES = {1024: "Qwen3-0.6B", 2048: "Qwen3-1.7B", 2560: "Qwen3-4B", 4096: "Qwen3-8B", 5120: "Qwen3-14B"}
 _ENCODER_FILES = {2560: "qwen_3_4b.safetensors", 4096: "qwen_3_8b_fp8mixed.safetensors"}
 _MODEL_NAMES = {7680: "a 4B Klein", 12288: "a 9B Klein"}
+# How a file chooses the attention of a block (ComfyUI from about 0.36): int8 on cards that have it.
+_OWN_ATTENTION = ".comfy_attention.config"
 _MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 _LAYER_WEIGHTS = (
     "input_layernorm", "post_attention_layernorm",
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "self_attn.q_norm", "self_attn.k_norm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
+_LORA_MARKS = ("lora_A.", "lora_down.", ".lora.down", "lokr_w")
 # key fragment -> what a file with such a key is; the first match wins
 _KINDS = (
-    ("lora_A.", "a LoRA"),
-    ("lora_down.", "a LoRA"),
-    (".lora.down", "a LoRA"),
-    ("lokr_w", "a LoRA"),
     ("double_stream_modulation_img.linear.", "FLUX.2 in the diffusers layout"),
     ("single_transformer_blocks.", "a diffusers model"),
     ("double_stream_modulation_img.lin.", "a FLUX.2 diffusion model"),
@@ -61,6 +61,11 @@ _KINDS = (
 def describe_kind(keys: Iterable[str]) -> str:
     """What sort of file has these keys, as words to fit "it is ..."."""
     keys = list(keys)
+    if any(mark in key for key in keys for mark in _LORA_MARKS):
+        return "a LoRA"
+    flux3 = find_flux3(keys)
+    if flux3:
+        return flux3
     for fragment, kind in _KINDS:
         if any(fragment in key for key in keys):
             return kind
@@ -96,6 +101,11 @@ def check_diffusion_model(header: Header, variant: str = "auto") -> KleinFacts:
             f"{header.label} is {kind}, which ComfyUI does not read: use the single-file version, "
             "for example flux-2-klein-base-4b.safetensors."
         )
+    if kind in (FLUX3_IMAGE, FLUX3_OTHER):
+        raise InputError(
+            f"{header.label} is {kind}, another family than FLUX.2 [klein], which is what Kleinod runs: "
+            f"{FLUX3_WAY}. For this node pick a FLUX.2 Klein, for example flux-2-klein-base-4b.safetensors."
+        )
     if kind != "a FLUX.2 diffusion model":
         raise InputError(
             f"{header.label} is not FLUX.2 [klein]; it is {kind}: pick a Klein, for example "
@@ -123,6 +133,7 @@ def check_diffusion_model(header: Header, variant: str = "auto") -> KleinFacts:
         choice=variant,
         parameters=header.parameters,
         dtype=header.dtype,
+        own_attention=sum(key.endswith(_OWN_ATTENTION) for key in tensors),
     )
 
 
@@ -142,6 +153,13 @@ def _model_weights(tensors: Mapping[str, object]) -> list[str]:
 
 def _present(tensors: Mapping[str, object], name: str) -> bool:
     return f"{name}.weight" in tensors or (name.endswith("_norm") and f"{name}.scale" in tensors)
+
+
+def sees_pictures(header: Header) -> bool:
+    """Whether a text encoder's file is a vision-language model's: Qwen3-VL has Qwen3's sizes and names."""
+    return any(
+        key.startswith(("model.language_model.", "model.visual.", "visual.")) for key in header.tensors
+    )
 
 
 def inside_encoder(header: Header) -> Header:
@@ -253,5 +271,6 @@ def describe_width(width: int) -> str:
         7680: "Qwen3-4B, for a 4B Klein",
         12288: "Qwen3-8B, for a 9B Klein",
         15360: "Mistral 3, as FLUX.2 [dev] uses",
+        20480: "Qwen3-VL-4B, as FLUX 3 uses",
     }
     return known.get(width, "an encoder this node does not know")

@@ -19,7 +19,7 @@ PAD_TOKEN = 151643
 END_OF_PROMPT = "<|im_end|>"
 
 _TOKENIZERS = ("qwen3_4b", "qwen3_8b")
-_FOREIGN_WIDTHS = (768, 1024, 1280, 2048, 2304, 2560, 3584, 4096, 5120, 15360)
+_FOREIGN_WIDTHS = (768, 1024, 1280, 2048, 2304, 2560, 3584, 4096, 5120, 15360, 20480)
 
 Tokens = dict[str, list[list[tuple]]]
 

@@ -29,6 +29,7 @@ from ..acceleration.apply import watch_runs
 from ..acceleration.chart import chart_image
 from ..acceleration.report import COMPUTED, RunReport, summarise_runs
 from ..base.errors import InputError
+from ..base.families import FLUX3_WAY, name_other_family
 from ..base.flux2 import CELL, LATENT_CHANNELS
 from ..base.notices import show
 from ..base.schedulers import KLEINOD_FAST, Solver
@@ -195,13 +196,20 @@ def sample_pictures(
 
 
 def check_model(model: Any) -> None:
-    """Raises ValueError unless the model works in FLUX.2's latent space."""
+    """Raises ValueError unless the model is a FLUX.2 and works in its latent space."""
     latent_format = model.get_model_object("latent_format")
     if not isinstance(latent_format, comfy.latent_formats.Flux2):
         kind = type(model.model).__name__
         raise InputError(
             f"model is {kind} with {latent_format.latent_channels} latent channels, but Klein Sampler runs "
             "FLUX.2 models: connect Klein Loader, or Load Diffusion Model with a flux-2-klein file."
+        )
+    family = name_other_family(model)
+    if family:
+        way = FLUX3_WAY if "FLUX 3" in family else "ComfyUI's KSampler runs it"
+        raise InputError(
+            f"model is {family}, which has FLUX.2's latents but another schedule and other blocks, and Klein "
+            f"nodes run FLUX.2 alone. {way}; for Klein nodes connect Klein Loader."
         )
 
 

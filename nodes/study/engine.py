@@ -15,6 +15,7 @@ from ..acceleration import calibration, signals
 from ..acceleration.calibration_files import calibrations_folder
 from ..acceleration.patch import KEY, count_blocks
 from ..base.errors import InputError
+from ..base.families import name_other_family
 from ..base.values import Calibration
 from ..sampling.engine import sample_pictures
 from ..sampling.request import SamplingRequest
@@ -127,8 +128,8 @@ def calibrate(
     calibration.check_name(name)
     if count_blocks(model.model.diffusion_model) == (0, 0):
         raise InputError(
-            f"Klein Calibrate reads FLUX.2 [klein]'s blocks, but the connected model is a "
-            f"{type(model.model).__name__}. Connect a Klein model."
+            f"Klein Calibrate reads FLUX.2 [klein]'s blocks, but the connected model is "
+            f"{name_other_family(model) or 'one without blocks'}. Connect a Klein model."
         )
     model = _unaccelerated(model)
     traces: list[fitting.Trace] = []

@@ -31,7 +31,7 @@ _SHOWN_NODES2 = """
 # ComfyUI's own words at its start: about a fresh user's empty folders, its older menu, and the models of the
 # graph it opens with.
 _OF_THE_PAGE = ("huggingface.co", "userdata", "user.css", "legacy queue", "MaskEditor", "before initial")
-# Of newer pages (1.58), about their own panes, and about their own calls before `Studio.deprecations` listens.
+# Of newer pages (1.58): about their own panes, and their own calls before `Studio.deprecations` listens.
 _OF_THE_PAGE += ("Invalid layout total size", "is deprecated")
 
 

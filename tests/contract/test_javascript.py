@@ -106,8 +106,8 @@ def test_the_page_has_what_its_types_say() -> None:
     assert names == set()
 
 
-# What the page warns of (1.58.1) or says it will remove, as scripts would write it; what stands instead works in
-# 1.47 as well: isInputConnected, getInputNode, graph.links, getOutputNodes, selectedItems.
+# What the page warns of (1.58.1) or says it will remove, as scripts would write it; what stands instead works
+# in 1.47 as well: isInputConnected, getInputNode, graph.links, getOutputNodes, selectedItems.
 DEPRECATED = (
     r"\.link\b", r"(?<!graph)\.links\b", "selected_nodes", "badgePosition", "repositionNodesVueMode",
     r"graph\.onBeforeChange", "captureInput", "controlWidgetMarker", "promotedWidgetControl", "valueControl",

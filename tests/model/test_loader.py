@@ -417,3 +417,18 @@ def test_missing_keys_in_the_file_are_named(tiny_models: Path, model_folders: Pa
     del state["double_blocks.1.txt_mlp.2.weight"]
     save_file(state, model_folders / "diffusion_models" / DIT)
     assert "double_blocks.1.txt_mlp.2" in refusal()
+
+
+def test_automatic_prefers_the_encoder_klein_was_trained_with(tiny_models: Path, model_folders: Path) -> None:
+    """FLUX 3's Qwen3-VL has the same sizes: it is taken where nothing else fits, and info says what it is."""
+    copy_parts(tiny_models, model_folders, "diffusion_models", "vae")
+    state = load_file(tiny_models / "text_encoders" / ENCODER)
+    seeing = {key.replace("model.", "model.language_model.", 1): value for key, value in state.items()}
+    save_file(seeing, model_folders / "text_encoders" / "qwen_3_4b.safetensors")
+    *_, info = load()
+    assert (
+        "Text encoder: qwen_3_4b.safetensors" in info and "a vision-language model of the same sizes" in info
+    )
+    shutil.copy(tiny_models / "text_encoders" / ENCODER, model_folders / "text_encoders" / "zzz.safetensors")
+    *_, info = load()
+    assert "Text encoder: zzz.safetensors" in info and "vision-language" not in info

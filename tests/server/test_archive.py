@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -71,7 +72,7 @@ def installed(
     for name in published:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, folder / name)
-    environment = Environment(comfy_environment.python, clean_comfyui, own=True, packages=comfy_environment.packages)
+    environment = replace(comfy_environment, comfyui=clean_comfyui, own=True)
     log = artifacts / f"archive-{FOLDERS.index(request.param)}.log"
     with Server(environment, base=clean_comfyui, pack=None, log=log, device="cpu") as server:
         server.folder = folder
