@@ -11,6 +11,7 @@ from .acceleration.nodes import (
     KleinodAccelerationReport,
     KleinodApplyAcceleration,
 )
+from .base.doors import Doors
 from .faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
 from .loras.library import register_routes as register_lora_routes
 from .loras.nodes import KleinodLoraStack
@@ -46,6 +47,13 @@ NODES: list[type[io.ComfyNode]] = [
 logger = logging.getLogger("kleinod.pack")
 
 
+def make_doors() -> Doors:
+    """Who is let in to the pack's own addresses, as ComfyUI was started."""
+    from comfy.cli_args import args
+
+    return Doors(cors=args.enable_cors_header, multi_user=args.multi_user)
+
+
 class KleinodExtension(ComfyExtension):
     """What ComfyUI asks the pack for when it starts."""
 
@@ -59,7 +67,7 @@ class KleinodExtension(ComfyExtension):
                 folder,
             )
         register_routes()
-        register_lora_routes()
+        register_lora_routes(make_doors())
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

@@ -141,8 +141,8 @@ def _weights(tensors: Mapping[str, Entry], key: str) -> int:
     return math.prod(tensors[key].shape) * (2 if is_packed(tensors, key) else 1)
 
 
-def _damaged(label: str, why: str) -> ValueError:
-    return ValueError(f"{label} is damaged ({why}): download it again.")
+def _damaged(label: str, why: str) -> InputError:
+    return InputError(f"{label} is damaged ({why}): download it again.")
 
 
 def _refuse_other_formats(label: str, path: Path, start: bytes, size: int) -> None:
@@ -170,10 +170,10 @@ def _refuse_other_formats(label: str, path: Path, start: bytes, size: int) -> No
         )
 
 
-def _wrong_length(label: str, length: int, size: int, start: bytes) -> ValueError:
+def _wrong_length(label: str, length: int, size: int, start: bytes) -> InputError:
     if size > 8 and start[8:9] == b"{" and length <= MAX_HEADER_BYTES:
-        return ValueError(f"{label} is cut off after {size:,} bytes, inside its header: download it again.")
-    return ValueError(
+        return InputError(f"{label} is cut off after {size:,} bytes, inside its header: download it again.")
+    return InputError(
         f"{label} is not a safetensors file (its first bytes are no header length): download it again."
     )
 

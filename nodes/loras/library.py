@@ -11,6 +11,7 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 
+from ..base.doors import Doors
 from ..base.values import LoraRow, Loras
 from .hashes import HashBook
 from .request import NO_LORA, SKIP
@@ -97,13 +98,13 @@ def _own_rows(rows: str | None, lora: str | None) -> Loras:
     return Loras(own if lora in (None, NO_LORA) else (*own, LoraRow(lora)))
 
 
-def register_routes() -> None:
+def register_routes(doors: Doors) -> None:
     """Put the rows' routes on ComfyUI's server, if there is one."""
     from server import PromptServer
 
     server = getattr(PromptServer, "instance", None)
     if server is not None:
-        add_routes(server.routes, path_of, lambda path: find_book().find(path))
+        add_routes(server.routes, doors, path_of, lambda path: find_book().find(path))
 
 
 def find_hashes(found: Sequence[Found | None]) -> dict[str, str]:

@@ -3,19 +3,21 @@
     GET /kleinod/loras/info?file=NAME      facts of a file (`info.py`), its sha256 and where its picture is
     GET /kleinod/loras/preview?file=NAME   that picture
 
-Only names that ComfyUI lists in models/loras (or that come with the pack) are answered, and only pages of
-this server are: other sites could neither read the answers nor should they make this machine read files.
+Only names that ComfyUI lists in models/loras (or that come with the pack) are answered, and only to whom the
+doors of the pack (`base/doors.py`) let in.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 
+from ..base.doors import Doors, answers_sentences
 from ..base.errors import InputError
 from ..base.safetensors import read_header
 from .info import Picture, describe_file, find_picture
@@ -24,30 +26,25 @@ FindPath = Callable[[str], str]
 FindHash = Callable[[str], str]
 
 
-def add_routes(table: web.RouteTableDef, find_path: FindPath, find_hash: FindHash) -> None:
+def add_routes(table: web.RouteTableDef, doors: Doors, find_path: FindPath, find_hash: FindHash) -> None:
     """find_path: the path of a listed name, "" for others. find_hash: the sha256 of a path."""
 
-    @table.get("/kleinod/loras/info")
-    async def info(request: web.Request) -> web.StreamResponse:
-        _refuse_other_sites(request)
-        try:
-            name, path = _wanted(request, find_path)
-            return web.json_response(await asyncio.to_thread(tell, name, path, find_hash))
-        except (ValueError, OSError) as error:
-            return web.json_response({"error": str(error)}, status=400)
+    def info(request: web.Request) -> dict[str, Any]:
+        name, path = _wanted(request, find_path)
+        with _reading(name):
+            return tell(name, path, find_hash)
 
-    @table.get("/kleinod/loras/preview")
     async def preview(request: web.Request) -> web.StreamResponse:
-        _refuse_other_sites(request)
-        try:
-            name, path = _wanted(request, find_path)
-            picture = await asyncio.to_thread(_picture, name, path)
-        except ValueError as error:
-            return web.json_response({"error": str(error)}, status=400)
+        doors.check(request, private=False)
+        name, path = _wanted(request, find_path)
+        picture = await asyncio.to_thread(_picture, name, path)
         if picture is None:
             return web.json_response({"error": f"{name} has no picture."}, status=404)
         headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
         return web.Response(body=picture.data, content_type=picture.kind, headers=headers)
+
+    table.get("/kleinod/loras/info")(doors.get(info, private=False))
+    table.get("/kleinod/loras/preview")(answers_sentences(preview))
 
 
 def tell(name: str, path: str, find_hash: FindHash) -> dict[str, Any]:
@@ -58,7 +55,16 @@ def tell(name: str, path: str, find_hash: FindHash) -> dict[str, Any]:
 
 
 def _picture(name: str, path: str) -> Picture | None:
-    return find_picture(read_header(path, "lora", name), path)
+    with _reading(name):
+        return find_picture(read_header(path, "lora", name), path)
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror or error}.") from None
 
 
 def _wanted(request: web.Request, find_path: FindPath) -> tuple[str, str]:
@@ -67,8 +73,3 @@ def _wanted(request: web.Request, find_path: FindPath) -> tuple[str, str]:
     if not path:
         raise InputError(f'"{name[:200]}" is not in models/loras.')
     return name, path
-
-
-def _refuse_other_sites(request: web.Request) -> None:
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        raise web.HTTPForbidden(text="This address answers pages of this ComfyUI only.")

@@ -13,6 +13,7 @@ import pytest
 import torch
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from kleinod_pure.base.doors import Doors
 from kleinod_pure.base.safetensors import read_header
 from kleinod_pure.base.values import LoraRow
 from kleinod_pure.loras.hashes import BOOK, HashBook
@@ -256,7 +257,8 @@ def test_routes_answer_listed_names_and_own_pages_only(tmp_path: Path) -> None:
     (tmp_path / "bad.safetensors").write_bytes(b"PK\x03\x04")
     listed = {"told.safetensors": path, "bad.safetensors": str(tmp_path / "bad.safetensors")}
     table = web.RouteTableDef()
-    add_routes(table, lambda name: listed.get(name, ""), lambda path: sha(Path(path).read_bytes()))
+    find_hash = lambda path: sha(Path(path).read_bytes())  # noqa: E731
+    add_routes(table, Doors(), lambda name: listed.get(name, ""), find_hash)
 
     async def ask() -> None:
         app = web.Application()
@@ -276,9 +278,8 @@ def test_routes_answer_listed_names_and_own_pages_only(tmp_path: Path) -> None:
                     answer = await client.get(f"/kleinod/loras/{route}", params={"file": name})
                     assert answer.status == 400 and words in (await answer.json())["error"]
             for route in ("info", "preview"):
-                answer = await client.get(
-                    f"/kleinod/loras/{route}?file=told.safetensors", headers={"Sec-Fetch-Site": "cross-site"}
-                )
-                assert answer.status == 403
+                for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.example"}):
+                    address = f"/kleinod/loras/{route}?file=told.safetensors"
+                    assert (await client.get(address, headers=headers)).status == 403
 
     asyncio.run(ask())
