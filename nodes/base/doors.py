@@ -32,9 +32,10 @@ SMALL_BODY = 4096
 # What proxies, tunnels and load balancers add. One of them is enough: the browser is somewhere else.
 _FORWARDED = {
     "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-original-host",
-    "x-original-url", "x-host", "x-proxyuser-ip", "x-envoy-external-address", "true-client-ip", "client-ip",
-    "cdn-loop", "cf-connecting-ip", "cf-ray", "fastly-client-ip", "fly-client-ip", "x-azure-clientip", "x-scheme",
-    "x-appengine-user-ip", "x-nginx-proxy", "tailscale-user-login", "remote-addr",
+    "x-original-url", "x-host", "x-proxyuser-ip", "x-envoy-external-address", "true-client-ip",
+    "client-ip", "cdn-loop", "cf-connecting-ip", "cf-ray", "fastly-client-ip", "fly-client-ip",
+    "x-azure-clientip", "x-scheme", "x-appengine-user-ip", "x-nginx-proxy", "tailscale-user-login",
+    "remote-addr",
 }  # fmt: skip
 _OWN_SITE = ("same-origin", "none")
 _CODE_LETTERS = "ABCDEFGHJKMNPQRSTVWXYZ23456789"  # none that look alike
