@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tools.launch.chromium import find_chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page
 
     from tools.launch.client import ComfyClient
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-_PLACES = (
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    "/Applications/Chromium.app/Contents/MacOS/Chromium",
-    "C:/Program Files/Google/Chrome/Application/chrome.exe",
-    "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe",
-)
-_MISSING = (
-    "No Chromium was found. Install one (Debian and Ubuntu: apt install chromium; macOS: brew install --cask "
-    "chromium; Windows: Edge or Chrome), or fetch Playwright's own: python -m playwright install chromium"
-)
 # Without them a headless Chromium calls home at every start, which a closed network refuses many times over.
 _ARGUMENTS = (
     "--disable-gpu",
@@ -46,15 +35,6 @@ _SETTINGS = {
 
 # ComfyUI draws nodes on a canvas, or as elements of the page ("Nodes 2.0"): the argument of `Studio.open`.
 RENDERERS = {"classic": False, "nodes2": True}
-
-
-def find_chromium(own: str | None = None) -> str:
-    """The path of a browser; `own`: where Playwright keeps the one it may have fetched. FileNotFoundError."""
-    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
-    found = found or next((path for path in (*_PLACES, own) if path and os.path.exists(path)), None)
-    if found is None:
-        raise FileNotFoundError(_MISSING)
-    return found
 
 
 # From here on the page's deprecated calls are kept, each time with the way to it, instead of written to the
@@ -156,7 +136,7 @@ def open_studio(client: ComfyClient, width: int = 1600, height: int = 900) -> It
     with tempfile.TemporaryDirectory(prefix="kleinod-browser-") as profile, sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(
             profile,
-            executable_path=find_chromium(driver.chromium.executable_path),
+            executable_path=find_chromium(),
             headless=True,
             # Chromium refuses its sandbox to root, which is what containers and CI machines run as.
             chromium_sandbox=not (hasattr(os, "geteuid") and os.geteuid() == 0),
@@ -174,7 +154,3 @@ def keep_screenshot(studio: Studio, folder: Path, name: str) -> Path:
     path = folder / f"{name}.png"
     studio.page.screenshot(path=path)
     return path
-
-
-if __name__ == "__main__":
-    sys.exit(f"{find_chromium()}")

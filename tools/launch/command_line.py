@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from . import LaunchError
+from .chromium import prepare_chromium
 from .console import Progress, format_seconds
 from .emulator import run_emulator
 from .environment import ROOT, RUNTIME, Environment, prepare
@@ -120,7 +121,18 @@ def _test(comfyui: str | None, rest: list[str]) -> int:
     environment = prepare(comfyui, tests=True)
     variables = _tool_variables(environment)
     variables.setdefault("OMP_NUM_THREADS", "1")
+    if asks_for_browser(rest):
+        variables["KLEINOD_CHROMIUM"] = prepare_chromium(environment.python)
     return _run_child([str(environment.python), "-m", "pytest", *choose_tests(rest)], variables)
+
+
+def asks_for_browser(arguments: list[str]) -> bool:
+    """Whether tests that drive a browser may be among those that `run.py test` is asked for."""
+    if "--quick" in arguments or "not browser" in " ".join(arguments):
+        return False
+    paths = [argument.rstrip("/") for argument in arguments if argument.startswith("tests")]
+    driving = ("tests/browser", "tests/server")
+    return not paths or any(path == "tests" or path.startswith(driving) for path in paths)
 
 
 def choose_tests(arguments: list[str]) -> list[str]:

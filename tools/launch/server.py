@@ -16,7 +16,7 @@ from typing import IO
 
 from . import LaunchError
 from .client import ComfyClient
-from .environment import COMFYUI, ROOT, Environment
+from .environment import COMFYUI, ROOT, Environment, has_gpu_driver
 
 _START_SECONDS = 300.0  # a first start on a slow disk compiles thousands of files
 _STOP_SECONDS = 15.0
@@ -191,7 +191,7 @@ def choose_device_arguments(environment: Environment, device: str) -> list[str]:
 
 def _has_usable_gpu(python: Path) -> bool:
     # Importing torch takes seconds, so it is only asked where a driver is installed.
-    if not (shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()):
+    if not has_gpu_driver():
         return False
     check = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     return subprocess.run([str(python), "-c", check], capture_output=True).returncode == 0
