@@ -5,30 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tools.launch.weights import SET
+
 Place = tuple[int, int, int, int]
 """x, y, width, height in canvas units; the title bar of a node lies 30 above y."""
 
 BLUE, GREEN, GREY = "#3f789e", "#4d7c59", "#444"
 
-MODELS = (
-    {
-        "name": "flux-2-klein-base-4b.safetensors",
-        "url": "https://huggingface.co/Comfy-Org/flux2-klein/resolve/main/split_files/diffusion_models/"
-        "flux-2-klein-base-4b.safetensors",
-        "directory": "diffusion_models",
-    },
-    {
-        "name": "qwen_3_4b.safetensors",
-        "url": "https://huggingface.co/Comfy-Org/flux2-klein/resolve/main/split_files/text_encoders/"
-        "qwen_3_4b.safetensors",
-        "directory": "text_encoders",
-    },
-    {
-        "name": "flux2-vae.safetensors",
-        "url": "https://huggingface.co/Comfy-Org/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors",
-        "directory": "vae",
-    },
-)
+MODELS = tuple({"name": file.name, "url": file.url, "directory": file.folder} for file in SET)
 
 
 @dataclass(frozen=True)

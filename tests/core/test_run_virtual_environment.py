@@ -15,7 +15,7 @@ METADATA = """\
 Metadata-Version: 2.4
 Name: torch
 Requires-Dist: filelock
-Requires-Dist: cuda-toolkit[cublas,cusolver,cusparse,nvrtc,nvtx]==13.0.2; platform_system == "Linux"
+Requires-Dist: cuda-toolkit[cublas,cusolver,cusparse,nvrtc]==13.0.2; platform_system == "Linux"
 Requires-Dist: cuda-bindings<14,>=13.0.3; platform_system == "Linux"
 Requires-Dist: nvidia-cudnn-cu13==9.19.0.56; platform_system == "Linux"
 Requires-Dist: triton==3.6.0; platform_system == "Linux"
@@ -112,7 +112,7 @@ def test_elsewhere_a_sentence_says_what_to_install(machine: Machine) -> None:
 def test_without_a_card_only_what_a_card_needs_is_left_out() -> None:
     lines = drop_requirements(METADATA).splitlines()
     assert [line for line in METADATA.splitlines() if line not in lines] == [
-        'Requires-Dist: cuda-toolkit[cublas,cusolver,cusparse,nvrtc,nvtx]==13.0.2; platform_system == "Linux"',
+        'Requires-Dist: cuda-toolkit[cublas,cusolver,cusparse,nvrtc]==13.0.2; platform_system == "Linux"',
         'Requires-Dist: cuda-bindings<14,>=13.0.3; platform_system == "Linux"',
         'Requires-Dist: triton==3.6.0; platform_system == "Linux"',
     ]

@@ -16,6 +16,7 @@ from .console import Progress, format_seconds
 from .emulator import run_emulator
 from .environment import ROOT, RUNTIME, Environment, prepare
 from .server import Server, server_variables
+from .weights import describe_weights, make_folders
 from .workflows import run_all
 
 OUTPUT = ROOT / "output"
@@ -84,7 +85,9 @@ def _run(comfyui: str | None, rest: list[str]) -> int:
         failures = run_all(server.client, OUTPUT)
     if failures:
         print(f"\n{failures} of the workflows failed. ComfyUI's log: {log}", file=sys.stderr)
-    return 1 if failures else 0
+        return 1
+    print("\nComfyUI in your browser, and where your own models go: python3 run.py serve")
+    return 0
 
 
 def _serve(comfyui: str | None, rest: list[str]) -> int:
@@ -110,10 +113,12 @@ def _serve(comfyui: str | None, rest: list[str]) -> int:
         arguments=tuple(foreign),
         log=None,
     )
+    models = [base / "models"] if environment.own else [base / "models", environment.comfyui / "models"]
+    make_folders(models[0])
     with server:
         _start(server)
-        print(f"\nKleinod is ready: {server.url}   (Ctrl-C ends it)")
-        print(f"Models and inputs: {base}\nPictures:          {OUTPUT}", flush=True)
+        print(f"\n{describe_weights(models)}\n\nInputs and settings: {base}\nPictures: {OUTPUT}")
+        print(f"Kleinod is ready: {server.url}   (Ctrl-C ends it)", flush=True)
         return server.wait()
 
 

@@ -73,7 +73,7 @@ def _find_pip(step: Progress, runtime: Path) -> dict[str, str]:
             return {"PYTHONPATH": str(wheels[-1])}
     raise LaunchError(
         f"This Python ({sys.executable}) cannot make virtual environments: it lacks the modules venv or pip. "
-        "On Debian or Ubuntu: apt install python3-venv, elsewhere take one with both; then start run.py again."
+        "On Debian or Ubuntu: apt install python3-venv; elsewhere one with both. Then start run.py again."
     )
 
 
