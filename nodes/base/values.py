@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import InputError
+from .fields import Field, to_api
+from .flux2 import CELL, MAX_SIZE, MIN_SIZE
 from .references import Reference as Reference
 from .references import References as References
 
@@ -217,8 +219,47 @@ class Acceleration:
 
 # --- LoRAs
 
-LORA_STAGES = ("both", "high", "low")
-BOUNDARY_UNITS = ("share of steps", "sigma")
+BOTH_STAGES, HIGH_STAGE, LOW_STAGE = "both", "high", "low"
+LORA_STAGES = (BOTH_STAGES, HIGH_STAGE, LOW_STAGE)
+SHARE_OF_STEPS, SIGMA = "share of steps", "sigma"
+BOUNDARY_UNITS = (SHARE_OF_STEPS, SIGMA)
+
+# The rows of a LoRA, as the plain widgets of Klein LoRA Stack and as Runware's `lora` spell them.
+LORA_WEIGHT = Field(
+    "weight",
+    1.0,
+    "Weight of the LoRA picked above. 0 leaves the file unread, below 0 steers away.",
+    api="weight",
+    low=-4,
+    high=4,
+    step=0.01,
+)
+LORA_STAGE = Field(
+    "stage",
+    BOTH_STAGES,
+    "Stage of the LoRA picked above. high: only the early steps, where composition forms. low: only the late "
+    "ones, where detail forms.",
+    api="transformer",
+    choices=LORA_STAGES,
+)
+BOUNDARY_UNIT = Field(
+    "stage_boundary",
+    SHARE_OF_STEPS,
+    "How boundary_at is meant. share of steps: the first part of each run's steps is the high stage. sigma: "
+    "steps at that noise level or above are.",
+    choices=BOUNDARY_UNITS,
+    advanced=True,
+)
+BOUNDARY_AT = Field(
+    "boundary_at",
+    0.5,
+    "Where high ends and low begins. 0.5 of the steps by default; as a sigma, 0.9 is what two-stage models "
+    "use.",
+    low=0,
+    high=1,
+    step=0.01,
+    advanced=True,
+)
 
 
 @dataclass(frozen=True)
@@ -229,12 +270,12 @@ class StageBoundary:
     are high.
     """
 
-    unit: str = "share of steps"
-    at: float = 0.5
+    unit: str = BOUNDARY_UNIT.default
+    at: float = BOUNDARY_AT.default
 
     def __post_init__(self) -> None:
-        _require_choice("stage_boundary", self.unit, BOUNDARY_UNITS)
-        _require_range("boundary_at", self.at, 0, 1)
+        BOUNDARY_UNIT.check(self.unit)
+        BOUNDARY_AT.check(self.at)
 
 
 @dataclass(frozen=True)
@@ -248,8 +289,8 @@ class LoraRow:
     """
 
     file: str = ""
-    weight: float = 1.0
-    stage: str = "both"
+    weight: float = LORA_WEIGHT.default
+    stage: str = LORA_STAGE.default
     enabled: bool = True
     sha256: str = ""
     air: str = ""
@@ -260,8 +301,8 @@ class LoraRow:
             raise InputError(
                 "A LoRA row names no file and no AIR id. Write a file of models/loras into it, or remove it."
             )
-        _require_range(f"The weight of LoRA '{self.label}'", self.weight, -4, 4)
-        _require_choice(f"The stage of LoRA '{self.label}'", self.stage, LORA_STAGES)
+        LORA_WEIGHT.check(self.weight, f"The weight of LoRA '{self.label}'")
+        LORA_STAGE.check(self.stage, f"The stage of LoRA '{self.label}'")
         if self.sha256 and (len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")):
             raise InputError(
                 f"The sha256 of LoRA '{self.label}' is '{self.sha256}', but it must be 64 digits 0-9 a-f. "
@@ -304,8 +345,8 @@ class Loras:
                     "this computer. Write the LoRA's AIR id (like civitai:123@456) into its row of Klein "
                     "LoRA Stack, or switch the row off."
                 )
-            entry: dict[str, Any] = {"model": row.air, "weight": row.weight}
-            request.append(entry if row.stage == "both" else entry | {"transformer": row.stage})
+            entry: dict[str, Any] = {"model": row.air, LORA_WEIGHT.api: row.weight}
+            request.append(entry if row.stage == BOTH_STAGES else entry | {LORA_STAGE.api: row.stage})
         return request
 
 
@@ -314,7 +355,132 @@ class Loras:
 MASK_PIXELS = "pixels"
 MASK_PERCENT = "percent of the face"
 MASK_UNITS = (MASK_PIXELS, MASK_PERCENT)
-INPAINT_SIZE_STEP = 16
+_BY_PRESET = " Set by the preset, unless that is custom."
+
+FACE_FIELDS = (
+    Field(
+        "confidence",
+        0.9,
+        "How sure the detector must be of a face. 0.9 leaves out many real ones." + _BY_PRESET,
+        api="confidence",
+        low=0,
+        high=1,
+        step=0.01,
+    ),
+    Field(
+        "mask_padding",
+        5,
+        "How far beyond the face anything may change, in mask_unit. Outside of it not a bit changes."
+        + _BY_PRESET,
+        api="maskPadding",
+        low=0,
+        high=20,
+    ),
+    Field(
+        "mask_blur",
+        5,
+        "Width of the transition from old to new, in mask_unit. It runs inwards from the edge of the mask."
+        + _BY_PRESET,
+        api="maskBlur",
+        low=0,
+        high=100,
+    ),
+    Field(
+        "strength",
+        0.3,
+        "How much of a face is painted anew. As a noise level (see strength_mode of Klein Face Refiner) 0.3 "
+        "sharpens, 0.55 is what 0.4 is on Stable Diffusion, 1 paints from nothing but the reference. 0 only "
+        "detects." + _BY_PRESET,
+        api="strength",
+        low=0,
+        high=1,
+        step=0.01,
+    ),
+    Field(
+        "steps",
+        20,
+        "Steps for a face. Base 20 to 50, distilled 4." + _BY_PRESET,
+        api="steps",
+        low=1,
+        high=100,
+    ),
+    Field(
+        "guidance",
+        8.0,
+        "Runware's CFGScale. On Klein Base about 4, distilled 1; 8 burns colours. 1 and less run without the "
+        "negative prompt." + _BY_PRESET,
+        api="CFGScale",
+        low=0,
+        high=50,
+        step=0.1,
+    ),
+    Field(
+        "positive_prompt",
+        "",
+        "What every face shows. Empty: the prompt of the picture. The face as it is counts as image 1, "
+        "references follow as image 2 and so on.",
+        api="positivePrompt",
+        multiline=True,
+    ),
+    Field(
+        "negative_prompt",
+        "",
+        "What faces should not show. Empty: the negative prompt of the picture.",
+        api="negativePrompt",
+        multiline=True,
+    ),
+    Field(
+        "inpaint_size",
+        1024,
+        "Side in pixels at which a face with its surroundings is painted. A face already larger is painted "
+        "as large as it is. Not sent to Runware, whose API for this model lacks it.",
+        low=MIN_SIZE,
+        high=MAX_SIZE,
+        multiple=CELL,
+    ),
+    Field(
+        "mask_unit",
+        MASK_PIXELS,
+        "What mask_padding and mask_blur count on this computer: pixels, as the API does, or percent of the "
+        "face's longer side, so that large and small faces get alike." + _BY_PRESET,
+        choices=MASK_UNITS,
+        optional=True,
+    ),
+    Field(
+        "context",
+        2.0,
+        "Side of the square that is painted, in sides of the face: how much of hair, neck and light the "
+        "model sees. More of it leaves fewer pixels for the face. Local only.",
+        low=1.2,
+        high=6,
+        step=0.05,
+        optional=True,
+        advanced=True,
+    ),
+    Field(
+        "max_upscale",
+        8.0,
+        "A face is never enlarged more than this; smaller faces are painted below inpaint_size, so that "
+        "nothing is invented from a few pixels. Local only.",
+        low=1,
+        high=16,
+        step=0.5,
+        optional=True,
+        advanced=True,
+    ),
+    Field(
+        "colour_match",
+        1.0,
+        "Takes back the tint that painting adds, as measured in the ring around the face. 0 is off. Local "
+        "only.",
+        low=0,
+        high=1,
+        step=0.05,
+        optional=True,
+        advanced=True,
+    ),
+)
+_FACE_DEFAULTS = {row.name: row.default for row in FACE_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -332,53 +498,26 @@ class FaceRefinement:
     face is painted below inpaint_size instead of from nothing. colour_match: 0 (off) to 1.
     """
 
-    confidence: float = 0.9
-    mask_padding: int = 5
-    mask_blur: int = 5
-    strength: float = 0.3
-    steps: int = 20
-    guidance: float = 8.0
-    positive_prompt: str = ""
-    negative_prompt: str = ""
-    inpaint_size: int = 1024
-    mask_unit: str = MASK_PIXELS
-    context: float = 2.0
-    max_upscale: float = 8.0
-    colour_match: float = 1.0
+    confidence: float = _FACE_DEFAULTS["confidence"]
+    mask_padding: int = _FACE_DEFAULTS["mask_padding"]
+    mask_blur: int = _FACE_DEFAULTS["mask_blur"]
+    strength: float = _FACE_DEFAULTS["strength"]
+    steps: int = _FACE_DEFAULTS["steps"]
+    guidance: float = _FACE_DEFAULTS["guidance"]
+    positive_prompt: str = _FACE_DEFAULTS["positive_prompt"]
+    negative_prompt: str = _FACE_DEFAULTS["negative_prompt"]
+    inpaint_size: int = _FACE_DEFAULTS["inpaint_size"]
+    mask_unit: str = _FACE_DEFAULTS["mask_unit"]
+    context: float = _FACE_DEFAULTS["context"]
+    max_upscale: float = _FACE_DEFAULTS["max_upscale"]
+    colour_match: float = _FACE_DEFAULTS["colour_match"]
 
     def __post_init__(self) -> None:
-        _require_range("confidence", self.confidence, 0, 1)
-        _require_range("mask_padding", self.mask_padding, 0, 20)
-        _require_range("mask_blur", self.mask_blur, 0, 100)
-        _require_range("strength", self.strength, 0, 1)
-        _require_range("steps", self.steps, 1, 100)
-        _require_range("guidance", self.guidance, 0, 50)
-        _require_range("inpaint_size", self.inpaint_size, 128, 2048)
-        _require_choice("mask_unit", self.mask_unit, MASK_UNITS)
-        _require_range("context", self.context, 1.2, 6)
-        _require_range("max_upscale", self.max_upscale, 1, 16)
-        _require_range("colour_match", self.colour_match, 0, 1)
-        if self.inpaint_size % INPAINT_SIZE_STEP:
-            below = self.inpaint_size // INPAINT_SIZE_STEP * INPAINT_SIZE_STEP
-            raise InputError(
-                f"inpaint_size is {self.inpaint_size}, but must be a multiple of {INPAINT_SIZE_STEP}: use "
-                f"{below} or {below + INPAINT_SIZE_STEP}."
-            )
+        # By the names of the node's widgets, where artists set them.
+        for row in FACE_FIELDS:
+            row.check(getattr(self, row.name), row.name)
 
     def to_runware(self) -> dict[str, Any]:
         """The object `advancedFeatures.ultralytics` of a request; blank prompts stay out of it."""
-        request: dict[str, Any] = {
-            "confidence": self.confidence,
-            "maskPadding": self.mask_padding,
-            "maskBlur": self.mask_blur,
-            "strength": self.strength,
-            "steps": self.steps,
-            "CFGScale": self.guidance,
-        }
-        for name, text in (
-            ("positivePrompt", self.positive_prompt),
-            ("negativePrompt", self.negative_prompt),
-        ):
-            if text.strip():
-                request[name] = text
-        return request
+        request = to_api(self, FACE_FIELDS)
+        return {name: value for name, value in request.items() if not isinstance(value, str) or value.strip()}

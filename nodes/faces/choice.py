@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..base.errors import InputError
+from ..base.fields import Field, check_fields
 from .detection import Face
 
 BY_SCORE = "score"
@@ -23,10 +24,38 @@ class Choice:
     left_out: dict[int, str] = field(default_factory=dict)
 
 
+FIELDS = (
+    Field(
+        "order",
+        BY_SIZE,
+        "Which face is number 1: the largest, the surest, the leftmost, or the one nearest the middle. "
+        "Decides what top_k keeps, which line of face_prompts belongs to whom, and who goes first where "
+        "faces touch.",
+        choices=ORDERS,
+    ),
+    Field("top_k", 0, "Paint only so many faces a picture. 0: all.", low=0, widget_high=1000),
+    Field(
+        "min_size",
+        0,
+        "Leave out faces whose longer side has fewer pixels. 0: none. Below about 24 there is nothing left "
+        "to recognise.",
+        low=0,
+        widget_high=16384,
+    ),
+    Field(
+        "max_size",
+        0,
+        "Leave out faces whose longer side has more pixels. 0: none.",
+        low=0,
+        widget_high=16384,
+    ),
+)
+
+
 @dataclass(frozen=True)
-class Wanted:
+class FaceFilter:
     """order: one of ORDERS. top_k: only so many, 0 all. min_size, max_size: longer side of a face in pixels,
-    0 any. Raises ValueError naming the input."""
+    0 any. Raises InputError naming the input."""
 
     order: str = BY_SIZE
     top_k: int = 0
@@ -34,11 +63,7 @@ class Wanted:
     max_size: int = 0
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise InputError(f"order is {self.order!r}, but must be one of: {', '.join(ORDERS)}.")
-        for name in ("top_k", "min_size", "max_size"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} is {getattr(self, name)}, but must be 0 (no limit) or more.")
+        check_fields(self, FIELDS)
         if self.max_size and self.min_size > self.max_size:
             raise InputError(
                 f"min_size is {self.min_size} and max_size {self.max_size}, so no face can fit: "
@@ -46,7 +71,7 @@ class Wanted:
             )
 
 
-def choose_faces(faces: Sequence[Face], picture: tuple[int, int], wanted: Wanted) -> Choice:
+def choose_faces(faces: Sequence[Face], picture: tuple[int, int], filter: FaceFilter) -> Choice:
     """Filter by size, order, then keep the first `top_k`. picture: (width, height).
 
     Ties keep the order given. `centre`: nearest to the middle of the picture first.
@@ -55,27 +80,27 @@ def choose_faces(faces: Sequence[Face], picture: tuple[int, int], wanted: Wanted
     fitting: list[int] = []
     for index, face in enumerate(faces):
         size = max(face.width, face.height)
-        if size < wanted.min_size:
-            left_out[index] = f"{size:.0f} px, smaller than min_size {wanted.min_size}"
-        elif wanted.max_size and size > wanted.max_size:
-            left_out[index] = f"{size:.0f} px, larger than max_size {wanted.max_size}"
+        if size < filter.min_size:
+            left_out[index] = f"{size:.0f} px, smaller than min_size {filter.min_size}"
+        elif filter.max_size and size > filter.max_size:
+            left_out[index] = f"{size:.0f} px, larger than max_size {filter.max_size}"
         else:
             fitting.append(index)
 
     def key(index: int) -> float:
         face = faces[index]
         x, y = face.centre
-        if wanted.order == BY_SCORE:
+        if filter.order == BY_SCORE:
             return -face.score
-        if wanted.order == BY_SIZE:
+        if filter.order == BY_SIZE:
             return -face.area
-        if wanted.order == LEFT_TO_RIGHT:
+        if filter.order == LEFT_TO_RIGHT:
             return x
         return (x - picture[0] / 2) ** 2 + (y - picture[1] / 2) ** 2
 
     fitting.sort(key=key)
-    kept = fitting[: wanted.top_k] if wanted.top_k else fitting
-    left_out |= {index: f"beyond top_k {wanted.top_k}" for index in fitting[len(kept) :]}
+    kept = fitting[: filter.top_k] if filter.top_k else fitting
+    left_out |= {index: f"beyond top_k {filter.top_k}" for index in fitting[len(kept) :]}
     return Choice(tuple(kept), left_out)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +14,21 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ..model.engine import facts_of
+from ..regions.blend import cut_out
+from ..regions.painter import PAINTED, Painter, PaintInputs
+from ..regions.prompts import RegionPrompts
+from ..regions.sampler import CropSampler
+from ..regions.waves import order_waves
 from ..sampling import checks
-from .composite import cut_out
+from ..sampling.engine import context_width
+from ..sampling.schedule import explain_no_steps
 from .detection import Face
 from .detectors import load_detector
-from .painter import Painter, Steering
-from .plan import Plan, RefineRequest, order_waves, plan_faces
+from .given import faces_from_boxes, faces_from_mask, outline_with_mask
+from .plan import FaceRegion, RefineRequest, plan_faces
 from .preview import draw_preview
-from .regions import faces_from_boxes, faces_from_mask, outline_with_mask
-from .report import PAINTED, Outcome, headline, write_report
+from .prompts import DEFAULT_POSITIVE
+from .report import PaintedFace, headline, write_report
 
 logger = logging.getLogger("kleinod.faces")
 
@@ -51,41 +58,58 @@ class Refined:
     headline: str
 
 
-def refine_faces(image: Tensor, source: Source, steering: Steering, request: RefineRequest) -> Refined:
+def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: RefineRequest) -> Refined:
     """Find and paint the faces of an IMAGE `[B, H, W, 3 or 4]`. Nothing is loaded where there is none."""
     checks.check_image(image)
     started = time.perf_counter()
-    request, notes = _suit_model(request, steering.model)
+    request, notes = _suit_model(request, inputs.model)
     size = image.shape[2], image.shape[1]
     found, origin = find_faces(image, source, request.settings.confidence)
     plan = plan_faces(found, size, request)
-    outcomes: list[Outcome] = []
-    result, before = image, []
-    if plan.jobs and request.settings.strength > 0:
-        painter = Painter(steering, request, len(plan.jobs))
-        result = image.clone()
-        for wave in order_waves(plan.jobs):
-            outcomes += painter.paint_wave(result, wave)
-        outcomes.sort(key=lambda outcome: (outcome.picture, outcome.number))
+    results: list[PaintedFace] = []
+    made, before = image, []
+    if plan.regions and request.painting.steps_run:
+        painter = make_painter(inputs, request, len(plan.regions))
+        made = image.clone()
+        for wave in order_waves(plan.regions):
+            results += painter.paint_wave(made, wave)
+        results.sort(key=lambda result: (result.region.picture, result.region.number))
         notes += painter.notes
-        before = [cut_out(image[job.picture], job.crop)[None] for job in plan.jobs]
-        if not any(outcome.fate == PAINTED for outcome in outcomes):
-            result = image
-    elif plan.jobs:
-        notes.append("Strength 0: faces were found, nothing was painted.")
-    painted = {(o.picture, o.number) for o in outcomes if o.fate == PAINTED}
+        before = [cut_out(image[region.picture], region.crop)[None] for region in plan.regions]
+        if not any(result.fate == PAINTED for result in results):
+            made = image
+    elif plan.regions:
+        reason = explain_no_steps(request.painting.steps, request.painting.strength)
+        notes.append(f"{reason}: faces were found, nothing was painted.")
+    painted = {result.region for result in results if result.fate == PAINTED}
     for note in notes:
         logger.info(note)
     return Refined(
-        image=result,
-        mask=_join_masks(plan, painted, image),
-        boxes=[[_as_box(job.face) for job in plan.jobs if job.picture == i] for i in range(len(image))],
+        image=made,
+        mask=_join_masks(painted, image),
+        boxes=[[_as_box(r.face) for r in plan.regions if r.picture == i] for i in range(len(image))],
         before=before,
-        after=[cut_out(result[job.picture], job.crop)[None] for job in plan.jobs] if before else [],
+        after=[cut_out(made[r.picture], r.crop)[None] for r in plan.regions] if before else [],
         preview=draw_preview(image, plan),
-        info=write_report(request, origin, plan, outcomes, len(image), notes, time.perf_counter() - started),
-        headline=headline(plan, outcomes),
+        info=write_report(request, origin, plan, results, len(image), notes, time.perf_counter() - started),
+        headline=headline(plan, results),
     )
+
+
+def make_painter(inputs: PaintInputs, request: RefineRequest, count: int) -> Painter:
+    """What paints `count` faces. Raises InputError where model, VAE or prompts do not fit together."""
+    sampler = CropSampler(
+        inputs.model, inputs.vae, request.painting, count, inputs.references, inputs.acceleration
+    )
+    prompts = RegionPrompts(inputs.clip, context_width(inputs.model), "faces", "face_prompts")
+    settings = request.settings
+    prompts.share(
+        settings.positive_prompt,
+        settings.negative_prompt,
+        (inputs.positive, inputs.negative),
+        DEFAULT_POSITIVE,
+    )
+    return Painter(sampler, prompts)
 
 
 def find_faces(image: Tensor, source: Source, confidence: float) -> tuple[list[list[Face]], str]:
@@ -119,22 +143,21 @@ def _suit_model(request: RefineRequest, model: Any) -> tuple[RefineRequest, list
             f"klein-nano paints {side} pixels, so inpaint_size {settings.inpaint_size} was not used."
         )
         request = replace(request, settings=replace(settings, inpaint_size=side))
-    if facts.distilled and request.guidance > 1:
+    if facts.distilled and request.painting.guidance > 1:
         notes.append(
-            f"This model is distilled to work without guidance; guidance {request.guidance:g} burns faces. "
-            "Set it to 1, or take the preset Klein distilled."
+            f"This model is distilled to work without guidance; guidance {request.painting.guidance:g} burns "
+            "faces. Set it to 1, or take the preset Klein distilled."
         )
     return request, notes
 
 
-def _join_masks(plan: Plan, painted: set[tuple[int, int]], image: Tensor) -> Tensor:
+def _join_masks(painted: Iterable[FaceRegion], image: Tensor) -> Tensor:
     """MASK `[B, H, W]` of the painted faces."""
     mask = torch.zeros(image.shape[:3])
-    for job in plan.jobs:
-        if (job.picture, job.number) in painted:
-            rows, columns = job.crop.region
-            region = mask[job.picture, rows, columns]
-            torch.maximum(region, job.masks.composite, out=region)
+    for region in painted:
+        rows, columns = region.crop.region
+        part = mask[region.picture, rows, columns]
+        torch.maximum(part, region.masks.composite, out=part)
     return mask
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.v0_0_2 import io
 
 from ..base import sockets
 from ..base.notices import reports_errors, show_status
 from ..base.oom_advice import advise_faces
-from ..base.values import MASK_PIXELS, FaceRefinement
-from ..sampling.schedule import NOISE_LEVEL
-from .choice import Wanted
+from ..base.values import FaceRefinement
+from ..regions.painter import PaintInputs
+from ..regions.request import BATCH_LIMIT, STRENGTH_MODE
+from .choice import FaceFilter
 from .detectors import list_detectors
 from .engine import Source, refine_faces, send_crops
 from .inputs import list_refiner_inputs, list_settings_inputs
-from .painter import Steering
-from .plan import BATCH_DEFAULT, RefineRequest
+from .plan import RefineRequest
 from .presets import KLEIN_BASE, PRESETS, choose_settings
 from .prompts import FacePrompts
 
@@ -48,15 +50,8 @@ class KleinodFaceSettings(io.ComfyNode):
 
     @classmethod
     @reports_errors()
-    def execute(
-        cls, preset, confidence, mask_padding, mask_blur, strength, steps, guidance, positive_prompt,
-        negative_prompt, inpaint_size, mask_unit=MASK_PIXELS, context=2.0, max_upscale=8.0, colour_match=1.0,
-    ) -> io.NodeOutput:  # fmt: skip
-        custom = FaceRefinement(
-            confidence, mask_padding, mask_blur, strength, steps, guidance, positive_prompt, negative_prompt,
-            inpaint_size, mask_unit, context, max_upscale, colour_match,
-        )  # fmt: skip
-        return io.NodeOutput(choose_settings(preset, custom))
+    def execute(cls, preset: str, **fields: Any) -> io.NodeOutput:
+        return io.NodeOutput(choose_settings(preset, FaceRefinement(**fields)))
 
 
 class KleinodFaceRefiner(io.ComfyNode):
@@ -117,15 +112,15 @@ class KleinodFaceRefiner(io.ComfyNode):
     def execute(
         cls, image, model, clip, vae, detector, seed, order, top_k, min_size, max_size, settings=None,
         positive=None, negative=None, face_prompts="", mask=None, bounding_boxes=None, references=None,
-        acceleration=None, strength_mode=NOISE_LEVEL, batch_limit=BATCH_DEFAULT,
+        acceleration=None, strength_mode=STRENGTH_MODE.default, batch_limit=BATCH_LIMIT.default,
     ) -> io.NodeOutput:  # fmt: skip
         request = RefineRequest(
-            settings or PRESETS[KLEIN_BASE], Wanted(order, top_k, min_size, max_size),
+            settings or PRESETS[KLEIN_BASE], FaceFilter(order, top_k, min_size, max_size),
             FacePrompts.read(face_prompts), seed, strength_mode, batch_limit,
         )  # fmt: skip
         source = Source(detector, bounding_boxes, mask)
-        steering = Steering(model, clip, vae, positive, negative, references, acceleration)
-        made = refine_faces(image, source, steering, request)
+        inputs = PaintInputs(model, clip, vae, positive, negative, references, acceleration)
+        made = refine_faces(image, source, inputs, request)
         show_status(cls.hidden, made.headline)
         before, after = send_crops(made.before), send_crops(made.after)
         return io.NodeOutput(made.image, made.mask, made.boxes, before, after, made.preview, made.info)

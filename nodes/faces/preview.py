@@ -9,14 +9,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..base.drawing import to_image, to_picture
-from .geometry import Box
-from .plan import Plan
+from ..regions.geometry import Box
+from .plan import FacePlan
 
 PAINTED_COLOURS = ((255, 196, 0), (0, 200, 255), (255, 96, 160), (120, 220, 80), (190, 140, 255))
 LEFT_OUT_COLOUR = (150, 150, 150)
 
 
-def draw_preview(image: Tensor, plan: Plan) -> Tensor:
+def draw_preview(image: Tensor, plan: FacePlan) -> Tensor:
     """IMAGE `[B, H, W, C]` -> `[B, H, W, 3]` with the faces to be painted in colour, numbered and scored,
     their crops as thin frames, and the ones left out in grey."""
     pictures = []
@@ -27,7 +27,7 @@ def draw_preview(image: Tensor, plan: Plan) -> Tensor:
     return torch.cat(pictures)
 
 
-def _mark(picture: Image.Image, index: int, plan: Plan) -> None:
+def _mark(picture: Image.Image, index: int, plan: FacePlan) -> None:
     pen = ImageDraw.Draw(picture)
     short = min(picture.size)
     width = max(1, round(short / 300))
@@ -35,15 +35,15 @@ def _mark(picture: Image.Image, index: int, plan: Plan) -> None:
     for left in plan.left_out:
         if left.picture == index:
             _frame(pen, left.face.box, LEFT_OUT_COLOUR, width, picture.size)
-    jobs = [job for job in plan.jobs if job.picture == index]
-    for job in jobs:
-        colour = PAINTED_COLOURS[(job.number - 1) % len(PAINTED_COLOURS)]
+    regions = [region for region in plan.regions if region.picture == index]
+    for region in regions:
+        colour = PAINTED_COLOURS[(region.number - 1) % len(PAINTED_COLOURS)]
         faint = tuple(round(0.6 * part) for part in colour)
-        _frame(pen, job.crop.box, faint, 1, picture.size)
-    for job in jobs:
-        colour = PAINTED_COLOURS[(job.number - 1) % len(PAINTED_COLOURS)]
-        _frame(pen, job.face.box, colour, width + 1, picture.size)
-        _label(pen, job.face.box, f"{job.number}  {job.face.score:.2f}", colour, font, picture.size)
+        _frame(pen, region.crop.box, faint, 1, picture.size)
+    for region in regions:
+        colour = PAINTED_COLOURS[(region.number - 1) % len(PAINTED_COLOURS)]
+        _frame(pen, region.face.box, colour, width + 1, picture.size)
+        _label(pen, region.face.box, f"{region.number}  {region.face.score:.2f}", colour, font, picture.size)
 
 
 def _frame(
@@ -59,7 +59,7 @@ def _label(
     box: Box,
     text: str,
     colour: tuple,
-    font: ImageFont.ImageFont,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     size: tuple[int, int],
 ) -> None:
     """A filled tag above the box, or inside its upper edge where there is no room above."""

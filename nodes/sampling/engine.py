@@ -42,7 +42,7 @@ from .fast import sample_fast
 from .picture import fit_picture
 from .report import Report
 from .request import SamplingRequest
-from .schedule import Schedule
+from .schedule import Schedule, explain_no_steps
 from .timing import Clock
 
 logger = logging.getLogger("kleinod.sampling")
@@ -162,7 +162,7 @@ def sample_pictures(
         notes=(*start.notes, *list_notes(request, facts, start.size), *([notice] if notice else [])),
         warnings=tuple(list_warnings(request, facts)),
     )
-    if start.from_picture and request.strength == 0 and sigmas is None:
+    if start.from_picture and not request.steps_run and sigmas is None:
         return _return_untouched(vae, start, report)
 
     schedule = (
@@ -334,7 +334,8 @@ def _start_from_latent(model: Any, latent: dict[str, Any]) -> Start:
 def _return_untouched(vae: Any, start: Start, report: Report) -> Pictures:
     count = report.request.results
     once = start.pixels if start.pixels is not None else decode_each(vae, [start.samples])
-    note = "Strength 0: nothing was sampled, the picture is as it came."
+    reason = explain_no_steps(report.request.steps, report.request.strength)
+    note = f"{reason}: nothing was sampled, the picture is as it came."
     latent = _output_latent(start.latent, [start.samples] * count)
     report = replace(report, notes=(*report.notes, note))
     return Pictures(once.repeat(count, 1, 1, 1) if count > 1 else once, latent, report)

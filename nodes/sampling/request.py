@@ -19,7 +19,15 @@ from ..base.flux2 import (
     MIN_STEPS,
 )
 from ..base.schedulers import DEFAULT_SCHEDULER, Scheduler, find_scheduler
-from .schedule import MU_AUTO, MU_MODES, NOISE_LEVEL, STRENGTH_MODES, Schedule, build_schedule
+from .schedule import (
+    MU_AUTO,
+    MU_MODES,
+    NOISE_LEVEL,
+    STRENGTH_MODES,
+    Schedule,
+    build_schedule,
+    count_run_steps,
+)
 
 # People know 0.5 of Stable Diffusion as the middle between keeping and remaking a picture. Half way through
 # its schedule noise makes 0.62 of the mixture, so as a noise level the middle lies here.
@@ -71,6 +79,11 @@ class SamplingRequest:
     @property
     def guided(self) -> bool:
         return self.guidance > 1.0
+
+    @property
+    def steps_run(self) -> int:
+        """Steps of a run that starts from a picture; 0 leaves it as it is."""
+        return count_run_steps(self.steps, self.strength, self.strength_mode)
 
     def schedule(self, tokens: int, from_picture: bool) -> Schedule:
         """Sigmas for a picture of `tokens` latent cells; strength counts only when `from_picture`."""

@@ -149,9 +149,9 @@ def build_schedule(
     """Sigmas of one run.
 
     strength 1 runs everything. Below that, noise-level starts at sigma = strength and still takes all
-    `steps`; schedule keeps the last `round(steps * strength)` steps of the whole schedule (at least one), as
-    ComfyUI's SplitSigmasDenoise does: at 1 MP and 28 steps a strength of 0.3 then starts at sigma 0.77.
-    Raises ValueError for a strength outside (0, 1]: at 0 there is nothing to run.
+    `steps`; schedule keeps the last `count_run_steps` of the whole schedule, as ComfyUI's
+    SplitSigmasDenoise does: at 1 MP and 28 steps a strength of 0.3 then starts at sigma 0.77.
+    Raises ValueError where there is nothing to run: strength 0, or too little of it for one step.
     """
     if not 0 < strength <= 1:
         raise InputError(f"strength is {strength}, but a schedule needs a value above 0 and up to 1.")
@@ -163,8 +163,25 @@ def build_schedule(
             f"strength_mode is {strength_mode!r}, but only {', '.join(STRENGTH_MODES)} are known."
         )
     sigmas = respace_sigmas(rule, native_sigmas(steps, mu), mu)
-    kept = max(1, round(steps * strength))
+    kept = count_run_steps(steps, strength, strength_mode)
+    if not kept:
+        raise ValueError(f"Strength {strength} of {steps} steps leaves none to run.")
     return Schedule(sigmas[-(kept + 1) :].clone(), mu)
+
+
+def count_run_steps(steps: int, strength: float, strength_mode: str) -> int:
+    """How many of `steps` run at a strength: 0 at strength 0, and in mode schedule where it is less than half
+    a step, as ComfyUI's SplitSigmasDenoise rounds."""
+    if strength_mode == SCHEDULE:
+        return round(steps * strength)
+    return steps if strength else 0
+
+
+def explain_no_steps(steps: int, strength: float) -> str:
+    """Why `count_run_steps` is 0."""
+    if strength == 0:
+        return "Strength 0"
+    return f"Strength {strength:g} of {steps} steps is less than half a step"
 
 
 def _uniform(steps: int, mu: float, high: float) -> Tensor:

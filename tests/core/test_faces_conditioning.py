@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from kleinod_pure.faces.conditioning import fits_one_batch, stack_rows, strip_picture, with_references
+from kleinod_pure.regions.conditioning import fits_one_batch, stack_rows, strip_picture, with_references
 
 
 def words(seed: int, tokens: int = 8, **options) -> list:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kleinod_pure.faces.composite import blend, cut_out, fit_back
-from kleinod_pure.faces.geometry import CELL, LARGEST_TARGET, Crop, grow_box, overlap, plan_crop
+from kleinod_pure.base.flux2 import CELL
+from kleinod_pure.regions.blend import blend, cut_out, fit_back
+from kleinod_pure.regions.geometry import MAX_TARGET, Crop, grow_box, intersects, plan_crop
 
 SIZES = (128, 512, 1024, 2048)
 
@@ -51,9 +52,9 @@ def test_a_crop_is_inside_unstretched_and_of_whole_cells(planned) -> None:
     assert crop.target_width % CELL == 0 and crop.target_height % CELL == 0
     assert Fraction(crop.target_width, crop.width) == Fraction(crop.target_height, crop.height) == crop.scale
     assert crop.scale <= Fraction(most).limit_denominator(10**6) + Fraction(1, 10**5)
-    assert max(crop.target) <= max(size, LARGEST_TARGET)
+    assert max(crop.target) <= max(size, MAX_TARGET)
     # What was asked for may have been larger than the crop that whole cells then left of it.
-    assert crop.scale >= 1 or max(picture) > LARGEST_TARGET
+    assert crop.scale >= 1 or max(picture) > MAX_TARGET
 
 
 @given(crops)
@@ -113,9 +114,9 @@ def test_a_stretching_or_odd_crop_cannot_be_made() -> None:
         Crop(-1, 0, 128, 128, 128, 128)
 
 
-def test_boxes_that_share_an_edge_do_not_overlap() -> None:
-    assert not overlap((0, 0, 10, 10), (10, 0, 20, 10))
-    assert overlap((0, 0, 10, 10), (9.5, 9.5, 20, 20))
+def test_boxes_that_share_an_edge_do_not_intersects() -> None:
+    assert not intersects((0, 0, 10, 10), (10, 0, 20, 10))
+    assert intersects((0, 0, 10, 10), (9.5, 9.5, 20, 20))
 
 
 def ramps(height: int, width: int) -> torch.Tensor:

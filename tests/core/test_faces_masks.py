@@ -6,18 +6,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kleinod_pure.base.flux2 import CELL
 from kleinod_pure.base.values import MASK_PERCENT, FaceRefinement
-from kleinod_pure.faces.colour import match_colours
 from kleinod_pure.faces.detection import Face
-from kleinod_pure.faces.geometry import CELL, Crop, plan_crop
-from kleinod_pure.faces.masks import Softness, draw_masks, reach_of
+from kleinod_pure.faces.shapes import edge_of, shape_of
+from kleinod_pure.regions.colour import match_colours
+from kleinod_pure.regions.geometry import Crop, longer_side, plan_crop
+from kleinod_pure.regions.masks import MaskEdge, Masks, draw_masks, reach_of
 
 PICTURE = (400, 320)
 
 
-def masks_of(face: Face, softness: Softness, size: int = 256, context: float = 2.0):
-    crop = plan_crop(face.box, reach_of(face.box, softness), PICTURE, size, context)
-    return crop, draw_masks(face, crop, softness, PICTURE)
+def draw(face: Face, crop: Crop, edge: MaskEdge) -> Masks:
+    return draw_masks(shape_of(face, crop), longer_side(face.box), crop, edge, PICTURE)
+
+
+def masks_of(face: Face, edge: MaskEdge, size: int = 256, context: float = 2.0):
+    crop = plan_crop(face.box, reach_of(face.box, edge), PICTURE, size, context)
+    return crop, draw(face, crop, edge)
 
 
 faces = st.builds(
@@ -27,13 +33,13 @@ faces = st.builds(
     st.floats(24, 200),
     st.floats(24, 200),
 )
-softnesses = st.builds(Softness, st.floats(0, 20), st.floats(0, 100))
+edges = st.builds(MaskEdge, st.floats(0, 20), st.floats(0, 100))
 
 
-@given(faces, softnesses)
+@given(faces, edges)
 @settings(max_examples=30, deadline=None)
-def test_masks_are_soft_shares_and_the_model_paints_wherever_one_is_blended(face, softness) -> None:
-    crop, masks = masks_of(face, softness)
+def test_masks_are_soft_shares_and_the_model_paints_wherever_one_is_blended(face, edge) -> None:
+    crop, masks = masks_of(face, edge)
     assert masks.composite.shape == (crop.height, crop.width)
     assert masks.denoise.shape == (crop.target_height // CELL, crop.target_width // CELL)
     for mask in (masks.composite, masks.denoise):
@@ -47,23 +53,23 @@ def test_masks_are_soft_shares_and_the_model_paints_wherever_one_is_blended(face
     assert not bool((masks.ring & (masks.composite > 0)).any())
 
 
-@given(faces, softnesses)
+@given(faces, edges)
 @settings(max_examples=30, deadline=None)
-def test_nothing_changes_beyond_the_padding(face, softness) -> None:
-    crop, masks = masks_of(face, softness)
+def test_nothing_changes_beyond_the_padding(face, edge) -> None:
+    crop, masks = masks_of(face, edge)
     rows, columns = torch.nonzero(masks.composite, as_tuple=True)
-    slack = softness.padding + 1
+    slack = edge.padding + 1
     assert (
         columns.min() + crop.left >= face.box[0] - slack and columns.max() + crop.left < face.box[2] + slack
     )
     assert rows.min() + crop.top >= face.box[1] - slack and rows.max() + crop.top < face.box[3] + slack
 
 
-@given(faces, softnesses)
+@given(faces, edges)
 @settings(max_examples=30, deadline=None)
-def test_a_crop_never_shows_its_own_edge(face, softness) -> None:
+def test_a_crop_never_shows_its_own_edge(face, edge) -> None:
     """Where the crop ends inside the picture the mask has faded; where the picture ends it need not."""
-    crop, masks = masks_of(face, Softness(softness.padding, max(4.0, softness.blur)))
+    crop, masks = masks_of(face, MaskEdge(edge.padding, max(4.0, edge.blur)))
     sides = (
         (crop.left > 0, masks.composite[:, 0]),
         (crop.top > 0, masks.composite[0]),
@@ -75,19 +81,19 @@ def test_a_crop_never_shows_its_own_edge(face, softness) -> None:
 
 
 def test_a_crop_too_small_for_its_face_fades_at_all_its_sides() -> None:
-    masks = draw_masks(Face((100, 100, 200, 200)), Crop(120, 120, 64, 64, 64, 64), Softness(0, 8), PICTURE)
+    masks = draw(Face((100, 100, 200, 200)), Crop(120, 120, 64, 64, 64, 64), MaskEdge(0, 8))
     for border in (masks.composite[0], masks.composite[-1], masks.composite[:, 0], masks.composite[:, -1]):
         assert float(border.max()) < 0.05
     assert float(masks.composite[32, 32]) == 1
 
 
 def test_a_face_cut_by_the_edge_of_the_picture_is_whole_there() -> None:
-    _, masks = masks_of(Face((0, 200, 60, 300)), Softness(4, 12))
+    _, masks = masks_of(Face((0, 200, 60, 300)), MaskEdge(4, 12))
     assert float(masks.composite[:, 0].max()) == 1
 
 
 def test_an_oval_leaves_the_corners_of_its_box() -> None:
-    crop, masks = masks_of(Face((200, 200, 300, 300)), Softness(0, 0))
+    crop, masks = masks_of(Face((200, 200, 300, 300)), MaskEdge(0, 0))
     assert float(masks.composite[200 - crop.top, 200 - crop.left]) == 0
     assert float(masks.composite[250 - crop.top, 200 - crop.left]) == 1
     assert abs(float(masks.composite.sum()) / (3.14159 * 2500) - 1) < 0.01
@@ -96,12 +102,12 @@ def test_an_oval_leaves_the_corners_of_its_box() -> None:
 def test_an_outline_counts_instead_of_the_oval() -> None:
     outline = torch.zeros(320, 400)
     outline[210:290, 230:240] = 1
-    crop, masks = masks_of(Face((200, 200, 300, 300), mask=outline), Softness(0, 0))
+    crop, masks = masks_of(Face((200, 200, 300, 300), mask=outline), MaskEdge(0, 0))
     assert torch.equal(masks.composite, outline[crop.region])
 
 
 def test_blur_fades_inwards_over_its_width() -> None:
-    crop, masks = masks_of(Face((200, 200, 300, 300)), Softness(10, 20))
+    crop, masks = masks_of(Face((200, 200, 300, 300)), MaskEdge(10, 20))
     row = masks.composite[250 - crop.top, : 250 - crop.left]
     inside = torch.nonzero(row)[0].item() + crop.left
     full = torch.nonzero(row == 1)[0].item() + crop.left
@@ -111,8 +117,8 @@ def test_blur_fades_inwards_over_its_width() -> None:
 
 def test_percent_grows_with_the_face_and_pixels_do_not() -> None:
     percent = FaceRefinement(mask_padding=10, mask_blur=20, mask_unit=MASK_PERCENT)
-    assert Softness.of(percent, (0, 0, 200, 100)) == Softness(20, 40)
-    assert Softness.of(FaceRefinement(), (0, 0, 200, 100)) == Softness(5, 5)
+    assert edge_of(percent, (0, 0, 200, 100)) == MaskEdge(20, 40)
+    assert edge_of(FaceRefinement(), (0, 0, 200, 100)) == MaskEdge(5, 5)
 
 
 def textured(generator: torch.Generator) -> torch.Tensor:

@@ -9,15 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kleinod_pure.base.values import MASK_PIXELS, FaceRefinement
-from kleinod_pure.faces.choice import ORDERS, Wanted, choose_faces, reading_ranks
+from kleinod_pure.faces.choice import ORDERS, FaceFilter, choose_faces, reading_ranks
 from kleinod_pure.faces.detection import Face
-from kleinod_pure.faces.geometry import overlap
-from kleinod_pure.faces.plan import RefineRequest, group_by_size, order_waves, plan_faces
+from kleinod_pure.faces.given import faces_from_boxes, faces_from_mask, outline_with_mask
+from kleinod_pure.faces.plan import RefineRequest, plan_faces
 from kleinod_pure.faces.presets import API, CUSTOM, FIELDS, KLEIN_BASE, PRESET_NAMES, choose_settings
 from kleinod_pure.faces.preview import draw_preview
 from kleinod_pure.faces.prompts import FacePrompts
-from kleinod_pure.faces.regions import faces_from_boxes, faces_from_mask, outline_with_mask
-from kleinod_pure.faces.seeds import seed_of_face
+from kleinod_pure.regions.geometry import intersects
+from kleinod_pure.regions.seeds import seed_of_region
+from kleinod_pure.regions.waves import group_by_size, order_waves
 from kleinod_pure.remote.runware import read_ultralytics
 
 from tests.emulator.runware import ULTRALYTICS
@@ -85,15 +86,15 @@ def test_a_preset_sets_its_fields_and_leaves_the_rest() -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**20 - 1), st.integers(0, 4095), st.data())
 def test_no_two_faces_of_a_run_share_a_seed(seed: int, picture: int, face: int, data) -> None:
     other = data.draw(st.tuples(st.integers(0, 2**20 - 1), st.integers(0, 4095)))
-    mine = seed_of_face(seed, picture, face)
+    mine = seed_of_region(seed, picture, face)
     assert 0 <= mine < 2**32
-    assert (mine == seed_of_face(seed, *other)) == (other == (picture, face))
+    assert (mine == seed_of_region(seed, *other)) == (other == (picture, face))
 
 
 def test_neighbouring_seeds_pictures_and_faces_all_get_their_own_noise() -> None:
     """As noise, not as numbers: the CPU generator reads only 32 bits of a seed."""
     first = {
-        tuple(torch.randn(2, generator=torch.Generator().manual_seed(seed_of_face(s, p, f))).tolist())
+        tuple(torch.randn(2, generator=torch.Generator().manual_seed(seed_of_region(s, p, f))).tolist())
         for s in range(8)
         for p in range(8)
         for f in range(8)
@@ -102,7 +103,7 @@ def test_neighbouring_seeds_pictures_and_faces_all_get_their_own_noise() -> None
 
 
 def test_wide_seeds_differ_too() -> None:
-    assert seed_of_face(7, 0, 0) != seed_of_face(7 + 2**32, 0, 0)
+    assert seed_of_region(7, 0, 0) != seed_of_region(7 + 2**32, 0, 0)
 
 
 boxes = st.builds(
@@ -117,7 +118,7 @@ boxes = st.builds(
 
 @given(st.lists(boxes, max_size=8), st.sampled_from(ORDERS), st.integers(0, 9), st.integers(0, 60))
 def test_every_face_is_chosen_or_left_out_with_a_reason(faces, order, top_k, least) -> None:
-    choice = choose_faces(faces, SIZE, Wanted(order, top_k, least, 80))
+    choice = choose_faces(faces, SIZE, FaceFilter(order, top_k, least, 80))
     assert sorted([*choice.chosen, *choice.left_out]) == list(range(len(faces)))
     assert not top_k or len(choice.chosen) <= top_k
     for index in choice.chosen:
@@ -131,24 +132,26 @@ def test_orders() -> None:
         Face((280, 180, 300, 200), 0.9),
         Face((400, 0, 480, 80), 0.7),
     ]
-    chosen = {order: choose_faces(faces, SIZE, Wanted(order)).chosen for order in ORDERS}
+    chosen = {order: choose_faces(faces, SIZE, FaceFilter(order)).chosen for order in ORDERS}
     assert chosen == {"size": (2, 0, 1), "score": (1, 2, 0), "left to right": (0, 1, 2), "centre": (1, 2, 0)}
 
 
 def test_wishes_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match="min_size is 50 and max_size 20"):
-        Wanted(min_size=50, max_size=20)
+        FaceFilter(min_size=50, max_size=20)
     with pytest.raises(ValueError, match="top_k is -1"):
-        Wanted(top_k=-1)
+        FaceFilter(top_k=-1)
     with pytest.raises(ValueError, match="order is 'random'"):
-        Wanted("random")
+        FaceFilter("random")
 
 
 def test_a_faces_seed_does_not_depend_on_order_or_limits() -> None:
     seeds = {}
     for order in ORDERS:
-        for job in plan_faces([TWO_APART], SIZE, RefineRequest(FaceRefinement(), Wanted(order))).jobs:
-            seeds.setdefault(job.face.box, set()).add(job.seed)
+        for region in plan_faces(
+            [TWO_APART], SIZE, RefineRequest(FaceRefinement(), FaceFilter(order))
+        ).regions:
+            seeds.setdefault(region.face.box, set()).add(region.seed)
     assert [len(found) for found in seeds.values()] == [1, 1]
     assert reading_ranks(TWO_APART[::-1]) == [1, 0]
 
@@ -157,20 +160,22 @@ def test_a_faces_seed_does_not_depend_on_order_or_limits() -> None:
 @settings(max_examples=15, deadline=None)
 def test_faces_of_one_wave_never_touch_and_later_ones_wait(faces) -> None:
     plan = plan_faces([faces], SIZE, RefineRequest(FaceRefinement(inpaint_size=128, max_upscale=16)))
-    waves = order_waves(plan.jobs)
-    assert sorted(job.number for wave in waves for job in wave) == sorted(job.number for job in plan.jobs)
-    place = {job: index for index, wave in enumerate(waves) for job in wave}
-    for one in plan.jobs:
-        for other in plan.jobs:
-            if one.number < other.number and overlap(one.reach, other.reach):
+    waves = order_waves(plan.regions)
+    assert sorted(region.number for wave in waves for region in wave) == sorted(
+        region.number for region in plan.regions
+    )
+    place = {region: index for index, wave in enumerate(waves) for region in wave}
+    for one in plan.regions:
+        for other in plan.regions:
+            if one.number < other.number and intersects(one.reach, other.reach):
                 assert place[one] < place[other]
 
 
 def test_faces_of_different_pictures_share_a_batch() -> None:
     plan = plan_faces([TWO_APART, TWO_APART], SIZE, RefineRequest(FaceRefinement()))
-    (wave,) = order_waves(plan.jobs)
+    (wave,) = order_waves(plan.regions)
     (group,) = group_by_size(wave)
-    assert len(group) == 4 and len({job.seed for job in group}) == 4
+    assert len(group) == 4 and len({region.seed for region in group}) == 4
 
 
 def test_prompts_by_line_with_skip_and_shared_text() -> None:
@@ -187,10 +192,10 @@ def test_prompts_by_line_with_skip_and_shared_text() -> None:
 def test_a_skipped_and_a_tiny_face_are_left_out_with_a_reason() -> None:
     faces = [*TWO_APART, Face((200, 20, 203, 23))]
     request = RefineRequest(
-        FaceRefinement(max_upscale=1), Wanted("left to right"), FacePrompts.read("[SKIP]")
+        FaceRefinement(max_upscale=1), FaceFilter("left to right"), FacePrompts.read("[SKIP]")
     )
     plan = plan_faces([faces], SIZE, request)
-    assert [job.face for job in plan.jobs] == [TWO_APART[1]]
+    assert [region.face for region in plan.regions] == [TWO_APART[1]]
     reasons = {left.face.box[0]: left.reason for left in plan.left_out}
     assert "[SKIP]" in reasons[50] and "too small" in reasons[200]
 
@@ -198,8 +203,8 @@ def test_a_skipped_and_a_tiny_face_are_left_out_with_a_reason() -> None:
 @pytest.mark.parametrize(("mode", "steps", "start"), [("noise-level", 20, 0.3), ("schedule", 6, None)])
 def test_strength_as_noise_level_or_as_share_of_the_steps(mode: str, steps: int, start) -> None:
     request = RefineRequest(FaceRefinement(), strength_mode=mode)
-    schedule = request.schedule((1024, 1024))
-    assert schedule.steps == request.steps == steps
+    schedule = request.painting.schedule((1024, 1024))
+    assert schedule.steps == request.painting.steps_run == steps
     assert schedule.start == pytest.approx(start) if start else 0.7 < schedule.start < 0.85
 
 
@@ -256,7 +261,7 @@ def test_a_mask_outlines_boxes() -> None:
 
 def test_the_preview_marks_every_face_and_nothing_far_from_them() -> None:
     image = torch.full((2, 400, 600, 3), 0.5)
-    request = RefineRequest(FaceRefinement(), Wanted(top_k=1))
+    request = RefineRequest(FaceRefinement(), FaceFilter(top_k=1))
     preview = draw_preview(image, plan_faces([TWO_APART, []], SIZE, request))
     assert preview.shape == (2, 400, 600, 3)
     painted, grey = preview[0, 50, 80], preview[0, 200, 430]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from kleinod_pure.sampling.schedule import (
     MU_AUTO,
@@ -20,6 +20,7 @@ from kleinod_pure.sampling.schedule import (
     STRENGTH_MODES,
     build_schedule,
     compute_mu,
+    count_run_steps,
     native_sigmas,
     respace_sigmas,
     shift_time,
@@ -82,6 +83,7 @@ def test_native_numbers(tokens: int, steps: int, sigmas: list[float]) -> None:
 def test_every_schedule_falls_strictly_to_zero(
     rule: str, steps: int, tokens: int, mu: str, strength: float, mode: str
 ) -> None:
+    assume(count_run_steps(steps, strength, mode))
     made = build_schedule(rule, steps, tokens, mu, strength, mode)
     assert made.sigmas.dtype == torch.float32
     assert made.sigmas[0] <= 1
@@ -93,7 +95,7 @@ def test_every_schedule_falls_strictly_to_zero(
         assert made.steps == steps
         assert made.start == pytest.approx(strength, rel=1e-5)
     else:
-        assert made.steps == max(1, round(steps * strength))
+        assert made.steps == round(steps * strength)
 
 
 @given(rules, step_counts, token_counts, modes, strengths, strengths)
@@ -101,6 +103,7 @@ def test_more_strength_never_starts_cleaner(
     rule: str, steps: int, tokens: int, mode: str, one: float, other: float
 ) -> None:
     low, high = sorted((one, other))
+    assume(count_run_steps(steps, low, mode))
     starts = [build_schedule(rule, steps, tokens, MU_AUTO, value, mode).start for value in (low, high)]
     assert starts[0] <= starts[1] * (1 + 1e-6)
 
@@ -116,11 +119,12 @@ def test_full_strength_is_the_whole_schedule(rule: str, steps: int, tokens: int,
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(("steps", "strength"), [(1, 0.01), (4, 0.1), (28, 0.01), (1, 0.5)])
-def test_a_share_of_less_than_one_step_runs_one(rule: str, steps: int, strength: float) -> None:
-    """round(steps * strength) is 0 here; ComfyUI's SplitSigmasDenoise then returns an empty schedule."""
-    assert round(steps * strength) == 0
-    made = build_schedule(rule, steps, 4096, strength=strength, strength_mode=SCHEDULE)
-    assert torch.equal(made.sigmas, build_schedule(rule, steps, 4096).sigmas[-2:])
+def test_a_share_of_less_than_half_a_step_runs_none(rule: str, steps: int, strength: float) -> None:
+    """ComfyUI's SplitSigmasDenoise then returns an empty schedule."""
+    assert count_run_steps(steps, strength, SCHEDULE) == 0
+    with pytest.raises(ValueError, match="none to run"):
+        build_schedule(rule, steps, 4096, strength=strength, strength_mode=SCHEDULE)
+    assert count_run_steps(steps, strength, NOISE_LEVEL) == steps
 
 
 def test_schedule_mode_starts_where_the_guide_says() -> None:

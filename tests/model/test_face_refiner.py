@@ -13,16 +13,16 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_execution.graph_utils import ExecutionBlocker
 from kleinod.nodes.base.values import MASK_PERCENT, Acceleration, FaceRefinement
-from kleinod.nodes.faces.choice import LEFT_TO_RIGHT, Wanted
-from kleinod.nodes.faces.composite import cut_out
+from kleinod.nodes.faces.choice import LEFT_TO_RIGHT, FaceFilter
 from kleinod.nodes.faces.engine import Source, refine_faces
 from kleinod.nodes.faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
-from kleinod.nodes.faces.painter import Steering
 from kleinod.nodes.faces.plan import RefineRequest
 from kleinod.nodes.faces.prompts import DEFAULT_POSITIVE, FacePrompts
 from kleinod.nodes.model.choices import AUTOMATIC, NANO
 from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
 from kleinod.nodes.references.nodes import KleinodReferences
+from kleinod.nodes.regions.blend import cut_out
+from kleinod.nodes.regions.painter import PaintInputs
 
 SETTINGS = FaceRefinement(
     mask_padding=10,
@@ -78,15 +78,22 @@ class Watch:
         return out if self.act is None else self.act(self, x, out)
 
 
-def refine(nano, image, boxes=None, mask=None, wanted=None, seed=4, prompts="", limit=4, **change):
+def refine(nano, image, boxes=None, mask=None, filter=None, seed=4, prompts="", limit=4, **change):
     settings = replace(SETTINGS, **{k: change.pop(k) for k in list(change) if hasattr(SETTINGS, k)})
     mode = {"strength_mode": change.pop("strength_mode")} if "strength_mode" in change else {}
     request = RefineRequest(
-        settings, wanted or Wanted(LEFT_TO_RIGHT), FacePrompts.read(prompts), seed, batch_limit=limit, **mode
+        settings,
+        filter or FaceFilter(LEFT_TO_RIGHT),
+        FacePrompts.read(prompts),
+        seed,
+        batch_limit=limit,
+        **mode,
     )
     model, clip, vae = change.pop("model", nano[0]), nano[1], change.pop("vae", nano[2])
     with torch.inference_mode():
-        return refine_faces(image, Source("none", boxes, mask), Steering(model, clip, vae, **change), request)
+        return refine_faces(
+            image, Source("none", boxes, mask), PaintInputs(model, clip, vae, **change), request
+        )
 
 
 def inside(box: dict, image: torch.Tensor) -> torch.Tensor:
@@ -156,7 +163,7 @@ def test_faces_of_equal_size_are_one_batch_and_it_changes_nothing(nano, picture)
 
 def test_a_faces_result_does_not_depend_on_its_neighbours(nano, picture) -> None:
     both = refine(nano, picture, [LEFT, RIGHT])
-    only = refine(nano, picture, [LEFT, RIGHT], wanted=Wanted(LEFT_TO_RIGHT, top_k=1))
+    only = refine(nano, picture, [LEFT, RIGHT], filter=FaceFilter(LEFT_TO_RIGHT, top_k=1))
     assert (inside(LEFT, both.image) - inside(LEFT, only.image)).abs().max() < 2e-4
     assert torch.equal(inside(RIGHT, only.image), inside(RIGHT, picture))
 
@@ -340,13 +347,16 @@ def test_the_face_stays_where_it_is(nano, picture) -> None:
 
 
 def crop_of(box: dict):
-    from kleinod.nodes.faces.geometry import Crop
+    from kleinod.nodes.regions.geometry import Crop
 
     return Crop(box["x"] - 10, box["y"] - 2, 64, 64, 256, 256)
 
 
 def test_settings_travel_from_node_to_node(nano, picture) -> None:
-    custom = KleinodFaceSettings.execute("custom", 0.5, 3, 4, 0.6, 1, 1.0, "a fox", "", 128).args[0]
+    custom = KleinodFaceSettings.execute(
+        "custom", confidence=0.5, mask_padding=3, mask_blur=4, strength=0.6, steps=1, guidance=1.0,
+        positive_prompt="a fox", negative_prompt="", inpaint_size=128,
+    ).args[0]  # fmt: skip
     assert custom == FaceRefinement(0.5, 3, 4, 0.6, 1, 1.0, "a fox", "", 128)
     with torch.inference_mode():
         made = KleinodFaceRefiner.execute(

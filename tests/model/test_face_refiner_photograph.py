@@ -11,10 +11,10 @@ import pytest
 import torch
 from kleinod.nodes.base.values import FaceRefinement
 from kleinod.nodes.faces.engine import Source, refine_faces
-from kleinod.nodes.faces.painter import Steering
 from kleinod.nodes.faces.plan import RefineRequest
 from kleinod.nodes.model.choices import AUTOMATIC, NANO
 from kleinod.nodes.model.nodes import KleinodLoader
+from kleinod.nodes.regions.painter import PaintInputs
 
 from tests.detectors.photograph import photograph_with_face
 
@@ -54,7 +54,7 @@ def best_shift(old: np.ndarray, new: np.ndarray) -> tuple[int, int]:
 @pytest.mark.parametrize("edge", ["none", "left", "top", "right", "bottom"])
 def test_the_face_is_painted_in_its_place_and_nothing_else(nano, edge: str) -> None:
     image, box = cut(edge)
-    steering = Steering(*nano[:3])
+    steering = PaintInputs(*nano[:3])
     with torch.inference_mode():
         made = refine_faces(image, Source("none", [box]), steering, RefineRequest(SETTINGS))
     untouched = made.mask == 0

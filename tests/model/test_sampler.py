@@ -136,6 +136,17 @@ def test_strength_0_calls_nothing_and_returns_the_picture(parts: dict[str, Any])
     assert "Strength 0: nothing was sampled" in made.report.text()
 
 
+def test_less_than_half_a_step_runs_none_as_in_core(parts: dict[str, Any]) -> None:
+    from comfy_extras.nodes_custom_sampler import SplitSigmasDenoise
+
+    image, watched = picture(128, 128), Watched(parts["model"])
+    settings = {"strength": 0.01, "strength_mode": "schedule", "steps": 20}
+    made = make({**parts, "model": watched.model}, image=image, **settings)
+    assert len(SplitSigmasDenoise.execute(torch.linspace(1, 0, 21), 0.01).args[1]) == 1
+    assert watched.batches == [] and torch.equal(made.image, image)
+    assert "0.01 of 20 steps is less than half a step: nothing was sampled" in made.report.text()
+
+
 def test_strength_0_of_a_latent_decodes_it(parts: dict[str, Any]) -> None:
     start = make(parts)
     made = make(parts, latent=start.latent, strength=0.0)

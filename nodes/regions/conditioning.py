@@ -1,4 +1,4 @@
-"""Conditioning for crops: what speaks of the whole picture goes, what is said of each face comes together.
+"""Conditioning for crops: what speaks of the whole picture goes, what is said of each part comes together.
 
 A conditioning is ComfyUI's list of `[tensor [B, tokens, width], {...}]`.
 """

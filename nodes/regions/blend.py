@@ -1,7 +1,7 @@
-"""Out of the picture and back into it: enlarging a crop, fitting the painted face, blending.
+"""Out of the picture and back into it: enlarging a crop, fitting the painted part, blending.
 
 All in float32 and never through 8 bits. Enlarging and shrinking are bicubic, antialiased, with the same exact
-scale on both axes (`Crop`), so a face that comes back lies where it was.
+scale on both axes (`Crop`), so what comes back lies where it was.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def cut_out(picture: Tensor, crop: Crop) -> Tensor:
 def fit_back(painted: Tensor, crop: Crop) -> Tensor:
     """A painted crop `[target_height, target_width, 3]` at the picture's own size, `[height, width, 3]`.
 
-    Raises ValueError for any other size: stretching it would move the face.
+    Raises ValueError for any other size: stretching it would move what it shows.
     """
     if tuple(painted.shape[:2]) != (crop.target_height, crop.target_width):
         raise InputError(

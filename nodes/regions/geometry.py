@@ -1,4 +1,4 @@
-"""Which rectangle around a face is painted, and at what size: whole 16-pixel cells, one exact scale.
+"""Which rectangle around a part is painted, and at what size: whole 16-pixel cells, one exact scale.
 
 The VAE of FLUX.2 cuts every picture to multiples of 16 and so shifts and zooms whatever was not one. A crop
 here is a rectangle of whole pixels whose sides stand in exactly the ratio of the two target sides, so that
@@ -11,12 +11,11 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ..base.errors import InputError
 from ..base.flux2 import CELL
 
-SMALLEST_TARGET = 64
-"""FLUX.2's least side; below, a face has too few cells to be painted."""
-LARGEST_TARGET = 2048
+MIN_TARGET = 64
+"""FLUX.2's least side; below, a part has too few cells to be painted."""
+MAX_TARGET = 2048
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 in pixels of the picture, the last two exclusive."""
@@ -35,11 +34,11 @@ class Crop:
 
     def __post_init__(self) -> None:
         if min(self.left, self.top) < 0 or min(self.width, self.height) < 1:
-            raise InputError(f"A crop must lie inside the picture, but this one is {self.box}.")
+            raise ValueError(f"A crop must lie inside the picture, but this one is {self.box}.")
         if self.target_width % CELL or self.target_height % CELL or min(self.target) < CELL:
-            raise InputError(f"A crop is painted at multiples of {CELL}, not at {self.target}.")
+            raise ValueError(f"A crop is painted at multiples of {CELL}, not at {self.target}.")
         if self.target_width * self.height != self.target_height * self.width:
-            raise InputError(f"A crop of {self.width}x{self.height} would be stretched to {self.target}.")
+            raise ValueError(f"A crop of {self.width}x{self.height} would be stretched to {self.target}.")
 
     @property
     def target(self) -> tuple[int, int]:
@@ -69,27 +68,27 @@ def longer_side(box: Box) -> float:
 
 
 def plan_crop(
-    face: Box,
+    subject: Box,
     reach: Box,
     picture: tuple[int, int],
     size: int,
     context: float = 2.0,
     max_upscale: float = 8.0,
 ) -> Crop | None:
-    """The crop around `face`, painted at `size`, in a picture of (width, height); None for too small a face.
+    """The crop around `subject`, painted at `size`, in a picture of (width, height); None where too small.
 
-    It is a square of `context` times the face's longer side, or more where `reach` (all that may change)
+    It is a square of `context` times the subject's longer side, or more where `reach` (all that may change)
     needs it, moved inside the picture; only where the picture has no room for the square it is a rectangle.
-    Nothing is enlarged more than `max_upscale` times, and nothing is made smaller before 2048 pixels: a face
-    already larger than `size` is painted as it is.
+    Nothing is enlarged more than `max_upscale` times, and nothing is made smaller before 2048 pixels: a
+    subject already larger than `size` is painted as it is.
     """
-    wanted = math.ceil(max(context * longer_side(face), longer_side(reach), 1))
+    wanted = math.ceil(max(context * longer_side(subject), longer_side(reach), 1))
     width, height = min(wanted, picture[0]), min(wanted, picture[1])
     longest = max(width, height)
     scale = min(size / longest, max_upscale)
     if scale < 1:
-        scale = min(1.0, LARGEST_TARGET / longest)
-    if longest * scale < SMALLEST_TARGET:
+        scale = min(1.0, MAX_TARGET / longest)
+    if longest * scale < MIN_TARGET:
         return None
     if width == height:
         sides = _square(width, scale, picture)
@@ -117,7 +116,7 @@ def _square(side: int, scale: float, picture: tuple[int, int]) -> tuple[int, int
     return side, side, target, target
 
 
-def _rectangle(width: int, height: int, scale: float, most: float) -> tuple[int, int, int, int] | None:
+def _rectangle(width: int, height: int, scale: float, max_upscale: float) -> tuple[int, int, int, int] | None:
     """Sides up to width x height in the ratio of whole cells: the pair of cell counts that loses least."""
     if scale == 1:
         width, height = width // CELL * CELL, height // CELL * CELL
@@ -130,13 +129,13 @@ def _rectangle(width: int, height: int, scale: float, most: float) -> tuple[int,
             pixels = min(width // p, height // q)
             too_large = CELL * max(across, down) > max(width, height) * scale + CELL / 2
             enlarged = Fraction(CELL * across, max(1, p * pixels))
-            if not pixels or too_large or enlarged > most or (scale > 1 > enlarged):
+            if not pixels or too_large or enlarged > max_upscale or (scale > 1 > enlarged):
                 continue
             kept = (p * pixels / width) * (q * pixels / height)
             value = kept - 0.1 * abs(math.log(enlarged / scale))
             if value > best:
                 best, found = value, (p * pixels, q * pixels, CELL * across, CELL * down)
-    return found or (_rectangle(width, height, 1.0, most) if scale > 1 else None)
+    return found or (_rectangle(width, height, 1.0, max_upscale) if scale > 1 else None)
 
 
 def _near(cells: float) -> range:
@@ -144,6 +143,6 @@ def _near(cells: float) -> range:
     return range(max(1, math.floor(cells * 0.7)), max(1, math.ceil(cells * 1.1)) + 1)
 
 
-def overlap(first: Box, second: Box) -> bool:
+def intersects(first: Box, second: Box) -> bool:
     """Whether two boxes share more than an edge."""
     return first[0] < second[2] and second[0] < first[2] and first[1] < second[3] and second[1] < first[3]

@@ -1,8 +1,8 @@
 """What of a crop may be painted, and what of the painting comes into the picture.
 
-Two masks a face. The denoise mask, in latent cells, is generous: the model paints a margin around the face,
-so that nothing it does at its edge is ever seen. The composite mask, in pixels of the picture, is smaller:
-the face's oval or outline, grown by the padding, fading inwards from there. Beyond it no pixel changes.
+Two masks a region. The denoise mask, in latent cells, is generous: the model paints a margin around the
+shape, so that nothing it does at its edge is ever seen. The composite mask, in pixels of the picture, is
+smaller: the shape grown by the padding, fading inwards from there. Beyond it no pixel changes.
 """
 
 from __future__ import annotations
@@ -15,27 +15,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..base.values import MASK_PERCENT, FaceRefinement
-from .detection import Face
-from .geometry import CELL, Box, Crop, grow_box, longer_side
+from ..base.flux2 import CELL
+from .geometry import Box, Crop, grow_box, longer_side
 
 MARGIN = 0.12
-"""What the model paints beyond the composite mask, as a share of the face."""
+"""What the model paints beyond the composite mask, as a share of the region."""
 FULL_CENTRE = 0.7
 """A blur wider than the mask is cut so that this share of the way to its middle still fades."""
+MIN_RING = 16
+"""Pixels; a smaller ring tells nothing of the colours around it."""
 
 
 @dataclass(frozen=True)
-class Softness:
-    """Padding and blur of one face, in pixels of the picture."""
+class MaskEdge:
+    """How the edge of a region lies, in pixels of the picture.
+
+    padding: how far beyond its shape anything may change. blur: width of the transition, inwards from there.
+    """
 
     padding: float
     blur: float
-
-    @classmethod
-    def of(cls, settings: FaceRefinement, box: Box) -> Softness:
-        unit = longer_side(box) / 100 if settings.mask_unit == MASK_PERCENT else 1.0
-        return cls(settings.mask_padding * unit, settings.mask_blur * unit)
 
 
 @dataclass(frozen=True)
@@ -49,30 +48,41 @@ class Masks:
     ring: Tensor
 
 
-def reach_of(box: Box, softness: Softness) -> Box:
-    """All that the model may paint: the face with its padding and the margin."""
-    return grow_box(box, math.ceil(softness.padding + MARGIN * longer_side(box)))
+def reach_of(box: Box, edge: MaskEdge) -> Box:
+    """All that the model may paint: the box with its padding and the margin."""
+    return grow_box(box, math.ceil(edge.padding + MARGIN * longer_side(box)))
 
 
-def draw_masks(face: Face, crop: Crop, softness: Softness, picture: tuple[int, int]) -> Masks:
-    """The masks of a face in its crop of a picture of (width, height)."""
-    shape = _outline(face, crop) if face.mask is not None else _oval(face.box, crop)
-    grown = _grow(shape, softness.padding)
-    composite = _fade_inwards(grown, softness.blur, _open_sides(crop, picture))
-    margin = max(MARGIN * longer_side(face.box), CELL / float(crop.scale))
-    painted = torch.from_numpy(_grow(grown, margin))
+def draw_masks(
+    shape: np.ndarray, longest: float, crop: Crop, edge: MaskEdge, picture: tuple[int, int]
+) -> Masks:
+    """The masks of a region in its crop of a picture of (width, height).
+
+    shape: bool `[h, w]` over the crop, what is to change. longest: the region's longer side in pixels, of
+    which the margin is a share.
+    """
+    grown = grow(shape, edge.padding)
+    composite = fade_inwards(grown, edge.blur, open_sides(crop, picture))
+    return masks_around(composite, grown, longest, crop)
+
+
+def masks_around(composite: Tensor, grown: np.ndarray, longest: float, crop: Crop) -> Masks:
+    """The three masks of a composite mask `[h, w]` drawn by whoever calls. grown: bool `[h, w]`, its shape;
+    what the model paints lies a margin around it."""
+    margin = max(MARGIN * longest, CELL / float(crop.scale))
+    painted = torch.from_numpy(grow(grown, margin))
     cells = crop.target_height // CELL, crop.target_width // CELL
     denoise = functional.adaptive_avg_pool2d(painted[None].float(), cells)
     covered = functional.adaptive_max_pool2d((composite > 0)[None].float(), cells)
     outside = composite == 0
     ring = painted & outside
-    if int(ring.sum()) < 16:
+    if int(ring.sum()) < MIN_RING:
         ring = outside
     return Masks(composite, torch.maximum(denoise, covered)[0], ring)
 
 
-def _oval(box: Box, crop: Crop) -> np.ndarray:
-    """The ellipse inscribed in a box, bool `[h, w]`: pixels whose middle lies in it."""
+def draw_oval(box: Box, crop: Crop) -> np.ndarray:
+    """The ellipse inscribed in a box, bool `[h, w]` over the crop: pixels whose middle lies in it."""
     x = np.arange(crop.left, crop.left + crop.width) + 0.5
     y = np.arange(crop.top, crop.top + crop.height) + 0.5
     across = (x - (box[0] + box[2]) / 2) / ((box[2] - box[0]) / 2)
@@ -80,12 +90,7 @@ def _oval(box: Box, crop: Crop) -> np.ndarray:
     return across[None, :] ** 2 + down[:, None] ** 2 <= 1
 
 
-def _outline(face: Face, crop: Crop) -> np.ndarray:
-    outline = face.mask[crop.region].detach().cpu().numpy() > 0.5
-    return outline if outline.any() else _oval(face.box, crop)
-
-
-def _open_sides(crop: Crop, picture: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
+def open_sides(crop: Crop, picture: tuple[int, int]) -> tuple[bool, bool, bool, bool]:
     """left, top, right, bottom: where the crop ends inside the picture, so the mask must have faded."""
     return (
         crop.left > 0,
@@ -95,7 +100,8 @@ def _open_sides(crop: Crop, picture: tuple[int, int]) -> tuple[bool, bool, bool,
     )
 
 
-def _grow(shape: np.ndarray, margin: float) -> np.ndarray:
+def grow(shape: np.ndarray, margin: float) -> np.ndarray:
+    """A bool mask and all that lies within `margin` pixels of it."""
     from scipy.ndimage import distance_transform_edt  # comes with ComfyUI; slow to import
 
     if margin <= 0 or not shape.any():
@@ -103,14 +109,14 @@ def _grow(shape: np.ndarray, margin: float) -> np.ndarray:
     return distance_transform_edt(~shape) <= margin
 
 
-def _fade_inwards(shape: np.ndarray, blur: float, open_sides: tuple[bool, bool, bool, bool]) -> Tensor:
-    """1 inside, falling smoothly to 0 at the edge within `blur` pixels.
+def fade_inwards(shape: np.ndarray, blur: float, sides: tuple[bool, bool, bool, bool]) -> Tensor:
+    """1 inside, falling smoothly to 0 at the edge within `blur` pixels; float32 `[h, w]`.
 
-    The edge of the picture is no edge of the mask: a face cut by it stays whole there.
+    sides: `open_sides`. The edge of the picture is no edge of the mask: what it cuts stays whole there.
     """
     from scipy.ndimage import distance_transform_edt
 
-    left, top, right, bottom = (int(side) for side in open_sides)
+    left, top, right, bottom = (int(side) for side in sides)
     padded = np.pad(shape, ((top, bottom), (left, right)))
     if not padded.any() or padded.all():
         return torch.from_numpy(shape.astype(np.float32))

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..base.errors import InputError
+from ..regions.components import fit_masks, split_mask
 from .detection import Face
-
-LEAST_PIXELS = 16
-"""Smaller specks of a mask are dust."""
-MOST_REGIONS = 256
 
 
 def faces_from_boxes(boxes: Any, count: int, picture: tuple[int, int]) -> list[list[Face]]:
@@ -39,17 +34,17 @@ def faces_from_boxes(boxes: Any, count: int, picture: tuple[int, int]) -> list[l
 
 def faces_from_mask(mask: Tensor, count: int, picture: tuple[int, int]) -> list[list[Face]]:
     """One face for every separate region of a MASK `[B or 1, H, W]` (above 0.5), largest first."""
-    masks = _fit_mask(mask, count, picture)
+    masks = fit_masks(mask, count, picture)
     if len(mask) == 1 or mask.ndim == 2:
-        return [_regions(masks[0])] * count
-    return [_regions(one) for one in masks]
+        return [_faces_of(masks[0])] * count
+    return [_faces_of(one) for one in masks]
 
 
 def outline_with_mask(
     faces: Sequence[list[Face]], mask: Tensor, picture: tuple[int, int]
 ) -> list[list[Face]]:
     """The same faces, each with the part of the mask in its box as outline; without any, it stays an oval."""
-    masks = _fit_mask(mask, len(faces), picture)
+    masks = fit_masks(mask, len(faces), picture)
     return [[_outlined(face, masks[index]) for face in row] for index, row in enumerate(faces)]
 
 
@@ -68,33 +63,8 @@ def _face_of(box: Any, picture: tuple[int, int]) -> Face | None:
     return Face(edges, score, label=str(box.get("label", "face")))
 
 
-def _fit_mask(mask: Tensor, count: int, picture: tuple[int, int]) -> Tensor:
-    masks = mask.reshape(-1, *mask.shape[-2:]).float()
-    if len(masks) not in (1, count):
-        raise InputError(
-            f"mask holds {len(masks)} masks, but image holds {count} pictures: connect one mask, or one each."
-        )
-    size = (picture[1], picture[0])
-    if tuple(masks.shape[-2:]) != size:
-        masks = functional.interpolate(masks[:, None], size, mode="bilinear")[:, 0]
-    return masks.expand(count, *size)
-
-
-def _regions(mask: Tensor) -> list[Face]:
-    from scipy.ndimage import find_objects, label  # comes with ComfyUI; slow to import
-
-    inside = mask.detach().cpu().numpy() > 0.5
-    numbered, found = label(inside, structure=np.ones((3, 3)))
-    sizes = np.bincount(numbered.ravel(), minlength=found + 1)[1:]
-    boxes = find_objects(numbered)
-    largest = [i for i in np.argsort(-sizes, kind="stable") if sizes[i] >= LEAST_PIXELS][:MOST_REGIONS]
-    faces = []
-    for index in largest:
-        rows, columns = boxes[index]
-        outline = torch.from_numpy((numbered == index + 1).astype(np.float32))
-        box = tuple(float(edge) for edge in (columns.start, rows.start, columns.stop, rows.stop))
-        faces.append(Face(box, mask=outline, label="mask"))
-    return faces
+def _faces_of(mask: Tensor) -> list[Face]:
+    return [Face(part.box, mask=part.outline, label="mask") for part in split_mask(mask)]
 
 
 def _outlined(face: Face, mask: Tensor) -> Face:

@@ -1,0 +1,68 @@
+"""Masks as they come in, and the separate regions that one of them marks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..base.errors import InputError
+from .geometry import Box
+
+LEVEL = 0.5
+"""A pixel above this belongs to a region."""
+MIN_PIXELS = 16
+"""Smaller specks of a mask are dust."""
+MAX_REGIONS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Component:
+    """One connected part of a mask. box: around it. outline: float32 `[H, W]`, 1 in it and 0 elsewhere."""
+
+    box: Box
+    outline: Tensor
+
+
+def fit_masks(mask: Tensor, count: int, picture: tuple[int, int]) -> Tensor:
+    """A MASK `[B or 1, H, W]` or `[H, W]` as `[count, height, width]` of pictures of (width, height).
+
+    Raises InputError for another number of masks, another number of axes, and values that are no numbers.
+    """
+    if mask.ndim not in (2, 3, 4) or not mask.numel():
+        raise InputError(
+            f"mask has the shape {list(mask.shape)}, but must be masks [batch, height, width]: connect a "
+            "MASK."
+        )
+    masks = mask.detach().reshape(-1, *mask.shape[-2:]).float()
+    if not bool(torch.isfinite(masks).all()):
+        raise InputError("mask holds values that are not numbers (NaN): look at the node before it.")
+    if len(masks) not in (1, count):
+        raise InputError(
+            f"mask holds {len(masks)} masks, but image holds {count} pictures: connect one mask, or one each."
+        )
+    size = (picture[1], picture[0])
+    if tuple(masks.shape[-2:]) != size:
+        masks = functional.interpolate(masks[:, None], size, mode="bilinear")[:, 0]
+    return masks.expand(count, *size)
+
+
+def split_mask(mask: Tensor) -> list[Component]:
+    """The connected regions of one mask `[H, W]` above LEVEL, largest first, without specks."""
+    from scipy.ndimage import find_objects, label  # comes with ComfyUI; slow to import
+
+    inside = mask.detach().cpu().numpy() > LEVEL
+    numbered, found = label(inside, structure=np.ones((3, 3)))
+    sizes = np.bincount(numbered.ravel(), minlength=found + 1)[1:]
+    boxes = find_objects(numbered)
+    largest = [i for i in np.argsort(-sizes, kind="stable") if sizes[i] >= MIN_PIXELS][:MAX_REGIONS]
+    components = []
+    for index in largest:
+        rows, columns = boxes[index]
+        outline = torch.from_numpy((numbered == index + 1).astype(np.float32))
+        box = float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)
+        components.append(Component(box, outline))
+    return components

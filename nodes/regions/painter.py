@@ -1,0 +1,112 @@
+"""Painting regions into pictures: wave by wave, as many at once as memory allows, and back into place.
+
+Every region of a wave is cut out before any of them is blended, and draws its noise from a seed of its own,
+so the result does not depend on how many share a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic
+
+import comfy.model_management
+import torch
+from torch import Tensor
+
+from .blend import blend, cut_out, fit_back
+from .colour import match_colours
+from .prompts import RegionPrompts
+from .sampler import CropSampler
+from .waves import AnyRegion, group_by_size
+
+logger = logging.getLogger("kleinod.regions")
+
+PAINTED = "painted"
+NOT_A_NUMBER = "kept as it was (the painting came out as not-a-number)"
+
+
+@dataclass(frozen=True)
+class PaintInputs:
+    """What regions are painted with. positive, negative: conditionings of the whole picture, or None."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    positive: Any = None
+    negative: Any = None
+    references: Any = None
+    acceleration: Any = None
+
+
+@dataclass(frozen=True)
+class Painted(Generic[AnyRegion]):
+    """What became of one region. sigma: the noise level it began with. fate: PAINTED, or why not. shift: how
+    far its colours were moved, RGB in 1/255."""
+
+    region: AnyRegion
+    sigma: float = 0.0
+    fate: str = PAINTED
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+class Painter:
+    """Paints regions into pictures. limit: how many at once, less where memory ran out. notes: in words."""
+
+    def __init__(self, sampler: CropSampler, prompts: RegionPrompts) -> None:
+        self.sampler, self.prompts = sampler, prompts
+        self.limit = sampler.request.batch_limit
+        self.notes: list[str] = prompts.notes
+
+    def paint_wave(self, pictures: Tensor, wave: Sequence[AnyRegion]) -> list[Painted[AnyRegion]]:
+        """Paint regions that do not touch into `pictures` `[B, H, W, C]`, in place."""
+        crops = {region: cut_out(pictures[region.picture], region.crop) for region in wave}
+        results = []
+        for group in group_by_size(wave):
+            for batch in self.prompts.split_batches(group):
+                painted, sigma = self._paint(batch, torch.stack([crops[region] for region in batch]))
+                for region, pixels in zip(batch, painted, strict=True):
+                    results.append(self._bring_back(pictures[region.picture], region, pixels, sigma))
+        return results
+
+    def _paint(self, regions: Sequence[AnyRegion], crops: Tensor) -> tuple[list[Tensor], float]:
+        """Crops `[N, h, w, 3]` to painted crops and their start sigma, within the limit of a batch; where
+        memory runs out, the limit is halved and the regions still missing are tried again."""
+        painted: list[Tensor] = []
+        sigma = 0.0
+        while len(painted) < len(regions):
+            part = slice(len(painted), len(painted) + self.limit)
+            try:
+                pixels, sigma = self.sampler.paint(regions[part], crops[part], self.prompts)
+            except Exception as error:
+                if not comfy.model_management.is_oom(error) or len(regions[part]) == 1:
+                    raise
+                self.limit = max(1, len(regions[part]) // 2)
+                failed = len(regions[part])
+            else:
+                painted += list(pixels)
+                continue
+            # Outside of the except clause, whose traceback would keep the batch's tensors alive.
+            comfy.model_management.soft_empty_cache()
+            self.notes.append(
+                f"{failed} {self.prompts.noun} at once need more memory than there is; went on with "
+                f"{self.limit} at once."
+            )
+        return painted, sigma
+
+    def _bring_back(
+        self, picture: Tensor, region: AnyRegion, pixels: Tensor, sigma: float
+    ) -> Painted[AnyRegion]:
+        result = Painted(region, sigma)
+        if not bool(torch.isfinite(pixels).all()):
+            logger.warning("Region %d of picture %d %s.", region.number, region.picture + 1, NOT_A_NUMBER)
+            return replace(result, fate=NOT_A_NUMBER)
+        rows, columns = region.crop.region
+        original = picture[rows, columns, :3].float()
+        plain = fit_back(pixels[..., :3], region.crop).to(original.device)
+        ring = region.masks.ring.to(original.device)
+        matched = match_colours(plain, original, ring, self.sampler.request.colour_match)
+        blend(picture, matched, region.masks.composite, region.crop)
+        shift = tuple(((matched - plain).mean(dim=(0, 1)) * 255).tolist())
+        return replace(result, shift=shift)

@@ -1,0 +1,89 @@
+"""Sampling one batch of crops inside ComfyUI: pixels in, painted pixels of the same size out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..acceleration.patch import accelerate
+from ..references.engine import latents_of
+from ..sampling import checks
+from ..sampling.engine import Guide, check_model
+from .conditioning import stack_rows, with_references
+from .prompts import RegionPrompts
+from .request import PaintRequest
+from .waves import Region
+
+
+class CropSampler:
+    """Paints batches of crops with one model: the accelerated model, the references and the progress bar are
+    made once.
+
+    references: a References value, whose pictures follow the crop itself as image 2, image 3 and so on.
+    count: regions of the whole run, for the progress bar.
+    """
+
+    def __init__(
+        self, model: Any, vae: Any, request: PaintRequest, count: int, references: Any = None,
+        acceleration: Any = None,
+    ) -> None:  # fmt: skip
+        check_model(model)
+        checks.check_vae(vae)
+        self.request, self.vae = request, vae
+        self.model = accelerate(model, acceleration)
+        self.sampler = comfy.samplers.sampler_object("euler")
+        self.further = latents_of(vae, references) if references is not None else []
+        self._done = 0
+        self._total = count * request.steps_run
+        self._show = latent_preview.prepare_callback(self.model, self._total)
+
+    def paint(self, regions: Sequence[Region], crops: Tensor, prompts: RegionPrompts) -> tuple[Tensor, float]:
+        """Crops `[N, h, w, 3]` in 0..1 of N regions to painted ones of the same shape, and their start sigma.
+
+        The progress bar stays where it was when the batch fails.
+        """
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        latents = self.vae.encode(crops)
+        checks.check_encoded(latents, crops.shape[2], crops.shape[1])
+        noise = torch.cat(
+            [comfy.sample.prepare_noise(latents[i : i + 1], region.seed) for i, region in enumerate(regions)]
+        )
+        references = [latents, *self.further]
+        guide = Guide(
+            self.model,
+            with_references(stack_rows([prompts.positive_of(region) for region in regions]), references),
+            with_references(prompts.negative, references),
+            self.request.guidance,
+        )
+        schedule = self.request.schedule((crops.shape[2], crops.shape[1]))
+        samples = guide.make().sample(
+            noise,
+            latents,
+            self.sampler,
+            schedule.sigmas.clone(),
+            denoise_mask=torch.stack([region.masks.denoise for region in regions])[:, None],
+            callback=self._on_step(len(regions)),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=regions[0].seed,
+        )
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        pixels = self.vae.decode(samples.to(comfy.model_management.intermediate_device()))
+        self._done += len(regions) * self.request.steps_run
+        return pixels.reshape(-1, *pixels.shape[-3:]), schedule.start
+
+    def _on_step(self, regions: int) -> Callable[[int, Tensor, Tensor, int], None]:
+        done = self._done
+
+        def on_step(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            self._show(done + (step + 1) * regions - 1, x0, x, self._total)
+
+        return on_step
