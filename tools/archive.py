@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -47,9 +48,10 @@ MOST_BYTES = 30 * 2**20
 
 def list_repository(root: Path) -> list[str]:
     """Paths that git tracks; in a copy without git, every file that no tool of ours generated."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True)
-    if listed.returncode == 0:
-        return [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
+    if shutil.which("git"):
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True)
+        if listed.returncode == 0:
+            return [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
     files = (file.relative_to(root) for file in root.rglob("*") if file.is_file())
     return sorted(file.as_posix() for file in files if not _GENERATED & set(file.parts))
 

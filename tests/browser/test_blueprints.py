@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.blueprints import BLUEPRINTS
 from tools.browser import RENDERERS, Studio, keep_screenshot
+from tools.shipped.blueprints import BLUEPRINTS
 
 pytestmark = pytest.mark.browser
 

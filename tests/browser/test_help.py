@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tools.browser import RENDERERS, Studio, keep_screenshot
-from tools.locales import LANGUAGES, read
-from tools.pictures import DOCS
+from tools.shipped.locales import LANGUAGES, read
+from tools.shipped.pictures import DOCS
 
 pytestmark = pytest.mark.browser
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kleinod.nodes import NODES
 
-from tools.blueprints import BLUEPRINTS, FOLDER, build_blueprint, dump_blueprint
+from tools.shipped.blueprints import BLUEPRINTS, FOLDER, build_blueprint, dump_blueprint
 
 ENTRANCE, EXIT = -10, -20
 FILES = [FOLDER / f"{name}.json" for name in BLUEPRINTS]
@@ -57,7 +57,7 @@ def test_every_blueprint_is_shipped_and_nothing_else() -> None:
 
 @each_file
 def test_it_is_what_the_maker_makes_today(file: Path, known_nodes: dict[str, type]) -> None:
-    """A workflow or a node changed since: `python -m tools.blueprints`."""
+    """A workflow or a node changed since: `python -m tools.shipped.blueprints`."""
     made = dump_blueprint(build_blueprint(file.stem, known_nodes.__getitem__))
     assert file.read_text(encoding="utf-8") == made
 

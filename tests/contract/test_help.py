@@ -13,8 +13,8 @@ from comfy_api.v0_0_2 import io
 from kleinod.nodes import NODES
 from PIL import Image
 
-from tools.pictures import DOCS, WIDTH
-from tools.recipes import DRAWINGS, PHOTOGRAPHS, SHEETS
+from tools.shipped.pictures import DOCS, WIDTH
+from tools.shipped.recipes import DRAWINGS, PHOTOGRAPHS, SHEETS
 
 ORDER = ["Inputs", "Outputs", "Tip", "Trap"]
 BENCHED = {"acceleration_pareto.png"}  # drawn by `run.py bench`, from runs that take hours

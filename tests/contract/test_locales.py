@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from kleinod.nodes import NODES
 
-from tools import locales
+from tools.shipped import locales
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"Kleinod_Keys_Runware", "Kleinod_Keys_BFL", "Kleinod_Spending_Limits", "Kleinod_Loras_Rows"}

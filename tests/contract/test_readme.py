@@ -57,7 +57,7 @@ def test_what_we_claim_is_tested(row: list[str]) -> None:
 
 def test_commands_exist() -> None:
     benches = re.findall(r"run\.py bench (\w+)", README)
-    makers = re.findall(r"python -m tools\.(\w+)", README)
+    makers = re.findall(r"python -m tools\.([\w.]+)", README)
     assert benches and makers
     assert [name for name in benches if not (ROOT / "tools" / "bench" / f"{name}.py").is_file()] == []
-    assert [name for name in makers if not (ROOT / "tools" / f"{name}.py").is_file()] == []
+    assert [name for name in makers if not (ROOT / "tools" / f"{name.replace('.', '/')}.py").is_file()] == []

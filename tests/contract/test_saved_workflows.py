@@ -3,7 +3,7 @@
 `tests/golden/workflows-VERSION/` holds the shipped workflows and blueprints as that version saved them, with
 their API prompts; they are never edited. A failure here: the pack no longer understands its users' work.
 Give the node back what it had (inputs keep their id, order, type and meaning, options keep their names, new
-inputs come last), or register a node replacement. After a release: `python -m tools.keep_workflows`.
+inputs come last), or register a node replacement. After a release: `python -m tools.shipped.keep_workflows`.
 """
 
 from __future__ import annotations

@@ -19,14 +19,15 @@ def tracked_files() -> list[Path]:
     return [ROOT / name for name in list_repository(ROOT)]
 
 
-def test_ruff_finds_nothing() -> None:
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")], ids=" ".join)
+def test_ruff_finds_nothing(command: tuple[str, ...]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--output-format", "concise", "."],
+        [sys.executable, "-m", "ruff", *command, "--output-format", "concise", "."],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_python_source_is_ascii() -> None:
@@ -57,13 +58,3 @@ def test_no_file_names(what: str, pattern: str) -> None:
             text = file.read_text(encoding="utf-8", errors="replace")
             found += [f"{file.relative_to(ROOT)}: {hit.group()}" for hit in re.finditer(pattern, text, re.M)]
     assert found == [], f"{what} does not belong into the repository"
-
-
-def test_no_module_grows_past_reading() -> None:
-    """Pack modules hold one idea each. Tables of data are the only reason to be longer."""
-    long = {
-        str(file.relative_to(ROOT)): lines
-        for file in (ROOT / "nodes").rglob("*.py")
-        if (lines := len(file.read_text(encoding="utf-8").splitlines())) > 400
-    }
-    assert long == {}

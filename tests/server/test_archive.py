@@ -15,12 +15,12 @@ from urllib.parse import quote, unquote
 import pytest
 
 from tools.archive import find_faults, list_published
-from tools.blueprints import BLUEPRINTS
 from tools.browser import keep_screenshot, open_studio
 from tools.launch.client import load_prompt
 from tools.launch.environment import Environment
 from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER, ORDER
+from tools.shipped.blueprints import BLUEPRINTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("ComfyUI-Kleinod-main", "comfyui_kleinod 1")

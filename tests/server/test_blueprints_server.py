@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tools.archive import list_published
-from tools.blueprints import BLUEPRINTS, FOLDER, ROOT
 from tools.launch.server import Server
+from tools.shipped.blueprints import BLUEPRINTS, FOLDER, ROOT
 
 pytestmark = pytest.mark.server
 

@@ -17,7 +17,7 @@ from tools.launch.client import StepProgress, WorkflowError, WorkflowInterrupted
 from tools.launch.environment import ROOT, Environment
 from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER, ORDER
-from tools.thumbnails import compose, encode, fetch_saved
+from tools.shipped.thumbnails import compose, encode, fetch_saved
 
 pytestmark = pytest.mark.server
 
@@ -133,7 +133,7 @@ def check_thumbnail(name: str, pictures: list[Image.Image]) -> None:
     assert made.shape == shown.shape
     error = ((made - shown) ** 2).mean()
     likeness = 10 * np.log10(255**2 / max(error, 1e-9))
-    assert likeness > 35, f"{likeness:.1f} dB: make it again with `python -m tools.thumbnails {name!r}`"
+    assert likeness > 35, f"{likeness:.1f} dB: python -m tools.shipped.thumbnails {name!r} makes it again"
 
 
 def test_progress_counts_every_step_and_previews_come(comfy_server: Server) -> None:

@@ -1,7 +1,7 @@
 """The texts that translators of `locales/` work from, and what their files miss.
 
-    python -m tools.locales              the gaps of every language
-    python -m tools.locales --source FILE the English texts, laid out as a `nodeDefs.json` of a language
+    python -m tools.shipped.locales                the gaps of every language
+    python -m tools.shipped.locales --source FILE  the English texts, laid out as a language's `nodeDefs.json`
 
 English itself has no file: the schema is its source (ComfyUI lays a locale over the schema, English too).
 ComfyUI reads `locales/<language>/{main,nodeDefs,settings,commands}.json`; ids with a dot are written with
@@ -19,12 +19,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "locales"
 LANGUAGES = ("de", "es", "fr", "ja", "ko", "zh")
 SPECIAL = frozenset("@{}|")
 
-logger = logging.getLogger("kleinod.tools.locales")
+logger = logging.getLogger("kleinod.tools.shipped.locales")
 
 
 def list_texts(nodes: Iterable[type]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def read(language: str, name: str) -> Any:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.locales", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.shipped.locales", description=__doc__)
     parser.add_argument("--source", type=Path, help="write the English texts to this file")
     chosen = parser.parse_args(argv)
     from tools.launch.pack import enable_comfyui, load_pack

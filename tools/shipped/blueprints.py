@@ -1,4 +1,6 @@
-"""Makes `subgraphs/NAME.json`, blueprints of ComfyUI's node library: `python -m tools.blueprints [NAME ...]`.
+"""Makes `subgraphs/NAME.json`, blueprints of ComfyUI's node library.
+
+    python -m tools.shipped.blueprints [NAME ...]
 
 A blueprint is one subgraph node and its definition. Its inner nodes are taken from the shipped workflows,
 with their values, and wired as there; `BLUEPRINTS` adds what its user finds on the outside, and the layout.
@@ -16,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.layouts import BLUE, GREEN, Group, Place, draw_groups
+from tools.shipped.layouts import BLUE, GREEN, Group, Place, draw_groups
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
 FOLDER = ROOT / "subgraphs"
 CATEGORY = "Kleinod"

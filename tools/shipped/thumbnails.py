@@ -1,4 +1,4 @@
-"""Makes `workflows/NAME.jpg` by really running the workflow: `python -m tools.thumbnails [NAME ...]`.
+"""Makes `workflows/NAME.jpg` by really running the workflow: `python -m tools.shipped.thumbnails [NAME ...]`.
 
 One picture fills the square, whole. Two are shown as a before and an after, half of each. Of three, two are
 small and stand above the third, which was made from them. Four become a sheet.

@@ -1,4 +1,6 @@
-"""Keeps the shipped workflows and blueprints as this version saved them: `python -m tools.keep_workflows`.
+"""Keeps the shipped workflows and blueprints as this version saved them.
+
+    python -m tools.shipped.keep_workflows
 
 They go to `tests/golden/workflows-VERSION/`, where tests load them for ever after. Run it with each release
 that changes one of them.
@@ -11,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 
 

@@ -1,6 +1,6 @@
-"""Makes the pictures of the help pages, `js/docs/*.{jpg,png}`: `python -m tools.pictures [NAME ...]`.
+"""Makes the pictures of the help pages, `js/docs/*.{jpg,png}`: `python -m tools.shipped.pictures [NAME ...]`.
 
-Every picture is what the nodes really give on klein-nano and the emulated services. `tools/recipes.py` says
+Every picture is what the nodes really give on klein-nano and the emulated services. `recipes.py` says
 what runs; here its results are laid on a sheet with captions, or nodes are photographed on ComfyUI's page.
 The help panel is some 280 pixels wide at first, so sheets have two columns and large letters.
 """
@@ -18,7 +18,7 @@ from tools.launch.client import ComfyClient
 from tools.launch.emulator import run_emulator
 from tools.launch.environment import ROOT, RUNTIME, prepare
 from tools.launch.server import Server
-from tools.recipes import DRAWINGS, PHOTOGRAPHS, SHEETS, Cell, Photograph, fill_defaults
+from tools.shipped.recipes import DRAWINGS, PHOTOGRAPHS, SHEETS, Cell, Photograph, fill_defaults
 
 DOCS = ROOT / "js" / "docs"
 WIDTH = 560  # twice the width of the help panel as it opens

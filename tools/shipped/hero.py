@@ -1,4 +1,4 @@
-"""Makes the first picture of the README by really running shipped workflows: `python -m tools.hero`.
+"""Makes the first picture of the README by really running shipped workflows: `python -m tools.shipped.hero`.
 
 Everything on it comes out of klein-nano; prompts and step counts are read from the runs, never typed here.
 """

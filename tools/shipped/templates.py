@@ -1,6 +1,6 @@
-"""Makes `workflows/NAME.json` from `workflows/api/NAME.json`: `python -m tools.templates [NAME ...]`.
+"""Makes `workflows/NAME.json` from `workflows/api/NAME.json`: `python -m tools.shipped.templates [NAME ...]`.
 
-The API twin says what runs; `tools/layouts.py` says how it looks. ComfyUI's own page, in a real Chromium,
+The API twin says what runs; `layouts.py` says how it looks. ComfyUI's own page, in a real Chromium,
 builds the graph and saves it, so the file is what a user's own Save would have written.
 """
 
@@ -15,7 +15,7 @@ from tools.browser import Studio, open_studio
 from tools.launch.client import load_prompt
 from tools.launch.environment import ROOT, RUNTIME, prepare
 from tools.launch.server import Server
-from tools.layouts import LAYOUTS, Layout, draw_groups
+from tools.shipped.layouts import LAYOUTS, Layout, draw_groups
 
 WORKFLOWS = ROOT / "workflows"
 

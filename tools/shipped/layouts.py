@@ -1,4 +1,4 @@
-"""How the shipped workflows look: places, groups and the note; `tools/templates.py` applies it."""
+"""How the shipped workflows look: places, groups and the note; `tools/shipped/templates.py` applies it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs for each picture of the help pages; `tools/pictures.py` runs it and lays it out."""
+"""What runs for each picture of the help pages; `tools/shipped/pictures.py` runs it and lays it out."""
 
 from __future__ import annotations
 
