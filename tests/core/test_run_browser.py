@@ -1,8 +1,9 @@
-"""Which browser `run.py test` takes or brings, on machines made of a folder of stand-ins for programs."""
+"""Which browser and git `run.py test` takes or brings, on machines made of stand-ins for programs."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tools.launch import LaunchError
 from tools.launch.chromium import find_chromium, opens_a_page, prepare_chromium
 from tools.launch.command_line import asks_for_browser
+from tools.launch.git import prepare_git
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stand-ins are shell scripts")
 
@@ -143,6 +145,28 @@ def test_a_program_that_shows_no_page_is_no_browser(machine: Machine) -> None:
     assert opens_a_page(str(machine.add("chromium", BROWSER)))
     assert not opens_a_page(str(machine.add("silent", "#!/bin/sh\n")))
     assert not opens_a_page(str(machine.bin / "missing"))
+
+
+def test_git_is_unpacked_where_there_is_none(machine: Machine, be_root: Callable[[bool], None]) -> None:
+    be_root(False)
+    with pytest.raises(LaunchError, match="Git was not found"):
+        prepare_git(machine.runtime)
+    archives = machine.runtime / "git" / "archives"
+    machine.record("apt-get", f'case "$*" in *download-only*) /bin/touch {archives}/git_1_amd64.deb;; esac')
+    program = write(machine.runtime / "source", '#!/bin/sh\necho "$GIT_EXEC_PATH $*"\n')
+    machine.record("dpkg-deb", f'/bin/mkdir -p "$3/usr/bin" && /bin/cp {program} "$3/usr/bin/git"')
+    folder = prepare_git(machine.runtime)
+    done = subprocess.run([str(folder / "git"), "ls-files", "-z"], capture_output=True, text=True)
+    assert done.stdout == f"{machine.runtime}/git/root/usr/lib/git-core ls-files -z\n"
+    before = machine.calls()
+    assert prepare_git(machine.runtime) == folder and machine.calls() == before
+
+
+def test_an_installed_git_is_taken(machine: Machine) -> None:
+    machine.record("apt-get")
+    machine.record("git")
+    assert prepare_git(machine.runtime) is None
+    assert machine.calls() == []
 
 
 @pytest.mark.parametrize(

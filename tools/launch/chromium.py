@@ -11,7 +11,6 @@ import functools
 import http.server
 import importlib.util
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -142,16 +141,8 @@ def _write_launcher(folder: Path, program: Path) -> Path:
         f"<cachedir>{folder}/font-cache</cachedir></fontconfig>\n",
         encoding="utf-8",
     )
-    triplet = f"{platform.machine()}-linux-gnu"
-    places = (f"usr/lib/{triplet}", f"lib/{triplet}", f"usr/lib/{triplet}/pulseaudio")
-    libraries = ":".join(f"{root}/{place}" for place in places)
     # Without its sandbox, which asks for a right that containers withhold: it opens our own pages only.
-    launcher.write_text(
-        f'#!/bin/sh\nexport LD_LIBRARY_PATH="{libraries}" FONTCONFIG_FILE="{fonts}"\n'
-        f'exec "{program}" --no-sandbox "$@"\n',
-        encoding="utf-8",
-    )
-    launcher.chmod(0o755)
+    debian.write_launcher(launcher, program, root, {"FONTCONFIG_FILE": str(fonts)}, "--no-sandbox")
     return launcher
 
 

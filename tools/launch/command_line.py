@@ -15,6 +15,7 @@ from .chromium import prepare_chromium
 from .console import Progress, format_seconds
 from .emulator import run_emulator
 from .environment import ROOT, RUNTIME, Environment, prepare
+from .git import prepare_git
 from .server import Server, server_variables
 from .weights import describe_weights, make_folders
 from .workflows import run_all
@@ -126,6 +127,8 @@ def _test(comfyui: str | None, rest: list[str]) -> int:
     environment = prepare(comfyui, tests=True)
     variables = _tool_variables(environment)
     variables.setdefault("OMP_NUM_THREADS", "1")
+    if asks_for_git(rest) and (folder := prepare_git(RUNTIME)):
+        variables["PATH"] = f"{folder}{os.pathsep}{variables.get('PATH', '')}"
     if asks_for_browser(rest):
         variables["KLEINOD_CHROMIUM"] = prepare_chromium(environment.python)
     return _run_child([str(environment.python), "-m", "pytest", *choose_tests(rest)], variables)
@@ -135,9 +138,17 @@ def asks_for_browser(arguments: list[str]) -> bool:
     """Whether tests that drive a browser may be among those that `run.py test` is asked for."""
     if "--quick" in arguments or "not browser" in " ".join(arguments):
         return False
+    return _chooses(arguments, "tests/browser", "tests/server")
+
+
+def asks_for_git(arguments: list[str]) -> bool:
+    return "--quick" not in arguments and _chooses(arguments, "tests/contract")
+
+
+def _chooses(arguments: list[str], *folders: str) -> bool:
+    """Whether tests of one of the folders may be among those chosen by path; without a path, all are."""
     paths = [argument.rstrip("/") for argument in arguments if argument.startswith("tests")]
-    driving = ("tests/browser", "tests/server")
-    return not paths or any(path == "tests" or path.startswith(driving) for path in paths)
+    return not paths or any(path == "tests" or path.startswith(folders) for path in paths)
 
 
 def choose_tests(arguments: list[str]) -> list[str]:

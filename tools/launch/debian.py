@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -60,6 +61,19 @@ def unpack(packages: list[str], folder: Path, step: Progress, log: Path) -> bool
     for place in (lists, archives):
         shutil.rmtree(place, ignore_errors=True)
     return True
+
+
+def write_launcher(
+    script: Path, program: Path, root: Path, variables: dict[str, str], arguments: str = ""
+) -> None:
+    """A script that starts an unpacked program with the libraries unpacked beside it."""
+    triplet = f"{platform.machine()}-linux-gnu"
+    places = (f"usr/lib/{triplet}", f"lib/{triplet}", f"usr/lib/{triplet}/pulseaudio")
+    variables = {"LD_LIBRARY_PATH": ":".join(f"{root}/{place}" for place in places), **variables}
+    exports = " ".join(f'{name}="{value}"' for name, value in variables.items())
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(f'#!/bin/sh\nexport {exports}\nexec "{program}" {arguments} "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
 
 
 def _run(command: list[str], log: Path) -> bool:
