@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
+from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
 from .colours import to_lab
@@ -47,9 +47,11 @@ class Change:
 
 def find_changes(original: Tensor, edited: Tensor, shown: Tensor, sensitivity: float = 1.0) -> Change:
     """Both `[H, W, 3]` in 0..1, laid over each other and of the same colours. shown: bool `[H, W]`, where the
-    edit has pixels at all; elsewhere nothing counts as changed. sensitivity: 2 halves what counts as a change.
+    edit has pixels at all; elsewhere nothing counts as changed. sensitivity: 2 halves what counts as one.
     """
-    first, second = to_lab(original), to_lab(edited)
+    first = to_lab(original)
+    # What the edit does not show must not bleed into what it shows.
+    second = torch.where(shown[..., None], to_lab(edited), first)
     light = blur(first[..., 0] - second[..., 0], SMOOTHING).abs()
     chroma = blur(first[..., 1:] - second[..., 1:], CHROMA_SMOOTHING).norm(dim=-1)
     difference = torch.hypot(light, chroma)

@@ -14,7 +14,11 @@ MIN_SAMPLES = 200
 MAX_MOVE = 0.25
 """A fit that moves any colour of the picture by more than this share of the range is no tint."""
 _WHITE = (0.95047, 1.0, 1.08883)
-_TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+_TO_XYZ = (
+    (0.4124564, 0.3575761, 0.1804375),
+    (0.2126729, 0.7151522, 0.0721750),
+    (0.0193339, 0.1191920, 0.9503041),
+)
 
 
 def to_lab(picture: Tensor) -> Tensor:

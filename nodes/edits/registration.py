@@ -162,7 +162,7 @@ def _make_grid(height: int, width: int, place: Tensor) -> Tensor:
 
 
 def _warp(plane: Tensor, place: Tensor) -> Tensor:
-    grid = _make_grid(*plane.shape, place).to(plane)
+    grid = _make_grid(plane.shape[0], plane.shape[1], place).to(plane)
     return functional.grid_sample(
         plane[None, None], grid[None], mode="bicubic", padding_mode="border", align_corners=False
     )[0, 0]
