@@ -15,7 +15,7 @@ import torch
 from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
-from .colours import to_lab
+from .tint import to_lab
 from .registration import blur
 
 SMOOTHING = 1.2

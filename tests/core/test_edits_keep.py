@@ -13,10 +13,10 @@ import pytest
 import torch
 from kleinod_pure.base.errors import ArtistError
 from kleinod_pure.edits.changes import find_changes
-from kleinod_pure.edits.colours import apply_tint, delta_e, fit_tint, to_lab, undo_tint
 from kleinod_pure.edits.keep import AS_IT_IS, KeepSettings, Kept, keep
 from kleinod_pure.edits.registration import move_back, register
 from kleinod_pure.edits.report import describe, headline
+from kleinod_pure.edits.tint import apply_tint, delta_e, fit_tint, to_lab, undo_tint
 from PIL import Image
 from scipy import ndimage
 
