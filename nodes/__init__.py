@@ -12,6 +12,7 @@ from .acceleration.nodes import (
     KleinodApplyAcceleration,
 )
 from .base.doors import Doors
+from .edits.nodes import KleinodKeep
 from .faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
 from .loras.library import register_routes as register_lora_routes
 from .loras.nodes import KleinodLoraStack
@@ -37,6 +38,7 @@ NODES: list[type[io.ComfyNode]] = [
     KleinodCalibrate,
     KleinodFaceSettings,
     KleinodFaceRefiner,
+    KleinodKeep,
     KleinodRunware,
     KleinodRunwareOptions,
     KleinodBFL,

@@ -15,8 +15,8 @@ import torch
 from scipy import ndimage  # type: ignore[import-untyped]
 from torch import Tensor
 
-from .tint import to_lab
 from .registration import blur
+from .tint import to_lab
 
 SMOOTHING = 1.2
 CHROMA_SMOOTHING = 3.5

@@ -17,8 +17,8 @@ from torch.nn import functional
 from ..base.errors import InputError
 from ..base.fields import Field, check_fields
 from .changes import find_changes
-from .tint import apply_tint, delta_e, fit_tint, undo_tint
 from .registration import IDENTITY, MAX_DOUBT, MAX_SHIFT, MAX_ZOOM, Registration, blur, move_back, register
+from .tint import apply_tint, delta_e, fit_tint, undo_tint
 
 MEASURE, AS_IT_IS = "measure", "as it is"
 PLACES = (MEASURE, AS_IT_IS)

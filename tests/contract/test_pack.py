@@ -19,7 +19,7 @@ else:
     import tomli as tomllib  # pytest brings it where Python does not
 
 ROOT = Path(__file__).resolve().parents[2]
-CATEGORIES = ("Kleinod", "Kleinod/acceleration", "Kleinod/faces", "Kleinod/remote")
+CATEGORIES = ("Kleinod", "Kleinod/acceleration", "Kleinod/edits", "Kleinod/faces", "Kleinod/remote")
 
 each_node = pytest.mark.parametrize("node", NODES, ids=lambda node: node.__name__)
 
@@ -76,6 +76,9 @@ WORDS = {
     "adetailer": "KleinodFaceRefiner",
     "facedetailer": "KleinodFaceRefiner",
     "ultralytics": "KleinodFaceSettings",
+    "colour shift": "KleinodKeep",
+    "color match": "KleinodKeep",
+    "edit composite": "KleinodKeep",
     "lora loader": "KleinodLoraStack",
     "power lora": "KleinodLoraStack",
     "flux2": "KleinodLoader",

@@ -216,6 +216,30 @@ def _faces() -> Sheet:
     return Sheet(graph.nodes, cells)
 
 
+def _kept() -> Sheet:
+    """The fault is made by ComfyUI's own nodes: a second subject, a tint, 3% of zoom, a shift."""
+    graph = Painter()
+    words = "{} on a blue background"
+    original = graph.paint(graph.write(words.format("a fox next to a frog")), width=192, seed=3)
+    added = graph.paint(graph.write(words.format("an apple")), seed=4)
+    piece = graph.add(
+        "ImageScale", image=[added, 0], upscale_method="area", width=44, height=44, crop="disabled"
+    )
+    placed = graph.add(
+        "ImageCompositeMasked", destination=[original, 0], source=[piece, 0], x=74, y=8, resize_source=False
+    )
+    warm = graph.add("EmptyImage", width=192, height=128, batch_size=1, color=0xFFB060)
+    tinted = graph.add(
+        "ImageBlend", image1=[placed, 0], image2=[warm, 0], blend_factor=0.12, blend_mode="normal"
+    )
+    zoomed = graph.add(
+        "ImageScale", image=[tinted, 0], upscale_method="bicubic", width=198, height=132, crop="disabled"
+    )
+    edited = graph.add("ImageCrop", image=[zoomed, 0], width=192, height=128, x=1, y=3)
+    kept = graph.add("KleinodKeep", original=[original, 0], edited=[edited, 0])
+    return Sheet(graph.nodes, [Cell(graph.show(kept, 2))])
+
+
 def _remote_batch() -> Sheet:
     graph = Graph()
     prompt = "a fox on a blue background"
@@ -302,6 +326,7 @@ SHEETS: dict[str, Callable[[], Sheet]] = {
 DRAWINGS: dict[str, Callable[[], Sheet]] = {
     "acceleration_chart.png": _chart,
     "KleinodCompare.jpg": _compared,
+    "KleinodKeep.jpg": _kept,
 }
 # Nodes on ComfyUI's page, in this order: the last fetches what the one before it paid.
 PHOTOGRAPHS: dict[str, Callable[[], Photograph]] = {
