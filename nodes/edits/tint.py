@@ -13,6 +13,8 @@ MIN_SPREAD = 0.004
 MIN_SAMPLES = 200
 MAX_MOVE = 0.25
 """A fit that moves any colour of the picture by more than this share of the range is no tint."""
+MIN_MOVE = 0.5 / 255
+"""Half a step of 8 bits: less is none."""
 _WHITE = (0.95047, 1.0, 1.08883)
 _TO_XYZ = (
     (0.4124564, 0.3575761, 0.1804375),
@@ -63,8 +65,8 @@ def fit_tint(edited: Tensor, original: Tensor, usable: Tensor) -> Tensor | None:
         weight = (1 - (miss / (TUKEY * spread)) ** 2).clamp_min(0) ** 2
         weighted = matrix * weight[:, None]
         tint = torch.linalg.solve(weighted.T @ matrix + ridge, weighted.T @ after + ridge @ same)
-    moved = (matrix @ tint - before).abs().amax()
-    return None if float(moved) > MAX_MOVE else tint.float()
+    moved = float((matrix @ tint - before).abs().amax())
+    return tint.float() if MIN_MOVE <= moved <= MAX_MOVE else None
 
 
 def apply_tint(picture: Tensor, tint: Tensor | None) -> Tensor:

@@ -28,6 +28,7 @@ TOUCHES_COMFYUI = {
     "acceleration/patch.py",
     "study/engine.py",
     "study/nodes.py",
+    "edits/nodes.py",
     "faces/nodes.py",
     "faces/detectors.py",
     "faces/engine.py",
