@@ -1,72 +1,80 @@
-"""What a remote job will cost and take, told before Run: list prices and the times of the ledger's jobs."""
+"""What a remote job will cost, take and send, told before Run: prices and times of the ledger's jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
 from ..base.errors import InputError
-from .bfl import BflRequest
 from .engine import Engine
-from .runware import RunwareRequest
+from .images import UPLOAD_FORMATS, estimate_bytes
+from .prices import find_usual_cost
+from .services import find_service
 
 _JOBS_LOOKED_AT = 9
-# Slower than any deadline a node offers: such a job was fetched later, its time says nothing.
-_LONGEST_SECONDS = 1800.0
+_MAX_REFERENCES = 64
+_NUMBER = re.compile(r"-?\d{1,9}")
+_UNKNOWN_PIXELS = 2**20
+_MAX_UPLOAD_PIXELS = 4 * 2**20
 
 
-def estimate(engine: Engine, service: str, fields: Mapping[str, str]) -> dict[str, Any]:
-    """`{"usd": price, "seconds": median of the last jobs of this service or None, "jobs": how many}`.
+def estimate(engine: Engine, service: str, widgets: Mapping[str, str]) -> dict[str, Any]:
+    """`{"usd": price, "seconds": median of the last jobs of this service or None, "jobs": how many,
+    "upload_bytes": about what its source pictures add}`.
 
-    `fields`: the node's widgets as texts (a query string); `references` is their number. ValueError names
-    the widget that the service would refuse.
+    widgets: those of the node as texts (a query string); `references` is the number of source pictures,
+    `pixels` their sizes where the page knows them ("1024x768,640x480"). InputError names the widget that the
+    service would refuse.
     """
-    makers: dict[str, Callable[[Mapping[str, str]], float]] = {"runware": _price_runware, "bfl": _price_bfl}
-    if service not in makers:
-        raise InputError(f"service must be one of {', '.join(makers)}; got '{service}'.")
-    times = _list_times(engine, service)
+    known = find_service(service)
+    given = {name: _read(name, text) for name, text in widgets.items() if text and name not in _OWN}
+    references = _read_count(widgets.get("references", ""))
+    usd = known.estimate_usd(given, references)
+    shape = {
+        ("model" if name == "endpoint" else name): value
+        for name, value in given.items()
+        if name in ("model", "endpoint", "width", "height", "steps")
+    }
+    usual = find_usual_cost(
+        engine.ledger, service, shape | {"references": references}, int(given.get("number_results", 1))
+    )
+    times = engine.ledger.list_seconds(service, _JOBS_LOOKED_AT)
     return {
-        "usd": makers[service](fields),
+        "usd": usd if usual is None else usual,
         "seconds": median(times) if times else None,
         "jobs": len(times),
+        "upload_bytes": _estimate_upload(widgets, references),
     }
 
 
-def _price_runware(fields: Mapping[str, str]) -> float:
-    request = RunwareRequest(
-        "price",
-        width=_read_int(fields, "width", 1024),
-        height=_read_int(fields, "height", 1024),
-        steps=_read_int(fields, "steps", 28),
-        number_results=_read_int(fields, "number_results", 1),
-        references=["reference"] * _read_int(fields, "references", 0),
-    )
-    return request.estimate_usd()
+_OWN = ("references", "pixels", "upload_format")
 
 
-def _price_bfl(fields: Mapping[str, str]) -> float:
-    request = BflRequest(
-        "price",
-        width=_read_int(fields, "width", 0),
-        height=_read_int(fields, "height", 0),
-        endpoint=fields.get("endpoint", BflRequest.endpoint),
-        images=["reference"] * _read_int(fields, "references", 0),
-    )
-    return request.estimate_usd()
+def _read(name: str, text: str) -> Any:
+    if not re.fullmatch(r"[-+.\d]\S*", text) and not name.endswith(("width", "height", "steps", "results")):
+        return text
+    if not _NUMBER.fullmatch(text):
+        raise InputError(f"{name} is '{text[:40]}', but must be a whole number.")
+    return int(text)
 
 
-def _read_int(fields: Mapping[str, str], name: str, default: int) -> int:
-    text = fields.get(name, "")
-    if not text:
-        return default
-    try:
-        return min(int(text), 10**9)
-    except ValueError:
-        raise InputError(f"{name} must be a whole number; got '{text[:40]}'.") from None
+def _read_count(text: str) -> int:
+    count = _read("references", text) if text else 0
+    if not isinstance(count, int) or not 0 <= count <= _MAX_REFERENCES:
+        raise InputError(
+            f"references is '{text[:40]}', but must be from 0 to {_MAX_REFERENCES} input images."
+        )
+    return count
 
 
-def _list_times(engine: Engine, service: str) -> list[float]:
-    jobs = [job for job in engine.ledger.recent(100, ("saved",)) if job.service == service]
-    times = [job.updated - job.created for job in jobs]
-    return [seconds for seconds in times if seconds < _LONGEST_SECONDS][:_JOBS_LOOKED_AT]
+def _estimate_upload(widgets: Mapping[str, str], references: int) -> int:
+    form = widgets.get("upload_format", "")
+    form = form if form in UPLOAD_FORMATS else UPLOAD_FORMATS[0]
+    sizes = [
+        min(int(width) * int(height), _MAX_UPLOAD_PIXELS)
+        for width, height in re.findall(r"(\d{1,5})x(\d{1,5})", widgets.get("pixels", "")[:1000])
+    ]
+    unknown = max(0, references - len(sizes))
+    return sum(estimate_bytes(pixels, form) for pixels in [*sizes[:references], *[_UNKNOWN_PIXELS] * unknown])

@@ -2,7 +2,7 @@
 
 A key is bound to the hosts of its own service, over https and the standard port. The one exception is an
 address of this machine given by environment variable (an emulator), which then replaces the service
-altogether.
+altogether. A picture may also come from a host that the user has allowed for this service.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ import ipaddress
 import re
 import socket
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlsplit
 
 from .environment import read_address
-from .errors import Unsafe
+from .errors import UnknownHost, Unsafe
 
-BFL_REGIONS = {"global": "https://api.bfl.ai", "eu": "https://api.eu.bfl.ai", "us": "https://api.us.bfl.ai"}
+if TYPE_CHECKING:
+    from .services.base import Service
+
+HOST_NAME = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_MAX_SHOWN = 2000
 
 
 @dataclass(frozen=True)
-class Service:
-    """A paid service: where it is, and which hosts belong to it.
+class Endpoint:
+    """A service at the address where it is to be used now.
 
     override: the address that replaces `address` (loopback only), "" in ordinary life.
     """
 
-    name: str
-    title: str
+    service: Service
     address: str
-    key_hosts: re.Pattern[str]
-    picture_hosts: re.Pattern[str]
-    key_page: str
     override: str = ""
 
     @property
@@ -39,56 +40,67 @@ class Service:
         return self.override or self.address
 
     def check_key_url(self, url: str) -> str:
-        """`url`, if the key may be sent there."""
-        return self._check(url, self.key_hosts, "was asked to send the API key to")
-
-    def check_picture_url(self, url: str) -> str:
-        """`url`, if a picture may be fetched from there."""
-        return self._check(url, self.picture_hosts, "was told to fetch a picture from")
-
-    def _check(self, url: str, hosts: re.Pattern[str], doing: str) -> str:
+        """`url`, if the key may be sent there. Raises Unsafe."""
         parts = _split(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        if self.override and origin == self.override:
-            return url
-        host = parts.hostname or ""
-        safe = parts.scheme == "https" and "@" not in parts.netloc and (parts.port or 443) == 443
-        if not (safe and hosts.fullmatch(host)):
+        own = _is_plain(parts) and _matches(self.service.key_hosts, parts)
+        if not (own or self._is_override(parts)):
             raise Unsafe(
-                f"{self.title} answered with an address that is not its own: Kleinod {doing} {origin} and "
-                f"refused."
+                f"{self.service.title} answered with an address that is not its own: Kleinod was asked to "
+                f"send the API key to {_name_origin(parts)} and refused."
             )
         return url
 
+    def check_picture_url(self, url: str, allowed: frozenset[str] = frozenset()) -> str:
+        """`url`, if a picture may be fetched from there. Raises Unsafe, or UnknownHost where the user may
+        allow the host.
+        """
+        parts = _split(url)
+        if self._is_override(parts):
+            return url
+        host = (parts.hostname or "").lower()
+        if not _is_plain(parts) or not HOST_NAME.fullmatch(host):
+            raise Unsafe(
+                f"{self.service.title} answered with an address that is not its own: Kleinod was told to "
+                f"fetch a picture from {_name_origin(parts)} and refused."
+            )
+        if not _matches(self.service.picture_hosts, parts) and host not in allowed:
+            raise UnknownHost(
+                f"{self.service.title} put the picture on the host {host}, which Kleinod does not know. If "
+                f"you trust it, add {host} under Settings > Kleinod > Picture hosts and queue again: the job "
+                f"is not paid twice. You can also open the picture yourself, as long as its address is "
+                f"valid: {url[:_MAX_SHOWN]}"
+            )
+        return url
 
-RUNWARE = Service(
-    "runware",
-    "Runware",
-    "https://api.runware.ai",
-    re.compile(r"api\.runware\.ai"),
-    re.compile(r"(im|vm)\.runware\.ai"),
-    "https://my.runware.ai",
-)
-BFL = Service(
-    "bfl",
-    "BFL",
-    BFL_REGIONS["global"],
-    re.compile(r"api(\.[a-z]{2}\d?)?\.bfl\.ai|api(\.[a-z]{2}\d?)?\.bfl\.ml"),
-    re.compile(
-        r"([a-z0-9-]+\.)?delivery[a-z0-9-]*(\.[a-z0-9-]+)?\.bfl\.ai|bfldelivery[a-z0-9]*\.blob\.core\.windows\.net"
-    ),
-    "https://dashboard.bfl.ai",
-)
-SERVICES = {"runware": RUNWARE, "bfl": BFL}
+    def _is_override(self, parts: SplitResult) -> bool:
+        return bool(self.override) and f"{parts.scheme}://{parts.netloc}" == self.override
 
 
-def find_service(name: str, region: str = "global") -> Service:
+def make_endpoint(service: Service, region: str = "") -> Endpoint:
     """The service as it is to be used now: region chosen, and replaced by an emulator if one is set up."""
-    service = SERVICES[name]
-    if name == "bfl":
-        service = replace(service, address=BFL_REGIONS[region])
-    override = read_address(name)
-    return service if override is None else replace(service, override=_check_override(override))
+    address = service.regions.get(region) or next(iter(service.regions.values()))
+    override = read_address(service.address_variable)
+    return Endpoint(service, address, "" if override is None else _check_override(override))
+
+
+def make_endpoint_at(service: Service, base: str) -> Endpoint:
+    """The service where an earlier job was sent to."""
+    endpoint = make_endpoint(service)
+    if endpoint.override or base not in service.regions.values():
+        return endpoint
+    return replace(endpoint, address=base)
+
+
+def _is_plain(parts: SplitResult) -> bool:
+    return parts.scheme == "https" and "@" not in parts.netloc and (parts.port or 443) == 443
+
+
+def _matches(hosts: re.Pattern[str], parts: SplitResult) -> bool:
+    return hosts.fullmatch(parts.hostname or "") is not None
+
+
+def _name_origin(parts: SplitResult) -> str:
+    return f"{parts.scheme}://{parts.netloc}"[:200]
 
 
 def _check_override(address: str) -> str:
@@ -101,7 +113,7 @@ def _check_override(address: str) -> str:
     return address
 
 
-def _split(url: str):
+def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -126,7 +138,7 @@ def check_public(host: str) -> None:
     except OSError:
         return  # the connection itself will fail, and say so
     for *_, place in found:
-        if not ipaddress.ip_address(place[0].partition("%")[0]).is_global:
+        if not ipaddress.ip_address(str(place[0]).partition("%")[0]).is_global:
             raise Unsafe(
                 f"{host} leads to a private network address ({place[0]}); the picture was not fetched."
             )

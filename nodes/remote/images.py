@@ -17,8 +17,16 @@ from PIL import Image, ImageOps
 from ..base.errors import InputError
 from .errors import Unsafe
 
-MOST_PIXELS = 24_000_000
-LONGEST_SIDE = 8192
+MAX_PIXELS = 24_000_000
+MAX_SIDE = 8192
+UPLOAD_FORMATS = ("PNG", "JPG", "WEBP")
+_SAVING: dict[str, tuple[str, dict[str, Any]]] = {
+    "PNG": ("PNG", {"compress_level": 4}),
+    "JPG": ("JPEG", {"quality": 95, "subsampling": 0}),
+    "WEBP": ("WEBP", {"quality": 90}),
+}
+# Photographs; drawings are smaller.
+_BYTES_PER_PIXEL = {"PNG": 1.7, "JPG": 0.6, "WEBP": 0.25}
 _MAGIC = ((b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"))
 
 
@@ -44,7 +52,7 @@ def decode(data: bytes) -> np.ndarray:
             width, height = picture.size
             # Pillow's own limit is a setting of the whole process: not ours to change, so the check is ours
             # too.
-            if width * height > MOST_PIXELS or max(width, height) > LONGEST_SIDE:
+            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise Unsafe(
                     f"The service sent a picture of {width}x{height}, more than Kleinod opens (24 "
                     f"megapixels)."
@@ -85,26 +93,62 @@ def split_frames(images: Any) -> list[np.ndarray]:
     return frames
 
 
-def encode_png(
-    frame: np.ndarray, *, most_pixels: int | None = None, longest_side: int | None = None
+def collect_frames(references: Any, pictures: Any, most: int, title: str) -> list[np.ndarray]:
+    """The source pictures of a node: those of a References, then every frame of its IMAGE inputs (None where
+    nothing is connected), each `[H, W, 3]`. InputError for more than `most`.
+    """
+    batches = [] if references is None else list(references.images)
+    given = pictures if isinstance(pictures, (list, tuple)) else [pictures]
+    batches += [batch for batch in given if batch is not None]
+    frames = split_frames(batches) if batches else []
+    if len(frames) > most:
+        raise InputError(
+            f"references and images hold {len(frames)} pictures together, and {title} takes at most {most}. "
+            "Connect fewer; each frame of a batch counts as one."
+        )
+    return frames
+
+
+def encode(
+    frame: np.ndarray,
+    form: str = "PNG",
+    *,
+    max_pixels: int | None = None,
+    longest_side: int | None = None,
 ) -> bytes:
-    """PNG bytes of `[H, W, 3]` in 0..1, made smaller (same aspect) only if it passes a limit."""
+    """A file of `[H, W, 3]` in 0..1, made smaller (same aspect) only if it passes a limit.
+
+    form: one of UPLOAD_FORMATS.
+    """
     picture = Image.fromarray((np.clip(frame, 0, 1) * 255 + 0.5).astype(np.uint8))
-    scale = min(
-        1.0,
-        math.sqrt(most_pixels / (picture.width * picture.height)) if most_pixels else 1.0,
-        longest_side / max(picture.size) if longest_side else 1.0,
-    )
-    if scale < 1:
-        size = (max(1, int(picture.width * scale)), max(1, int(picture.height * scale)))
+    size = fit_size(picture.size, max_pixels, longest_side)
+    if size != picture.size:
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    picture.save(out, "PNG", compress_level=4)
+    picture.save(out, *_SAVING[form][:1], **_SAVING[form][1])
     return out.getvalue()
 
 
-def to_data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def fit_size(
+    size: tuple[int, int], max_pixels: int | None = None, longest_side: int | None = None
+) -> tuple[int, int]:
+    """(width, height) within both limits, the same aspect."""
+    width, height = size
+    scale = min(
+        1.0,
+        math.sqrt(max_pixels / (width * height)) if max_pixels else 1.0,
+        longest_side / max(size) if longest_side else 1.0,
+    )
+    return size if scale >= 1 else (max(1, int(width * scale)), max(1, int(height * scale)))
+
+
+def estimate_bytes(pixels: float, form: str) -> int:
+    """About how many bytes a source picture of so many pixels adds to a request, base64 included."""
+    return round(pixels * _BYTES_PER_PIXEL[form] * 4 / 3)
+
+
+def to_data_uri(file: bytes) -> str:
+    return f"data:image/{(sniff(file) or 'png').lower()};base64,{base64.b64encode(file).decode('ascii')}"
 
 
 def from_base64(text: str) -> bytes:

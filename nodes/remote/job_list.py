@@ -6,30 +6,32 @@ Prompts and source pictures are in no answer: the ledger does not hold them.
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
 
 from ..base.errors import InputError
 from .engine import Engine
-from .images import decode
+from .errors import JobFailed
+from .images import decode, encode, sniff
+from .job_request import ReceivedImage
 from .ledger import Item, Job, start_of_day
+from .services import name_service
 
 THUMBNAIL_SIDE = 192
+Save = Callable[[list[bytes], list[str]], list[dict[str, str]]]
+_RECOVERY_SECONDS = 120.0
 NO_JOB = "no job yet: refresh after one was sent"
 _RECOVERABLE = ("submitting", "accepted", "saved", "moderated", "unknown")
 _UNFINISHED = ("submitting", "accepted")
-_PRIVATE = frozenset(
-    {"positivePrompt", "negativePrompt", "prompt", "inputs", "taskUUID", "webhookURL", "uploadEndpoint"}
-    | {"webhook_url", "webhook_secret"}
-)
 
 
 def list_jobs(engine: Engine, limit: int = 100) -> dict[str, Any]:
-    """`{"jobs": [...], "spent_today_usd": USD, "spent_by_day": [{"day": "2026-11-21", "usd": 0.01}, ...]}`.
+    """`{"jobs": [...], "spent_today_usd": USD, "spent_by_day": [{"day": "2026-11-21", "usd": 0.01}, ...],
+    "note": ...}`. note: a sentence where a damaged ledger was set aside.
 
     Unfinished jobs first, then the newest; days with spending among the last seven, the newest first.
     """
@@ -37,6 +39,7 @@ def list_jobs(engine: Engine, limit: int = 100) -> dict[str, Any]:
         "jobs": [_describe(engine, job) for job in engine.ledger.recent(limit)],
         "spent_today_usd": engine.ledger.spent_since(start_of_day()),
         "spent_by_day": _list_days(engine),
+        "note": engine.ledger.note,
     }
 
 
@@ -47,7 +50,7 @@ def list_choices(engine: Engine) -> list[str]:
 
 
 def describe_choice(job: Job) -> str:
-    facts = json.loads(job.summary)
+    facts = job.facts
     size = f"{facts['width']}x{facts['height']} " if facts.get("width") else ""
     state = "unfinished" if job.state in _UNFINISHED else job.state
     moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.created))
@@ -69,24 +72,48 @@ def read_picture(engine: Engine, job_id: str, position: int) -> bytes:
     return _read(engine, _find_picture(engine, job_id, position))
 
 
-def strip_request(body: dict[str, Any]) -> dict[str, Any]:
-    """A request without texts, pictures, addresses and id: what the ledger may keep and the panel copy."""
-    return {
-        name: strip_request(value) if isinstance(value, dict) else value
-        for name, value in body.items()
-        if name not in _PRIVATE and not name.startswith("input_image")
-    }
+def recover_to_files(engine: Engine, job_id: str, save: Save) -> dict[str, Any]:
+    """Fetch a job at once, from the store or the service, and put its pictures into ComfyUI's output folder.
+
+    `{"files": [...], "note": ...}`. save: takes files and their names, and says where they are. Raises what
+    fetching raises; nothing is ever sent to be billed.
+    """
+    handle = engine.recover(job_id, _RECOVERY_SECONDS)
+    try:
+        result = handle.result()
+    finally:
+        handle.leave()
+    if result.job is None or not any(image.pixels is not None for image in result.images):
+        reasons = "; ".join(dict.fromkeys(image.message for image in result.images if image.message))
+        raise JobFailed(f"There is no picture to fetch for this job: {reasons or 'none came'}.")
+    data, names = [], []
+    for number, image in enumerate(result.images):
+        if image.pixels is not None:
+            file = _read_kept(engine, job_id, image) or encode(image.pixels)
+            data.append(file)
+            ending = {"JPEG": "jpg", "WEBP": "webp"}.get(sniff(file) or "", "png")
+            names.append(f"{result.service}_{job_id[:8]}_{number + 1:02}.{ending}")
+    files = save(data, names)
+    engine.deliver(result)
+    return {"files": files, "note": result.note}
+
+
+def _read_kept(engine: Engine, job_id: str, image: ReceivedImage) -> bytes | None:
+    """The file as the service sent it, where it is in the store."""
+    kept = [item for item in engine.ledger.items(job_id) if item.item_id == image.item_id and item.file]
+    return engine.store.read(kept[0].file) if kept else None
 
 
 def _describe(engine: Engine, job: Job) -> dict[str, Any]:
     shown = ("id", "service", "state", "profile", "wanted", "estimate_usd", "cost_usd", "message", "created")
-    facts = json.loads(job.summary)
+    facts = job.facts
     pictures = [
         {"position": item.position, "width": item.width, "height": item.height, "seed": item.seed}
         for item in engine.ledger.items(job.id)
         if item.kind == "picture" and item.file
     ]
     return {name: getattr(job, name) for name in shown} | {
+        "title": name_service(job.service),
         "model": facts.get("model", ""),
         "size": [facts.get("width"), facts.get("height")],
         "request": facts.get("request", {}),
@@ -111,7 +138,9 @@ def _find_picture(engine: Engine, job_id: str, position: int) -> Item:
 
 
 def _read(engine: Engine, item: Item) -> bytes:
-    data = engine.spool.read(item.file)
+    data = engine.store.read(item.file)
     if data is None:
-        raise InputError("This picture was cleared away to save space. Klein Recover Job fetches it again.")
+        raise InputError(
+            "This picture was cleared away to save space. Recover in the Klein Jobs panel fetches it again."
+        )
     return data

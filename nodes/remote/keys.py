@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base.errors import InputError
-from .environment import name_key_variable, read_key
+from .environment import name_key_variable, read_variable
 from .errors import NoKey
-from .hosts import SERVICES
+from .folder import make_private_folder
+from .services import find_service, list_services
 
 _KEY = re.compile(r"[\x21-\x7e]{8,256}")
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,39}")
@@ -45,7 +46,7 @@ class Secret:
 def read_keyring(service: str, profile: str) -> str | None:
     """The key from the operating system's keyring; None without the package, a back end or an entry."""
     try:
-        import keyring
+        import keyring  # type: ignore[import-not-found,unused-ignore]
 
         return keyring.get_password("kleinod", f"{service}:{profile}")
     except Exception:  # noqa: BLE001 - back ends fail in every way there is, and the keyring is optional
@@ -62,9 +63,10 @@ class KeyStore:
 
     def find(self, service: str, profile: str = "default") -> Secret:
         """The key of a profile. NoKey, with what to do, if there is none."""
-        title = SERVICES[service].title
+        known = find_service(service)
+        variable = name_key_variable(known.key_variable, profile)
         for source, read in (
-            ("environment", lambda: read_key(service, profile)),
+            ("environment", lambda: read_variable(variable)),
             ("file", lambda: self._read().get(service, {}).get(profile)),
             ("keyring", lambda: self._keyring(service, profile)),
         ):
@@ -73,15 +75,15 @@ class KeyStore:
                 return Secret(self._check(value), source)
         whose = "" if profile == "default" else f" for profile '{profile}'"
         raise NoKey(
-            f"There is no {title} API key{whose} yet, so nothing was sent. Save one under Settings > Kleinod "
-            f"> API keys, or set the environment variable {name_key_variable(service, profile)}."
+            f"There is no {known.title} API key{whose} yet, so nothing was sent. Save one under Settings > "
+            f"Kleinod > API keys, or set the environment variable {variable}."
         )
 
     def describe(self) -> dict[str, dict[str, dict[str, object]]]:
         """{service: {profile: {"set", "source", "hint"}}}; no key is in it."""
         stored = self._read()
         table: dict[str, dict[str, dict[str, object]]] = {}
-        for service in SERVICES:
+        for service in (known.name for known in list_services()):
             table[service] = {}
             for profile in sorted({"default", *stored.get(service, {})}):
                 try:
@@ -91,19 +93,19 @@ class KeyStore:
                     table[service][profile] = {"set": False, "source": "", "hint": ""}
         return table
 
-    def save(self, service: str, profile: str, key: str) -> None:
+    def save(self, service: object, profile: object, key: object) -> None:
         """Store a key in the file, readable by this user alone."""
         stored = self._read()
-        stored.setdefault(check_service(service), {})[check_profile(profile)] = self._check(key)
+        stored.setdefault(find_service(service).name, {})[check_profile(profile)] = self._check(key)
         self._write(stored)
 
-    def clear(self, service: str, profile: str) -> None:
+    def clear(self, service: object, profile: object) -> None:
         stored = self._read()
-        stored.get(check_service(service), {}).pop(check_profile(profile), None)
+        stored.get(find_service(service).name, {}).pop(check_profile(profile), None)
         self._write(stored)
 
     @staticmethod
-    def _check(key: str) -> str:
+    def _check(key: object) -> str:
         if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise InputError(
                 "An API key is 8 to 256 visible characters without spaces. Copy it again, whole."
@@ -127,8 +129,7 @@ class KeyStore:
             except ValueError:
                 raise InputError(
                     "Kleinod's key file is damaged. Delete keys.json in ComfyUI's user/__kleinod folder and "
-                    "save "
-                    "the keys again."
+                    "save the keys again."
                 ) from None
 
     def _write(self, stored: dict[str, dict[str, str]]) -> None:
@@ -144,19 +145,6 @@ class KeyStore:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-
-
-def make_private_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if os.name == "posix":
-        os.chmod(folder, 0o700)
-    return folder
-
-
-def check_service(service: object) -> str:
-    if service not in SERVICES:
-        raise InputError(f"There is no service {service!r}; there are {', '.join(SERVICES)}.")
-    return str(service)
 
 
 def check_profile(profile: object) -> str:

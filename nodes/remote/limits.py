@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import InputError
-from .keys import make_private_folder
+from ..base.files import write_json
+from .concurrency import MAX_CONCURRENT
+from .folder import make_private_folder, refuse_folder
 
-MOST_CONCURRENT = 24
+DEFAULT_DAY_USD = 1.0
+"""Protects a newcomer from a queue left running: some hundred pictures a day, and raised with one click."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,17 @@ class Limits:
     """USD per queued run and per day (0: no limit), and jobs at once per account."""
 
     run_usd: float = 0.0
-    day_usd: float = 0.0
+    day_usd: float = DEFAULT_DAY_USD
     concurrency: int = 4
 
     def __post_init__(self) -> None:
         for name in ("run_usd", "day_usd"):
             if not 0 <= float(getattr(self, name)) < 1e6:
                 raise InputError(
-                    f"{name} must be an amount in USD from 0 (no limit) on; got {getattr(self, name)}."
+                    f"{name} is {getattr(self, name)}, but must be an amount in USD from 0 (no limit) on."
                 )
-        if not 1 <= int(self.concurrency) <= MOST_CONCURRENT:
-            raise InputError(f"concurrency must be from 1 to {MOST_CONCURRENT}; got {self.concurrency}.")
+        if not 1 <= int(self.concurrency) <= MAX_CONCURRENT:
+            raise InputError(f"concurrency is {self.concurrency}, but must be from 1 to {MAX_CONCURRENT}.")
 
 
 def read_limits(folder: Path) -> Limits:
@@ -40,25 +41,28 @@ def read_limits(folder: Path) -> Limits:
         return Limits(**{name: stored[name] for name in (f.name for f in fields(Limits)) if name in stored})
     except FileNotFoundError:
         return Limits()
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"Kleinod's spending limits cannot be read ({error}). Set them again in Settings > Kleinod, or "
-            f"delete "
-            "limits.json in ComfyUI's user/__kleinod folder."
+            f"Kleinod's spending limits cannot be read ({error}), so nothing was sent. Set them again under "
+            "Settings > Kleinod > Spending."
         ) from None
 
 
 def write_limits(folder: Path, values: dict[str, Any]) -> Limits:
-    """Check and store the given values over the present ones."""
+    """Check and store the given values over the present ones; over the defaults where the file is damaged."""
     names = {f.name for f in fields(Limits)}
     if not isinstance(values, dict) or set(values) - names:
         raise InputError(f"Limits are {', '.join(sorted(names))}.")
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values.values()):
         raise InputError("Limits are numbers.")
-    limits = Limits(**{**asdict(read_limits(folder)), **values})
-    make_private_folder(folder)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".limits-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(asdict(limits), file)
-    os.replace(name, folder / "limits.json")
+    try:
+        present = read_limits(folder)
+    except InputError:
+        present = Limits()
+    limits = Limits(**{**asdict(present), **values})
+    try:
+        make_private_folder(folder)
+        write_json(folder / "limits.json", asdict(limits))
+    except OSError as error:
+        raise refuse_folder(folder, error) from None
     return limits

@@ -5,26 +5,22 @@ for.
 from __future__ import annotations
 
 import re
-from functools import partial
 
 from comfy_api.v0_0_2 import io
 
 from ..base import sockets
 from ..base.errors import InputError
 from ..base.notices import reports_errors
-from . import bfl, runware
 from .inputs import (
-    ask_deadline,
-    ask_moderation,
-    ask_price_check,
-    ask_profile,
     list_bfl_inputs,
     list_outputs,
+    list_recovery_inputs,
     list_runware_inputs,
+    list_runware_option_inputs,
 )
-from .orders import order_bfl, order_runware
-from .runware import PRICE_CHECKS
-from .session import run_order, run_recovery
+from .job_request import PRICE_OFF
+from .services import bfl, runware
+from .session import run_job, run_recovery
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -39,8 +35,7 @@ class KleinodRunware(io.ComfyNode):
             display_name="Klein Runware",
             category="Kleinod/remote",
             description="Draws with FLUX.2 [klein] 4B Base through the Runware API. A job is paid once: "
-            "after an "
-            "interrupt, a crash or a failed neighbour it is picked up where it was.",
+            "after an interrupt, a crash or a failed neighbour it is picked up where it was.",
             search_aliases=[
                 "runware api",
                 "remote klein",
@@ -63,21 +58,10 @@ class KleinodRunware(io.ComfyNode):
         model=runware.MODEL, scheduler="Default", acceleration_level="high", true_cfg_scale=0.0,
         output_format="PNG", output_quality=95, check_content=False, safety_mode="none", ttl=0,
         include_cost=True, delivery_method="async", moderation="error", deadline=600, take=0,
+        upload_format="PNG",
     ) -> io.NodeOutput:  # fmt: skip
-        fields = {
-            "positive_prompt": positive_prompt, "negative_prompt": negative_prompt, "width": width,
-            "height": height, "steps": steps, "cfg_scale": cfg_scale, "seed": seed,
-            "number_results": number_results, "model": model, "scheduler": scheduler,
-            "acceleration_level": acceleration_level, "true_cfg_scale": true_cfg_scale,
-            "output_format": output_format, "output_quality": output_quality,
-            "check_content": check_content, "safety_mode": safety_mode, "ttl": ttl,
-            "include_cost": include_cost, "delivery_method": delivery_method,
-        }  # fmt: skip
-        prepare = partial(
-            order_runware, fields=fields, acceleration=acceleration, loras=loras, references=references,
-            face_refinement=face_refinement, options=options, pictures=images, deadline=deadline, take=take,
-        )  # fmt: skip
-        return await run_order(cls.hidden.unique_id, prepare, moderation, (width, height))
+        inputs = {name: value for name, value in locals().items() if name != "cls"}
+        return await run_job(cls.hidden.unique_id, "runware", inputs)
 
 
 class KleinodRunwareOptions(io.ComfyNode):
@@ -92,32 +76,7 @@ class KleinodRunwareOptions(io.ComfyNode):
             description="Which account pays, whether the price is asked first, and where Runware puts the "
             "result.",
             search_aliases=["runware settings", "api key profile", "dry run", "webhook", "upload endpoint"],
-            inputs=[
-                ask_profile(),
-                ask_price_check(),
-                io.Combo.Input(
-                    "output_type",
-                    options=list(runware.OUTPUT_TYPES),
-                    default="URL",
-                    tooltip="outputType: fetch pictures from Runware's server (URL), or inside the answer.",
-                ),
-                io.String.Input(
-                    "webhook_url",
-                    default="",
-                    optional=True,
-                    advanced=True,
-                    tooltip="webhookURL: an https address Runware calls when a picture is done. "
-                    "Empty is not sent.",
-                ),
-                io.String.Input(
-                    "upload_endpoint",
-                    default="",
-                    optional=True,
-                    advanced=True,
-                    tooltip="uploadEndpoint: an https address Runware puts the picture to. "
-                    "Empty is not sent.",
-                ),
-            ],
+            inputs=list_runware_option_inputs(),
             outputs=[
                 sockets.RunwareOptions.Output(
                     "options", display_name="options", tooltip="For the options input of Klein Runware."
@@ -128,12 +87,7 @@ class KleinodRunwareOptions(io.ComfyNode):
     @classmethod
     @reports_errors()
     def execute(
-        cls,
-        profile="default",
-        price_check=PRICE_CHECKS[0],
-        output_type="URL",
-        webhook_url="",
-        upload_endpoint="",
+        cls, profile="default", price_check=PRICE_OFF, output_type="URL", webhook_url="", upload_endpoint=""
     ) -> io.NodeOutput:
         options = runware.RunwareOptions(output_type, webhook_url, upload_endpoint, profile, price_check)
         return io.NodeOutput(options)
@@ -149,8 +103,8 @@ class KleinodBFL(io.ComfyNode):
             display_name="Klein BFL",
             category="Kleinod/remote",
             description="Draws with FLUX.2 [klein] through the Black Forest Labs API. It serves the "
-            "distilled klein: "
-            "no steps, guidance or negative prompt, and other pictures than klein Base gives.",
+            "distilled klein: no steps, guidance or negative prompt, and other pictures than klein Base "
+            "gives.",
             search_aliases=[
                 "bfl api",
                 "black forest labs",
@@ -170,19 +124,11 @@ class KleinodBFL(io.ComfyNode):
     async def execute(
         cls, prompt, width, height, seed, references=None, input_image=None, input_image_2=None,
         input_image_3=None, input_image_4=None, endpoint=bfl.ENDPOINTS[0], safety_tolerance=2,
-        output_format="png", region="global", webhook_url="", profile="default",
-        price_check=PRICE_CHECKS[0], moderation="error", deadline=600, take=0,
+        output_format="png", region="global", webhook_url="", profile="default", price_check=PRICE_OFF,
+        moderation="error", deadline=600, take=0, upload_format="PNG",
     ) -> io.NodeOutput:  # fmt: skip
-        fields = {
-            "prompt": prompt, "width": width, "height": height, "seed": seed, "endpoint": endpoint,
-            "safety_tolerance": safety_tolerance, "output_format": output_format, "webhook_url": webhook_url,
-        }  # fmt: skip
-        prepare = partial(
-            order_bfl, fields=fields, references=references,
-            pictures=(input_image, input_image_2, input_image_3, input_image_4), region=region,
-            profile=profile, price_check=price_check, deadline=deadline, take=take,
-        )  # fmt: skip
-        return await run_order(cls.hidden.unique_id, prepare, moderation, (width, height))
+        inputs = {name: value for name, value in locals().items() if name != "cls"}
+        return await run_job(cls.hidden.unique_id, "bfl", inputs)
 
 
 class KleinodRecoverJob(io.ComfyNode):
@@ -205,16 +151,7 @@ class KleinodRecoverJob(io.ComfyNode):
                 "runware history",
                 "job history",
             ],
-            inputs=[
-                io.Combo.Input(
-                    "job",
-                    options=[],
-                    tooltip="A job from the ledger, unfinished ones first.",
-                    remote=io.RemoteOptions(route="/kleinod/jobs/choices", refresh_button=True),
-                ),
-                ask_moderation(),
-                ask_deadline(),
-            ],
+            inputs=list_recovery_inputs(),
             outputs=list_outputs(),
             hidden=[io.Hidden.unique_id],
         )

@@ -1,4 +1,4 @@
-"""Where the engine meets ComfyUI: its user folder, its interrupt, its progress display.
+"""Where the engine meets ComfyUI: its user folder, its interrupt, its progress display, its output folder.
 
 One engine serves the whole process, or two nodes with the same request could not share one job. It is made
 when the first remote node runs or the settings panel asks, never at import.
@@ -10,8 +10,9 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import torch
@@ -22,11 +23,12 @@ from comfy_execution.utils import get_executing_context
 
 from ..base.notices import show
 from .engine import Engine
-from .flight import Order, Outcome, Ticket
+from .job_request import JobHandle, JobResult, RunContext
+from .ledger import format_usd
 from .limits import read_limits
-from .orders import Place
 from .results import Delivery, deliver
 from .routes import add_routes
+from .services import find_service
 
 logger = logging.getLogger("kleinod.remote")
 _GLANCE_SECONDS = 0.1
@@ -42,58 +44,73 @@ def find_engine() -> Engine:
     return Engine(find_folder())
 
 
-def find_place(node_id: str | None) -> Place:
+def find_context(node_id: str | None) -> RunContext:
     """Which node of which run asks, and the user's limits."""
     context = get_executing_context()
-    return Place(str(node_id or ""), context.prompt_id if context else "", read_limits(find_folder()))
+    return RunContext(str(node_id or ""), context.prompt_id if context else "", read_limits(find_folder()))
 
 
-async def run_order(
-    node_id: str | None, prepare: Callable[[Place], Order], policy: str, size: tuple[int, int] = (0, 0)
-) -> io.NodeOutput:
-    """Place an order, wait for it without blocking anything, and wrap what arrived."""
-    place = find_place(node_id)
-    outcome = await wait_for(find_engine().launch(lambda: prepare(place)), node_id)
-    return wrap(deliver(outcome, policy, size), outcome, node_id)
+async def run_job(node_id: str | None, service: str, inputs: Mapping[str, Any]) -> io.NodeOutput:
+    """Ask a service for what a node's inputs say, wait without blocking anything, wrap what arrived."""
+    context = find_context(node_id)
+    handle = find_engine().launch(lambda: find_service(service).make_request(context, inputs))
+    result = await wait_for(handle, node_id)
+    size = inputs.get("width", 0), inputs.get("height", 0)
+    return wrap(deliver(result, inputs["moderation"], size), result, node_id)
 
 
 async def run_recovery(node_id: str | None, job_id: str, policy: str, deadline: float) -> io.NodeOutput:
     """Fetch a job of the ledger."""
-    outcome = await wait_for(find_engine().recover(job_id, deadline), node_id)
-    return wrap(deliver(outcome, policy), outcome, node_id)
+    result = await wait_for(find_engine().recover(job_id, deadline), node_id)
+    return wrap(deliver(result, policy), result, node_id)
 
 
-async def wait_for(ticket: Ticket, node_id: str | None) -> Outcome:
-    """The outcome of a flight. An interrupt is felt within a tenth of a second; a paid job flies on without
-    us.
-    """
-    loop, landed = asyncio.get_running_loop(), asyncio.Event()
-
-    def tell() -> None:
-        try:
-            loop.call_soon_threadsafe(landed.set)
-        except RuntimeError:
-            pass  # the prompt is over and its loop closed; the result waits in the spool
-
-    ticket.on_done(tell)
+async def wait_for(handle: JobHandle, node_id: str | None) -> JobResult:
+    """The result of a job. An interrupt is felt within a tenth of a second; a paid job goes on without us."""
+    future = asyncio.wrap_future(handle)
     started, shown = time.monotonic(), ""
     try:
-        while not landed.is_set():
+        while not future.done():
             if processing_interrupted():
                 raise InterruptProcessingException()
-            words = f"{ticket.status.words} ({time.monotonic() - started:.0f} s)"
+            words = f"{handle.progress.words} ({time.monotonic() - started:.0f} s)"
             if words != shown:
                 shown = words
                 show(words, node_id)
                 if node_id:
-                    await ComfyAPI().execution.set_progress(ticket.status.progress, 1.0, node_id)
-            try:
-                await asyncio.wait_for(landed.wait(), _GLANCE_SECONDS)
-            except asyncio.TimeoutError:
-                continue
-        return ticket.result()
+                    await ComfyAPI().execution.set_progress(handle.progress.share, 1.0, node_id)
+            await asyncio.wait([future], timeout=_GLANCE_SECONDS)
+        result = future.result()
+        find_engine().deliver(result)
+        return result
     finally:
-        ticket.leave()
+        # Left alone, the end of a job that nobody waits for would be reported as an error nobody saw.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        handle.leave()
+
+
+def save_to_output(images: list[bytes], names: list[str]) -> list[dict[str, str]]:
+    """Files in ComfyUI's output folder as `{"filename", "subfolder", "type"}`, listed among its assets."""
+    written = []
+    folder = Path(folder_paths.get_output_directory()) / "Klein Jobs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for data, name in zip(images, names, strict=True):
+        file = folder / name
+        if not (file.is_file() and file.read_bytes() == data):
+            file.write_bytes(data)
+        written.append(file)
+    _register_assets(written)
+    return [{"filename": file.name, "subfolder": folder.name, "type": "output"} for file in written]
+
+
+def _register_assets(files: list[Path]) -> None:
+    """ComfyUI finds new files by itself when it next looks; told, it shows them at once."""
+    try:
+        from app.assets.services import register_output_files  # type: ignore[import-not-found,unused-ignore]
+
+        register_output_files([str(file) for file in files])
+    except Exception as error:  # noqa: BLE001 - another ComfyUI, or its database is off
+        logger.debug("ComfyUI's assets were not told of new files (%s).", type(error).__name__)
 
 
 def register_routes() -> None:
@@ -103,16 +120,18 @@ def register_routes() -> None:
 
     server = getattr(PromptServer, "instance", None)
     if server is not None:
-        add_routes(server.routes, find_engine, find_folder, lambda: args.enable_cors_header == "*")
+        add_routes(
+            server.routes, find_engine, find_folder, lambda: args.enable_cors_header == "*", save_to_output
+        )
 
 
-def wrap(delivery: Delivery, outcome: Outcome, node_id: str | None) -> io.NodeOutput:
+def wrap(delivery: Delivery, result: JobResult, node_id: str | None) -> io.NodeOutput:
     """IMAGE list (one batch for each size), seeds, cost, account. Nothing to show stops that branch,
     quietly.
     """
-    if delivery.warning:
-        logger.warning("Job %s: %s", outcome.job.id, delivery.warning)
-    show(summarise(delivery, outcome), node_id)
+    if delivery.warning and result.job is not None:
+        logger.warning("Job %s: %s", result.job.id, delivery.warning)
+    show(summarise(delivery, result), node_id)
     if not delivery.batches:
         return io.NodeOutput(
             [ExecutionBlocker(None)], [ExecutionBlocker(None)], delivery.cost_usd, delivery.info
@@ -121,11 +140,13 @@ def wrap(delivery: Delivery, outcome: Outcome, node_id: str | None) -> io.NodeOu
     return io.NodeOutput(images, list(delivery.seeds), delivery.cost_usd, delivery.info)
 
 
-def summarise(delivery: Delivery, outcome: Outcome) -> str:
-    count = sum(len(batch) for batch in delivery.batches)
-    if outcome.job.state == "priced":
-        return f"Price: ${delivery.cost_usd:.4f} (nothing was sent)"
-    paid = f"${delivery.cost_usd:.4f}" if outcome.paid_now else "already paid"
-    about = "" if outcome.cost_usd is not None or not outcome.paid_now else "about "
-    words = f"{count} picture{'' if count == 1 else 's'}, {about}{paid}, {outcome.seconds:.1f} s"
+def summarise(delivery: Delivery, result: JobResult) -> str:
+    """One line under the node."""
+    if result.job is None:
+        words = f"Price: about {format_usd(delivery.cost_usd)} (an estimate; nothing was sent)"
+    else:
+        count = sum(len(batch) for batch in delivery.batches)
+        about = "about " if result.cost_usd is None else ""
+        paid = f"{about}{format_usd(delivery.cost_usd)}" if result.paid_now else "already paid"
+        words = f"{count} picture{'' if count == 1 else 's'}, {paid}, {result.seconds:.1f} s"
     return f"{words}. {delivery.warning}" if delivery.warning else words

@@ -1,56 +1,49 @@
 """HTTP as money needs it: every failure says whether the request can have reached the service.
 
+What decides that is the body. It is handed to the connection piece by piece, its last byte alone, so as long
+as that byte was not asked for, the service provably cannot have read the request: whatever failed until then
+(a proxy, a certificate, a slow line, an answer that came too early) is NotSent.
+
 `requests` in plain threads: each ComfyUI prompt has an event loop of its own, so nothing here may be bound to
-one. Redirects are never followed (`requests` would carry x-key along), certificates are always verified,
-proxies and REQUESTS_CA_BUNDLE from the environment are honoured, ~/.netrc never overrides the key.
+one. Redirects are never followed (`requests` would carry the key along), certificates are always verified,
+proxies and REQUESTS_CA_BUNDLE from the environment are honoured, ~/.netrc never overrides the key. No answer
+leaves here with the key in it.
 """
 
 from __future__ import annotations
 
+import http.cookiejar
 import json
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from .errors import Unsafe
-from .hosts import Service, check_public
+from .connection_errors import explain
+from .errors import Expired, NotSent, RemoteError, TransportError, Unclear, Unsafe
+from .hosts import Endpoint, check_public
 from .keys import Secret
-from .pace import Pace, Patience
 from .redact import redact, shorten
+from .retry import Deadline, RetryPolicy
+from .services.base import Answer, HttpCall
 
 logger = logging.getLogger("kleinod.remote")
 
 PICTURE_BYTES = 64 << 20
-ANSWER_BYTES = 8 << 20
-ANSWER_BYTES_WITH_PICTURES = 256 << 20
 _AGENT = "kleinod (ComfyUI)"
+_TEXT = 1 << 16
+_GZIP = b"\x1f\x8b"
+
+Watch = Callable[[int, int], None]
 
 
-class NotSent(Exception):
-    """The connection never stood: the service has not seen the request."""
-
-
-class Unclear(Exception):
-    """The request went out and no answer came back."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One HTTP answer. `body` is parsed JSON, or None where there was none."""
-
-    status: int
-    body: Any
-    text: str
-    retry_after: str | None = None
-
-
-class _Key(requests.auth.AuthBase):
+class _KeyHeader(requests.auth.AuthBase):
     """Puts the key into its header. Given explicitly, it keeps `requests` from asking ~/.netrc."""
 
     def __init__(self, headers: dict[str, str]) -> None:
@@ -61,166 +54,208 @@ class _Key(requests.auth.AuthBase):
         return request
 
 
+class _Upload:
+    """A request's body on its way. `watch(sent, total)` is called before each piece and may raise."""
+
+    def __init__(self, data: bytes, watch: Watch | None = None) -> None:
+        self._data, self._watch = data, watch
+        self._handed = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the last byte was handed to the connection."""
+        return self._handed == len(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while piece := self.read(1 << 14):
+            yield piece
+
+    def read(self, size: int = -1) -> bytes:
+        total = len(self._data)
+        if self._watch is not None and not self.is_whole:
+            self._watch(self._handed, total)
+        rest = total - self._handed
+        size = rest if size < 0 else min(size, rest)
+        if rest > 1:
+            size = min(size, rest - 1)
+        piece = self._data[self._handed : self._handed + size]
+        self._handed += size
+        return piece
+
+
 class Transport:
     """Requests to one service with one key. Safe to use from several threads."""
 
-    def __init__(self, service: Service, secret: Secret, pace: Pace) -> None:
-        self.service = service
-        self.pace = pace
+    def __init__(self, endpoint: Endpoint, secret: Secret, policy: RetryPolicy) -> None:
+        self.endpoint = endpoint
+        self.policy = policy
         self._secret = secret
-        name, value = (
-            ("x-key", secret.value) if service.name == "bfl" else ("Authorization", f"Bearer {secret.value}")
-        )
-        self._auth = _Key({name: value})
-        self._nobody = _Key({})
-        self._session = _open_session()
+        self._auth = _KeyHeader(endpoint.service.make_key_header(secret.value))
+        self._nobody = _KeyHeader({})
+        self._session = _open_session(policy)
 
     def clean(self, text: str) -> str:
         """`text` without the key and other secrets, as one short line."""
-        return shorten(redact(text, [self._secret.value]))
+        return shorten(redact(_mend(text), [self._secret.value]))
 
     def close(self) -> None:
         self._session.close()
 
-    def submit(
-        self,
-        url: str,
-        body: Any,
-        *,
-        sync: bool = False,
-        headers: dict[str, str] | None = None,
-        limit: int = ANSWER_BYTES,
-    ) -> Answer:
-        """POST once. NotSent or Unclear tell what is known when no answer comes.
+    def submit(self, call: HttpCall, watch: Watch | None = None) -> Answer:
+        """Send once. NotSent or Unclear tell what is known when no answer comes; an answer that broke off is
+        given as far as it came. What `watch` raises goes through, and nothing was sent then.
 
         A connection of its own: one kept alive may be half dead, and dying on it would be Unclear, not
         NotSent.
         """
-        with _open_session() as session:
-            read = self.pace.read_sync if sync else self.pace.read
-            return self._send(session, "POST", url, self._auth, read, limit, json=body, headers=headers)
+        self.endpoint.check_key_url(call.url)
+        upload = _Upload(_dump(call.body), watch)
+        read = self.policy.read_sync if call.slow else self.policy.read
+        try:
+            with _open_session(self.policy) as session, self._open(session, call, read, upload) as response:
+                raw, problem = self._read(response, call.answer_bytes, read)
+                answer = self._answer(response, raw, whole=problem is None, sent=upload.is_whole)
+        except RemoteError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it was, what counts is how far the body had come
+            if not isinstance(error, (requests.exceptions.RequestException, OSError)):
+                logger.exception("A request stopped on an unexpected error.")
+            if upload.is_whole:
+                raise Unclear(type(error).__name__) from None
+            raise NotSent(explain(error, call.url)) from None
+        if not answer.sent and answer.status >= 500:
+            raise NotSent(f"the service answered HTTP {answer.status} before the request had left") from None
+        return answer
 
-    def ask(
-        self,
-        method: str,
-        url: str,
-        patience: Patience,
-        *,
-        body: Any = None,
-        headers: dict[str, str] | None = None,
-        limit: int = ANSWER_BYTES,
-    ) -> Answer:
+    def ask(self, call: HttpCall, deadline: Deadline) -> Answer:
         """A request that may be repeated freely (polls, balance): tried again on 429, 5xx and lost
-        connections.
+        connections. Raises TransportError when there is no answer at all.
         """
-        for attempt in range(self.pace.tries):
-            last = attempt == self.pace.tries - 1
+        self.endpoint.check_key_url(call.url)
+        for attempt in range(self.policy.tries):
+            last = attempt == self.policy.tries - 1
             try:
-                answer = self._send(
-                    self._session,
-                    method,
-                    url,
-                    self._auth,
-                    self.pace.read / 2,
-                    limit,
-                    json=body,
-                    headers=headers,
-                )
-                if answer.status != 429 and answer.status < 500 or last:
+                answer = self._ask_once(call)
+                if (answer.status != 429 and answer.status < 500) or last:
                     return answer
-                wait = self.pace.retry(attempt, answer.retry_after)
-            except (NotSent, Unclear):
+                wait = self.policy.retry(attempt, answer.retry_after)
+            except TransportError:
                 if last:
                     raise
-                wait = self.pace.backoff(attempt)
-            patience.wait(wait)
-        raise AssertionError("unreachable")
+                wait = self.policy.backoff(attempt)
+            deadline.wait(wait)
+        raise Unclear("no tries left")
 
-    def download(self, url: str, patience: Patience) -> bytes:
+    def download(self, url: str, allowed: frozenset[str], deadline: Deadline) -> bytes:
         """The bytes behind a result's address: no key, no redirect, at most 64 MB, three tries.
 
-        LookupError when the address is no longer valid (403, 404, 410): ask the service for a fresh one.
+        allowed: hosts beyond the service's own. Raises Unsafe, and Expired when the address is no longer
+        valid (403, 404, 410) or gives no answer: ask the service for a fresh one.
         """
-        self.service.check_picture_url(url)
+        self.endpoint.check_picture_url(url, allowed)
         for attempt in range(3):
             try:
-                if not self.service.override and not _goes_through_proxy(url):
-                    check_public(url.split("/")[2].partition(":")[0])
+                if not self.endpoint.override and not requests.utils.get_environ_proxies(url):
+                    check_public(urlsplit(url).hostname or "")
                 data, status = self._fetch(url)
                 if status == 200:
                     return data
                 if status in (403, 404, 410):
-                    raise LookupError(f"HTTP {status}")
+                    raise Expired(f"HTTP {status}")
                 if status < 500 and status != 429:
                     raise Unsafe(
-                        f"{self.service.title}'s picture server answered HTTP {status} instead of a picture."
+                        f"{self.endpoint.service.title}'s picture server answered HTTP {status} instead of a "
+                        "picture."
                     )
-            except (NotSent, Unclear):
+            except Expired:
+                raise
+            except TransportError:
                 pass
             if attempt < 2:
-                patience.wait(self.pace.backoff(attempt))
-        raise LookupError("no answer")
+                deadline.wait(self.policy.backoff(attempt))
+        raise Expired("no answer")
+
+    def _ask_once(self, call: HttpCall) -> Answer:
+        upload = None if call.body is None else _Upload(_dump(call.body))
+        try:
+            with self._open(self._session, call, self.policy.read / 2, upload) as response:
+                raw, problem = self._read(response, call.answer_bytes, self.policy.read / 2)
+                if problem is not None:
+                    raise problem
+                return self._answer(response, raw)
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise NotSent(explain(error, call.url)) from None
 
     def _fetch(self, url: str) -> tuple[bytes, int]:
-        with self._open(self._session, "GET", url, self._nobody, 30.0) as response:
-            if response.status_code != 200:
-                return b"", response.status_code
-            return self._read(response, PICTURE_BYTES, self.pace.download), 200
-
-    def _send(
-        self,
-        session: requests.Session,
-        method: str,
-        url: str,
-        auth: _Key,
-        read: float,
-        limit: int,
-        **more: Any,
-    ) -> Answer:
-        self.service.check_key_url(url)
-        started = time.monotonic()
-        with self._open(session, method, url, auth, read, **more) as response:
-            raw = self._read(response, limit, read)
-        logger.debug(
-            "%s %s %d in %.0f ms",
-            self.service.name,
-            method,
-            response.status_code,
-            (time.monotonic() - started) * 1000,
-        )
-        text = raw.decode("utf-8", "replace")
         try:
-            body = json.loads(text)
-        except ValueError:
-            body = None
-        return Answer(
-            response.status_code, body, self.clean(text[:2000]), response.headers.get("Retry-After")
-        )
+            with self._open(self._session, HttpCall("GET", url), 30.0, None, self._nobody) as response:
+                if response.status_code != 200:
+                    return b"", response.status_code
+                raw, problem = self._read(response, PICTURE_BYTES, self.policy.download)
+                if problem is not None:
+                    raise problem
+                return _unpack(raw, response.headers.get("Content-Encoding", ""), PICTURE_BYTES), 200
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise Unclear(type(error).__name__) from None
 
     def _open(
-        self, session: requests.Session, method: str, url: str, auth: _Key, read: float, **more: Any
+        self,
+        session: requests.Session,
+        call: HttpCall,
+        read: float,
+        upload: _Upload | None,
+        auth: _KeyHeader | None = None,
     ) -> requests.Response:
-        try:
-            return session.request(
-                method,
-                url,
-                auth=auth,
-                timeout=(self.pace.connect, read),
-                stream=True,
-                allow_redirects=False,
-                **more,
-            )
-        except requests.exceptions.RequestException as error:
-            raise _classify(error) from None
+        return session.request(
+            call.method,
+            call.url,
+            auth=auth or self._auth,
+            data=upload,  # an iterable with a length and `read`
+            headers={"Content-Type": "application/json"} if upload is not None else None,
+            timeout=(self.policy.connect, read),
+            stream=True,
+            allow_redirects=False,
+        )
 
-    def _read(self, response: requests.Response, limit: int, seconds: float) -> bytes:
-        """The whole body, never more than `limit` bytes or `seconds`, however slowly it drips."""
+    def _answer(
+        self, response: requests.Response, raw: bytes, whole: bool = True, sent: bool = True
+    ) -> Answer:
+        logger.debug("%s answered HTTP %d", self.endpoint.service.name, response.status_code)
+        raw = _unpack(raw, response.headers.get("Content-Encoding", ""), len(raw) * 1000 + _TEXT)
+        try:
+            # `loads` finds out the kind of Unicode and takes a byte-order mark.
+            body = self._scrub(json.loads(raw.strip(b" \t\r\n")))
+        except (ValueError, RecursionError):
+            body = None
+        text = self._scrub(raw[:_TEXT].decode("utf-8", "replace"))
+        retry_after = response.headers.get("Retry-After")
+        return Answer(response.status_code, body, text, retry_after, whole, sent)
+
+    def _scrub(self, value: Any) -> Any:
+        """Every text of an answer without the key, and fit to be written down."""
+        if isinstance(value, str):
+            return _mend(value).replace(self._secret.value, "[key]")
+        if isinstance(value, list):
+            return [self._scrub(entry) for entry in value]
+        if isinstance(value, dict):
+            return {self._scrub(name): self._scrub(entry) for name, entry in value.items()}
+        return value
+
+    def _read(
+        self, response: requests.Response, limit: int, seconds: float
+    ) -> tuple[bytes, Unsafe | Unclear | None]:
+        """The body as it came over the wire and, where that is not all of it, why: never more than `limit`
+        bytes or `seconds`, however slowly it drips.
+        """
         ends = time.monotonic() + seconds
+        title = self.endpoint.service.title
         stated = response.headers.get("Content-Length", "")
         if stated.isdigit() and int(stated) > limit:
-            raise Unsafe(
-                f"{self.service.title} announced {int(stated) >> 20} MB, more than the {limit >> 20} MB "
-                f"allowed."
+            return b"", Unsafe(
+                f"{title} announced {int(stated) >> 20} MB, more than the {limit >> 20} MB allowed."
             )
         parts: list[bytes] = []
         size = 0
@@ -228,30 +263,56 @@ class Transport:
             for part in _pieces(response.raw):
                 size += len(part)
                 if size > limit:
-                    raise Unsafe(
-                        f"{self.service.title} sent more than the {limit >> 20} MB allowed; it was cut off."
-                    )
-                if time.monotonic() > ends:
-                    raise Unclear("too slow")
+                    problem = Unsafe(f"{title} sent more than the {limit >> 20} MB allowed; it was cut off.")
+                    return b"".join(parts), problem
                 parts.append(part)
+                if time.monotonic() > ends:
+                    return b"".join(parts), Unclear("too slow")
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise Unclear(type(error).__name__) from None
+            return b"".join(parts), Unclear(type(error).__name__)
         if stated.isdigit() and size < int(stated):
-            raise Unclear("cut short")
-        return b"".join(parts)
+            return b"".join(parts), Unclear("cut short")
+        return b"".join(parts), None
 
 
-def _pieces(raw: urllib3.HTTPResponse):
+def _dump(body: Any) -> bytes:
+    return json.dumps(body).encode()
+
+
+def _mend(text: str) -> str:
+    """Half surrogates cannot be written down anywhere."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _unpack(raw: bytes, encoding: str, limit: int) -> bytes:
+    """The body without its compression, also one that nobody asked for or announced."""
+    encoding = encoding.strip().lower()
+    if raw[:2] == _GZIP:
+        windows = [31]
+    elif encoding == "deflate":
+        windows = [15, -15]
+    else:
+        return raw
+    for window in windows:
+        try:
+            unpacked = zlib.decompressobj(window).decompress(raw, limit)
+        except zlib.error:
+            continue
+        return unpacked
+    return raw
+
+
+def _pieces(raw: urllib3.HTTPResponse) -> Iterator[bytes]:
     # read1 returns what is there; read would wait for a full block and never notice a body that drips.
     read: Callable[[int], bytes] = getattr(raw, "read1", None) or (lambda size: raw.read(1024))
     while part := read(1 << 18):
         yield part
 
 
-def _open_session() -> requests.Session:
+def _open_session(policy: RetryPolicy) -> requests.Session:
     session = requests.Session()
-    session.mount("https://", HTTPAdapter(pool_maxsize=32, max_retries=0))
-    session.mount("http://", HTTPAdapter(pool_maxsize=32, max_retries=0))
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, _Adapter(policy.stall))
     session.headers.update(
         {"User-Agent": _AGENT, "Accept": "application/json, image/*", "Accept-Encoding": "identity"}
     )
@@ -259,31 +320,44 @@ def _open_session() -> requests.Session:
     return session
 
 
-class _NoCookies(requests.cookies.cookielib.DefaultCookiePolicy):
+class _Adapter(HTTPAdapter):
+    """Gives sending a limit of its own. Without it the limit for connecting holds for each piece sent."""
+
+    def __init__(self, stall: float) -> None:
+        self._stall = stall
+        super().__init__(pool_maxsize=32, max_retries=0)
+
+    def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
+        super().init_poolmanager(*arguments, **named)
+        self.poolmanager.pool_classes_by_scheme = _make_pools(self._stall)
+
+    def proxy_manager_for(self, *arguments: Any, **named: Any) -> urllib3.ProxyManager:
+        manager = super().proxy_manager_for(*arguments, **named)
+        if type(manager) is urllib3.ProxyManager:  # a SOCKS manager brings pools of its own
+            manager.pool_classes_by_scheme = _make_pools(self._stall)
+        return manager
+
+
+def _make_pools(stall: float) -> dict[str, Any]:
+    class Plain(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(stall)
+
+    class Secure(urllib3.connection.HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            self.sock.settimeout(stall)
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+class _NoCookies(http.cookiejar.DefaultCookiePolicy):
     def set_ok(self, cookie: Any, request: Any) -> bool:
         return False
-
-
-def _goes_through_proxy(url: str) -> bool:
-    return bool(requests.utils.get_environ_proxies(url))
-
-
-def _classify(error: requests.exceptions.RequestException) -> Exception:
-    """NotSent where the request cannot have left this machine, Unclear otherwise."""
-    if isinstance(
-        error,
-        (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError, requests.exceptions.InvalidURL),
-    ):
-        return NotSent(_name(error))
-    # Any other SSLError may come while reading, when the request is long gone.
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return NotSent("the certificate could not be verified")
-    if isinstance(error, requests.exceptions.ConnectionError) and error.args:
-        inner = getattr(error.args[0], "reason", error.args[0])
-        if isinstance(inner, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)):
-            return NotSent(_name(inner))
-    return Unclear(_name(error))
-
-
-def _name(error: Exception) -> str:
-    return type(error).__name__

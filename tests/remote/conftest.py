@@ -6,17 +6,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from kleinod_pure.remote.bfl import BflRequest
 from kleinod_pure.remote.engine import Engine
-from kleinod_pure.remote.flight import Order, Outcome
-from kleinod_pure.remote.ledger import Claim
-from kleinod_pure.remote.pace import Pace
-from kleinod_pure.remote.runware import RunwareOptions, RunwareRequest
+from kleinod_pure.remote.job_request import JobRequest, JobResult, RunContext
+from kleinod_pure.remote.limits import Limits
+from kleinod_pure.remote.retry import RetryPolicy
+from kleinod_pure.remote.services import find_service
+from kleinod_pure.remote.services.runware import RunwareOptions
 
 from tests.emulator import Emulator
 
 CANARY = "canary-4f9d2c71ab-do-not-leak"
-FAST = Pace(scale=0.02, connect=2, read=2, read_sync=4, download=2)
+FAST = RetryPolicy(scale=0.02, connect=2, stall=2, read=2, read_sync=4, download=2)
+SMALL = {"width": 256, "height": 192}
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def make_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     made: list[Engine] = []
 
     def make(**more) -> Engine:
-        made.append(Engine(tmp_path / "__kleinod", **{"pace": FAST} | more))
+        made.append(Engine(tmp_path / "__kleinod", **{"policy": FAST} | more))
         return made[-1]
 
     yield make
@@ -48,70 +49,40 @@ def engine(emulator: Emulator, make_engine: Callable[..., Engine]) -> Engine:
 
 
 @pytest.fixture
-def runware_order(emulator: Emulator) -> Callable[..., Order]:
-    def order(
+def runware_request(emulator: Emulator) -> Callable[..., JobRequest]:
+    def request(
         prompt: str = "a fox",
-        deadline: float = 8.0,
-        take: int = 0,
-        profile: str = "default",
-        price_check: str = "off",
         limits: tuple[float, float] = (0.0, 0.0),
         prompt_id: str = "p",
         output_type: str = "URL",
-        **fields,
-    ) -> Order:
-        options = RunwareOptions(output_type=output_type)
-        request = RunwareRequest(prompt, options=options, **{"width": 256, "height": 192} | fields)
-        claim = Claim(
-            "runware",
-            emulator.url,
-            "imageInference",
-            request.to_task(),
-            profile,
-            take,
-            request.number_results,
-            request.estimate_usd(),
-            "1",
-            prompt_id,
-            {},
-            *limits,
-        )
-        return Order(claim, deadline_seconds=deadline, price_check=price_check)
+        profile: str = "default",
+        price_check: str = "off",
+        **inputs,
+    ) -> JobRequest:
+        options = RunwareOptions(output_type=output_type, profile=profile, price_check=price_check)
+        context = RunContext("1", prompt_id, Limits(*limits))
+        given = {"positive_prompt": prompt, "options": options, "deadline": 8.0} | SMALL | inputs
+        return find_service("runware").make_request(context, given)
 
-    return order
+    return request
 
 
 @pytest.fixture
-def bfl_order(emulator: Emulator) -> Callable[..., Order]:
-    def order(
-        prompt: str = "a fox", deadline: float = 8.0, take: int = 0, prompt_id: str = "p", **fields
-    ) -> Order:
-        request = BflRequest(prompt, **{"width": 256, "height": 192} | fields)
-        claim = Claim(
-            "bfl",
-            emulator.url,
-            request.endpoint,
-            request.to_body(),
-            "default",
-            take,
-            1,
-            request.estimate_usd(),
-            "2",
-            prompt_id,
-            {},
-        )
-        return Order(claim, deadline_seconds=deadline)
+def bfl_request(emulator: Emulator) -> Callable[..., JobRequest]:
+    def request(prompt: str = "a fox", prompt_id: str = "p", **inputs) -> JobRequest:
+        context = RunContext("2", prompt_id, Limits(0.0, 0.0))
+        return find_service("bfl").make_request(context, {"prompt": prompt, "deadline": 8.0} | SMALL | inputs)
 
-    return order
+    return request
 
 
 @pytest.fixture
-def fly(engine: Engine) -> Callable[..., Outcome]:
-    """Order, wait, return the outcome or raise its error."""
+def fetch(engine: Engine) -> Callable[..., JobResult]:
+    """Ask, wait, return what came or raise its error; what came counts as delivered, as a node's would."""
 
-    def run(order: Order, by: Engine = engine) -> Outcome:
-        ticket = by.launch(lambda: order)
-        assert ticket.done.wait(30), "the flight never landed"
-        return ticket.result()
+    def run(request: JobRequest, by: Engine = engine) -> JobResult:
+        result = by.launch(lambda: request).result(30)
+        by.deliver(result)
+        return result
 
     return run

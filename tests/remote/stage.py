@@ -10,7 +10,7 @@ import folder_paths
 import pytest
 from kleinod.nodes.remote import session
 from kleinod.nodes.remote.engine import Engine
-from kleinod.nodes.remote.pace import Pace
+from kleinod.nodes.remote.retry import RetryPolicy
 
 from tests.emulator import Emulator
 
@@ -20,7 +20,7 @@ def set_stage(monkeypatch: pytest.MonkeyPatch, folder: Path, accepted: str) -> I
     """An emulator that takes the key `accepted`, which is in no environment variable yet."""
     before = folder_paths.get_user_directory()
     folder_paths.set_user_directory(str(folder))
-    engine = Engine(session.find_folder(), pace=Pace(scale=0.02, read=2))
+    engine = Engine(session.find_folder(), policy=RetryPolicy(scale=0.02, read=2))
     monkeypatch.setattr(session, "find_engine", lambda: engine)
     with Emulator(keys={accepted}) as running:
         for name in ("RUNWARE", "BFL"):

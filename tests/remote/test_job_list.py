@@ -9,7 +9,8 @@ import time
 import pytest
 from kleinod_pure.remote import job_list
 from kleinod_pure.remote.estimate import estimate
-from kleinod_pure.remote.orders import Place, order_runware
+from kleinod_pure.remote.job_request import RunContext, strip_request
+from kleinod_pure.remote.services import find_service
 from PIL import Image
 
 FIELDS = {
@@ -22,10 +23,10 @@ FIELDS = {
 
 
 @pytest.fixture
-def job(engine, fly):
+def job(engine, fetch):
     from kleinod_pure.remote.limits import Limits
 
-    return fly(order_runware(Place("1", "p", Limits()), FIELDS)).job
+    return fetch(find_service("runware").make_request(RunContext("1", "p", Limits()), FIELDS)).job
 
 
 def test_without_a_job_the_list_says_so(engine) -> None:
@@ -64,9 +65,9 @@ def test_pictures_that_are_not_there_are_a_sentence(engine, job) -> None:
         job_list.read_picture(engine, job.id, 9)
     with pytest.raises(ValueError, match="no picture 0"):
         job_list.read_picture(engine, "../../keys", 0)
-    for file in engine.spool.folder.glob("*/0.png"):
+    for file in engine.store.folder.glob("*/0.png"):
         file.unlink()
-    with pytest.raises(ValueError, match="Klein Recover Job"):
+    with pytest.raises(ValueError, match="Recover"):
         job_list.read_thumbnail(engine, job.id, 0)
 
 
@@ -77,7 +78,7 @@ def test_nothing_private_is_told(engine, job) -> None:
         "positivePrompt": "x", "inputs": {"referenceImages": ["x"]}, "input_image_3": "x", "steps": 4,
         "advancedFeatures": {"ultralytics": {"positivePrompt": "x", "strength": 0.3}}, "webhookURL": "x",
     }  # fmt: skip
-    assert job_list.strip_request(body) == {
+    assert strip_request(body, find_service("runware").private | find_service("bfl").private) == {
         "steps": 4,
         "advancedFeatures": {"ultralytics": {"strength": 0.3}},
     }

@@ -15,8 +15,10 @@ from comfy.model_management import InterruptProcessingException, interrupt_curre
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
 from kleinod.nodes.base import sockets
-from kleinod.nodes.remote import bfl, errors, runware, session
+from kleinod.nodes.base.flux2 import MAX_SEED
+from kleinod.nodes.remote import errors, session
 from kleinod.nodes.remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
+from kleinod.nodes.remote.services.bfl import ENDPOINTS
 
 from tests.emulator import Emulator, pictures
 from tests.remote.stage import set_stage
@@ -230,7 +232,7 @@ def test_ranges_and_defaults_are_those_of_the_documents() -> None:
         ("cfg_scale", 1, 20, 3.5),
         ("number_results", 1, 20, 1),
         ("output_quality", 20, 99, 95),
-        ("seed", 0, runware.MAX_SEED, 0),
+        ("seed", 0, MAX_SEED, 0),
     ):
         assert (inputs[name].min, inputs[name].max, inputs[name].default) == (low, high, default), name
     assert inputs["width"].step == 16 and inputs["cfg_scale"].step == 0.01
@@ -242,7 +244,7 @@ def test_ranges_and_defaults_are_those_of_the_documents() -> None:
     assert sockets.RunwareOptions.io_type == "KLEINOD_RUNWARE_OPTIONS"
     inputs = {entry.id: entry for entry in KleinodBFL.define_schema().inputs}
     assert inputs["safety_tolerance"].default == 2 and inputs["safety_tolerance"].max == 5
-    assert inputs["width"].default == 0 and list(inputs["endpoint"].options) == list(bfl.ENDPOINTS)
+    assert inputs["width"].default == 0 and list(inputs["endpoint"].options) == list(ENDPOINTS)
     for node in (KleinodRunware, KleinodBFL, KleinodRunwareOptions, KleinodRecoverJob):
         assert not [
             entry.id for entry in node.define_schema().inputs if "key" in entry.id or "secret" in entry.id

@@ -31,7 +31,7 @@ def wait_until(condition, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def test_the_ledger_row_is_on_disk_before_the_post(emulator, engine, fly, runware_order) -> None:
+def test_the_ledger_row_is_on_disk_before_the_post(emulator, engine, fetch, runware_request) -> None:
     """The emulator reads the ledger file itself while it answers the submit."""
     import sqlite3
 
@@ -44,210 +44,198 @@ def test_the_ledger_row_is_on_disk_before_the_post(emulator, engine, fly, runwar
         return accept(service, job_id, *rest)
 
     emulator.book.accept = look
-    fly(runware_order())
+    fetch(runware_request())
     assert seen == [(SUBMITTING,)]
 
 
 def test_the_same_request_comes_from_disk_and_take_pays_again(
-    emulator, make_engine, fly, runware_order
+    emulator, make_engine, fetch, runware_request
 ) -> None:
-    first = fly(runware_order())
-    second = fly(runware_order())
-    third = fly(runware_order(), by=make_engine())
+    first = fetch(runware_request())
+    second = fetch(runware_request())
+    third = fetch(runware_request(), by=make_engine())
     assert (first.paid_now, second.paid_now, third.paid_now) == (True, False, False)
-    assert (second.pictures[0].pixels == first.pictures[0].pixels).all()
+    assert (second.images[0].pixels == first.images[0].pixels).all()
     assert emulator.accepted == 1
-    assert fly(runware_order(take=1)).paid_now
+    assert fetch(runware_request(take=1)).paid_now
     assert emulator.accepted == 2
 
 
-def test_equal_requests_at_once_share_one_flight(emulator, engine, runware_order, bfl_order) -> None:
+def test_equal_requests_at_once_share_one_job(emulator, engine, runware_request, bfl_request) -> None:
     emulator.book.seconds_per_job = 0.2
-    for order in (runware_order(), bfl_order()):
-        tickets = [engine.launch(lambda order=order: order) for _ in range(5)]
-        assert all(ticket.done.wait(10) for ticket in tickets)
-        assert len({ticket.result().job.id for ticket in tickets}) == 1
+    for request in (runware_request(), bfl_request()):
+        handles = [engine.launch(lambda request=request: request) for _ in range(5)]
+        assert not any(handle.exception(10) for handle in handles)
+        assert len({handle.result().job.id for handle in handles}) == 1
     assert emulator.accepted == 2
 
 
 @pytest.mark.parametrize("service", ["runware", "bfl"])
 def test_leaving_a_sent_job_still_brings_it_home(
-    service, emulator, engine, fly, runware_order, bfl_order
+    service, emulator, engine, fetch, runware_request, bfl_request
 ) -> None:
     emulator.book.seconds_per_job = 0.2
-    order = (runware_order if service == "runware" else bfl_order)()
-    ticket = engine.launch(lambda: order)
+    request = (runware_request if service == "runware" else bfl_request)()
+    handle = engine.launch(lambda: request)
     wait_until(lambda: emulator.accepted == 1)
-    ticket.leave()
+    handle.leave()
     wait_until(lambda: engine.ledger.recent()[0].state == SAVED)
-    assert not fly(order).paid_now
+    assert not fetch(request).paid_now
     assert emulator.accepted == 1
 
 
-def test_leaving_before_the_request_is_sent_costs_nothing(emulator, engine, fly, runware_order) -> None:
+def test_leaving_before_the_request_is_sent_costs_nothing(emulator, engine, fetch, runware_request) -> None:
     ready = threading.Event()
 
     def prepare():
         ready.wait(5)
-        return runware_order()
+        return runware_request()
 
-    ticket = engine.launch(prepare)
-    ticket.leave()
+    handle = engine.launch(prepare)
+    handle.leave()
     ready.set()
-    assert ticket.done.wait(5)
     with pytest.raises(errors.Abandoned, match="Nothing was billed"):
-        ticket.result()
+        handle.result(5)
     assert emulator.accepted == posts(emulator) == 0
-    assert fly(runware_order()).paid_now
+    assert fetch(runware_request()).paid_now
 
 
-def test_a_second_passenger_keeps_an_unsent_job_wanted(emulator, engine, runware_order) -> None:
+def test_a_second_passenger_keeps_an_unsent_job_wanted(emulator, engine, runware_request) -> None:
     emulator.faults.order("refuse_429", 2)
-    first, second = engine.launch(lambda: runware_order()), engine.launch(lambda: runware_order())
-    wait_until(lambda: first.flight is not None and second.flight is not None)
+    first, second = engine.launch(lambda: runware_request()), engine.launch(lambda: runware_request())
+    wait_until(lambda: first.job is not None and second.job is not None)
     first.leave()
-    assert second.done.wait(10)
-    assert second.result().pictures[0].pixels is not None
+    assert second.result(10).images[0].pixels is not None
     assert emulator.accepted == 1
 
 
 @pytest.mark.parametrize("service", ["runware", "bfl"])
 def test_an_accepted_job_is_resumed_by_polling_alone(
-    service, emulator, make_engine, fly, runware_order, bfl_order
+    service, emulator, make_engine, fetch, runware_request, bfl_request
 ) -> None:
-    order = (runware_order if service == "runware" else bfl_order)(deadline=0.5)
+    request = (runware_request if service == "runware" else bfl_request)(deadline=0.5)
     emulator.faults.order("never_finish")
     with pytest.raises(errors.StillRunning):
-        fly(order)
+        fetch(request)
     for job in emulator.book.jobs.values():
         job.items[0].ready_at = 0.0
     before = posts(emulator)
-    assert not fly(order, by=make_engine()).paid_now
+    assert not fetch(request, by=make_engine()).paid_now
     assert posts(emulator) == before and emulator.accepted == 1
 
 
 def test_a_row_without_an_answer_is_asked_for_before_it_is_sent(
-    emulator, make_engine, fly, runware_order
+    emulator, make_engine, fetch, runware_request
 ) -> None:
     """The crash came after the POST: the job exists at Runware, and only a poll is needed."""
-    order = runware_order()
-    job, fresh = make_engine().ledger.claim(order.claim)
+    request = runware_request()
+    job, fresh = make_engine().ledger.claim(request)
     assert fresh
-    emulator.book.accept("runware", job.id, order.claim.body | {"taskUUID": job.id}, 0.0019, [0])
-    assert fly(order, by=make_engine()).pictures[0].pixels is not None
+    emulator.book.accept("runware", job.id, request.body | {"taskUUID": job.id}, 0.0019, [0])
+    assert fetch(request, by=make_engine()).images[0].pixels is not None
     assert emulator.accepted == 1 and posts(emulator) == 0
 
 
 def test_a_row_that_was_never_sent_is_sent_under_its_own_id(
-    emulator, make_engine, fly, runware_order
+    emulator, make_engine, fetch, runware_request
 ) -> None:
-    order = runware_order()
-    job, _ = make_engine().ledger.claim(order.claim)
-    outcome = fly(order, by=make_engine())
+    request = runware_request()
+    job, _ = make_engine().ledger.claim(request)
+    outcome = fetch(request, by=make_engine())
     assert outcome.job.id == job.id
     assert list(emulator.book.jobs) == [job.id]
 
 
-def test_a_bfl_row_without_an_answer_is_never_sent_again(emulator, make_engine, fly, bfl_order) -> None:
-    make_engine().ledger.claim(bfl_order().claim)
+def test_a_bfl_row_without_an_answer_is_never_sent_again(emulator, make_engine, fetch, bfl_request) -> None:
+    make_engine().ledger.claim(bfl_request())
     with pytest.raises(errors.MaybeBilled, match="set 'take' to 1"):
-        fly(bfl_order(), by=make_engine())
+        fetch(bfl_request(), by=make_engine())
     assert emulator.accepted == 0
 
 
-def test_recover_fetches_without_ever_posting(emulator, engine, runware_order, bfl_order) -> None:
+def test_recover_fetches_without_ever_posting(emulator, engine, runware_request, bfl_request) -> None:
     emulator.faults.order("never_finish", 2)
-    for order in (runware_order(deadline=0.4), bfl_order(deadline=0.4)):
-        ticket = engine.launch(lambda order=order: order)
-        assert ticket.done.wait(5)
+    for request in (runware_request(deadline=0.4), bfl_request(deadline=0.4)):
+        handle = engine.launch(lambda request=request: request)
+        assert isinstance(handle.exception(5), errors.StillRunning)
     for job in emulator.book.jobs.values():
         job.items[0].ready_at = 0.0
     sent = emulator.book.submissions
     for job in engine.ledger.recent():
         assert job.state == ACCEPTED
-        ticket = engine.recover(job.id)
-        assert ticket.done.wait(10)
-        assert ticket.result().pictures[0].pixels is not None and not ticket.result().paid_now
+        handle = engine.recover(job.id)
+        assert handle.result(10).images[0].pixels is not None and not handle.result().paid_now
     assert emulator.book.submissions == sent == 2
 
 
-def test_recover_says_why_there_is_nothing(emulator, engine, fly, runware_order) -> None:
+def test_recover_says_why_there_is_nothing(emulator, engine, fetch, runware_request) -> None:
     emulator.faults.order("refuse_402")
     with pytest.raises(errors.Refused):
-        fly(runware_order())
+        fetch(runware_request())
     (job,) = engine.ledger.recent()
     assert job.state == REFUSED
-    ticket = engine.recover(job.id)
-    assert ticket.done.wait(5)
+    handle = engine.recover(job.id)
     with pytest.raises(errors.JobFailed, match="balance is empty"):
-        ticket.result()
+        handle.result(5)
     with pytest.raises(ValueError, match="has no job"):
-        unknown = engine.recover("00000000-0000-4000-8000-000000000000")
-        assert unknown.done.wait(5)
-        unknown.result()
+        engine.recover("00000000-0000-4000-8000-000000000000").result(5)
 
 
-def test_a_result_cleared_from_the_spool_is_fetched_again(emulator, engine, fly, runware_order) -> None:
-    first = fly(runware_order())
-    for file in engine.spool.folder.glob("*/*"):
+def test_a_result_cleared_from_the_store_is_fetched_again(emulator, engine, fetch, runware_request) -> None:
+    first = fetch(runware_request())
+    for file in engine.store.folder.glob("*/*"):
         file.unlink()
-    again = fly(runware_order())
-    assert (again.pictures[0].pixels == first.pictures[0].pixels).all()
+    again = fetch(runware_request())
+    assert (again.images[0].pixels == first.images[0].pixels).all()
     assert emulator.accepted == 1 and not again.paid_now
 
 
-def test_jobs_run_side_by_side_within_the_gate(emulator, make_engine, runware_order) -> None:
+def test_jobs_run_side_by_side_within_the_limit(emulator, make_engine, runware_request) -> None:
     emulator.book.seconds_per_job = 0.3
     engine = make_engine()
     started = time.monotonic()
-    tickets = [engine.launch(lambda n=n: runware_order(f"fox {n}", delivery_method="sync")) for n in range(8)]
-    assert all(ticket.done.wait(20) for ticket in tickets)
-    assert emulator.most_active == 4  # the default gate
+    handles = [
+        engine.launch(lambda n=n: runware_request(f"fox {n}", delivery_method="sync")) for n in range(8)
+    ]
+    assert not any(handle.exception(20) for handle in handles)
+    assert emulator.most_active == 4  # the default limit
     assert emulator.accepted == 8
     assert time.monotonic() - started < 8 * 0.3
 
 
-def test_a_429_halves_the_gate(emulator, engine, fly, runware_order) -> None:
-    emulator.faults.order("refuse_429")
-    fly(runware_order())
-    (gate,) = engine._gates.values()
-    assert gate.limit == 2
-
-
-def test_spend_limits_stop_before_sending(emulator, engine, fly, runware_order) -> None:
+def test_spend_limits_stop_before_sending(emulator, engine, fetch, runware_request) -> None:
     """0.0019 each: two fit into a day of 0.004, the third does not; a run of its own limit is counted
     alone.
     """
     size = {"width": 1024, "height": 1024}
-    fly(runware_order("one", limits=(0.0, 0.004), **size))
-    fly(runware_order("two", limits=(0.0, 0.004), **size))
-    with pytest.raises(errors.SpendLimit, match="limit of \\$0.00 for today|limit of"):
-        fly(runware_order("three", limits=(0.0, 0.004), **size))
+    fetch(runware_request("one", limits=(0.0, 0.004), **size))
+    fetch(runware_request("two", limits=(0.0, 0.004), **size))
+    with pytest.raises(errors.SpendLimit, match=r"limit of \$0.004 for today; \$0.0038 is spent"):
+        fetch(runware_request("three", limits=(0.0, 0.004), **size))
     assert emulator.accepted == 2
     with pytest.raises(errors.SpendLimit, match="this run"):
-        fly(runware_order("three", limits=(0.004, 0.0), prompt_id="p", **size))
-    fly(runware_order("three", limits=(0.004, 0.0), prompt_id="another", **size))
+        fetch(runware_request("three", limits=(0.004, 0.0), prompt_id="p", **size))
+    fetch(runware_request("three", limits=(0.004, 0.0), prompt_id="another", **size))
     assert engine.ledger.spent_since(0) == pytest.approx(emulator.book.billed_usd)
     # What is already paid for is never held back.
-    assert not fly(runware_order("one", limits=(0.0, 0.004), **size)).paid_now
+    assert not fetch(runware_request("one", limits=(0.0, 0.004), **size)).paid_now
 
 
-def test_limits_hold_for_jobs_sent_at_the_same_moment(emulator, engine, runware_order) -> None:
+def test_limits_hold_for_jobs_sent_at_the_same_moment(emulator, engine, runware_request) -> None:
     size = {"width": 1024, "height": 1024}
-    tickets = [
-        engine.launch(lambda n=n: runware_order(f"{n}", limits=(0.0, 0.0058), **size)) for n in range(8)
+    handles = [
+        engine.launch(lambda n=n: runware_request(f"{n}", limits=(0.0, 0.0058), **size)) for n in range(8)
     ]
-    assert all(ticket.done.wait(20) for ticket in tickets)
-    assert sum(isinstance(ticket.error, errors.SpendLimit) for ticket in tickets) == 5
+    assert sum(isinstance(handle.exception(20), errors.SpendLimit) for handle in handles) == 5
     assert emulator.accepted == 3
 
 
-def test_the_price_alone_sends_nothing(emulator, engine, fly, runware_order) -> None:
-    outcome = fly(runware_order(width=1024, height=1024, price_check="only"))
-    assert outcome.price_usd == 0.0019 and outcome.pictures == ()
+def test_the_price_alone_sends_nothing(emulator, engine, fetch, runware_request) -> None:
+    outcome = fetch(runware_request(width=1024, height=1024, price_check="only show the price"))
+    assert outcome.estimate_usd == 0.0019 and outcome.images == () and outcome.job is None
     assert emulator.accepted == 0 and engine.ledger.recent() == []
-    shown = fly(runware_order(width=1024, height=1024, price_check="show"))
-    assert shown.price_usd == 0.0019 and emulator.accepted == 1
+    shown = fetch(runware_request(width=1024, height=1024, price_check="show before the run"))
+    assert shown.estimate_usd == 0.0019 and emulator.accepted == 1
 
 
 CHILD = """
@@ -255,22 +243,20 @@ import sys, types
 from pathlib import Path
 root, folder, url, count = sys.argv[1:5]
 pure = types.ModuleType("kleinod_pure"); pure.__path__ = [root + "/nodes"]; sys.modules["kleinod_pure"] = pure
-from kleinod_pure.remote.bfl import BflRequest
 from kleinod_pure.remote.engine import Engine
-from kleinod_pure.remote.flight import Order
-from kleinod_pure.remote.ledger import Claim
-from kleinod_pure.remote.pace import Pace
-from kleinod_pure.remote.runware import RunwareRequest
-engine = Engine(Path(folder), pace=Pace(scale=0.02))
+from kleinod_pure.remote.job_request import RunContext
+from kleinod_pure.remote.retry import RetryPolicy
+from kleinod_pure.remote.services import find_service
+engine = Engine(Path(folder), policy=RetryPolicy(scale=0.02))
 print("ready", flush=True)
 sys.stdin.readline()
-def order(n):
-    request = RunwareRequest(f"fox {n} of {folder}", width=128, height=128, number_results=2)
-    return Order(Claim("runware", url, "imageInference", request.to_task(), wanted=2))
-tickets = [engine.launch(lambda n=n: order(n)) for n in range(int(count))]
-for ticket in tickets:
-    ticket.done.wait()
-print(sum(len(t.result().pictures) for t in tickets), flush=True)
+def request(n):
+    inputs = {"positive_prompt": f"fox {n} of {folder}", "width": 128, "height": 128, "number_results": 2}
+    return find_service("runware").make_request(RunContext(), inputs)
+handles = [engine.launch(lambda n=n: request(n)) for n in range(int(count))]
+for handle in handles:
+    handle.exception()
+print(sum(len(t.result().images) for t in handles), flush=True)
 """
 
 

@@ -14,17 +14,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kleinod_pure.remote.errors import RemoteError, Unsafe
-from kleinod_pure.remote.hosts import RUNWARE, find_service
+from kleinod_pure.remote.errors import Expired, NotSent, RemoteError, Unclear, Unsafe
+from kleinod_pure.remote.hosts import make_endpoint
 from kleinod_pure.remote.keys import Secret
-from kleinod_pure.remote.pace import Pace, Patience
-from kleinod_pure.remote.transport import NotSent, Transport, Unclear
+from kleinod_pure.remote.retry import Deadline, RetryPolicy
+from kleinod_pure.remote.services import find_service
+from kleinod_pure.remote.services.base import HttpCall
+from kleinod_pure.remote.transport import Transport
 
 from .conftest import CANARY, FAST
 
+RUNWARE = make_endpoint(find_service("runware"))
 
-def make(service, pace: Pace = FAST) -> Transport:
-    return Transport(service, Secret(CANARY, "test"), pace)
+
+def make(endpoint, policy: RetryPolicy = FAST) -> Transport:
+    return Transport(endpoint, Secret(CANARY, "test"), policy)
+
+
+def post(url: str, body: object) -> HttpCall:
+    return HttpCall("POST", url, body)
 
 
 def test_a_closed_port_is_known_not_to_have_been_reached() -> None:
@@ -32,7 +40,7 @@ def test_a_closed_port_is_known_not_to_have_been_reached() -> None:
         probe.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{probe.getsockname()[1]}"
     with pytest.raises(NotSent):
-        make(replace(RUNWARE, override=address)).submit(address + "/v1", [])
+        make(replace(RUNWARE, override=address)).submit(post(address + "/v1", []))
 
 
 def test_a_name_that_does_not_exist_is_known_not_to_have_been_reached(monkeypatch) -> None:
@@ -42,7 +50,7 @@ def test_a_name_that_does_not_exist_is_known_not_to_have_been_reached(monkeypatc
         socket, "getaddrinfo", lambda *a, **k: (_ for _ in ()).throw(socket.gaierror("unknown"))
     )
     with pytest.raises(NotSent):
-        make(RUNWARE).submit("https://api.runware.ai/v1", [])
+        make(RUNWARE).submit(post("https://api.runware.ai/v1", []))
 
 
 def test_a_lost_answer_is_unclear(emulator) -> None:
@@ -57,7 +65,7 @@ def test_a_lost_answer_is_unclear(emulator) -> None:
         "deliveryMethod": "async",
     }
     with pytest.raises(Unclear):
-        make(find_service("runware")).submit(emulator.url + "/v1", [task])
+        make(make_endpoint(find_service("runware"))).submit(post(emulator.url + "/v1", [task]))
     assert emulator.accepted == 1
 
 
@@ -88,6 +96,7 @@ def tls_port(tmp_path: Path):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             reached.append(self.path)
+            self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
             self.send_header("Content-Length", "2")
             self.end_headers()
@@ -110,10 +119,10 @@ def test_an_unsigned_certificate_is_refused_and_nothing_is_sent(tls_port, monkey
     address = f"https://127.0.0.1:{port}"
     transport = make(replace(RUNWARE, override=address))
     with pytest.raises(NotSent, match="certificate"):
-        transport.submit(address + "/v1", [])
+        transport.submit(post(address + "/v1", []))
     assert reached == []
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    assert transport.submit(address + "/v1", []).status == 200
+    assert transport.submit(post(address + "/v1", [])).status == 200
 
 
 def test_the_proxy_of_the_environment_is_used_and_never_sees_the_key(monkeypatch) -> None:
@@ -130,40 +139,40 @@ def test_the_proxy_of_the_environment_is_used_and_never_sees_the_key(monkeypatch
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{listener.getsockname()[1]}")
         monkeypatch.setenv("NO_PROXY", "")
         with pytest.raises(NotSent):
-            make(RUNWARE).submit("https://api.runware.ai/v1", [])
+            make(RUNWARE).submit(post("https://api.runware.ai/v1", []))
     assert heard[0].startswith(b"CONNECT api.runware.ai:443") and CANARY.encode() not in heard[0]
 
 
 def test_netrc_does_not_replace_the_key(emulator, monkeypatch, tmp_path) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else\n", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    transport = make(find_service("runware"))
-    transport.ask("POST", emulator.url + "/v1", Patience(5), body=[{"taskType": "ping", "ping": True}])
+    transport = make(make_endpoint(find_service("runware")))
+    transport.ask(post(emulator.url + "/v1", [{"taskType": "ping", "ping": True}]), Deadline(5))
     assert f"Authorization: Bearer {CANARY}".encode() in emulator.seen[-1]
-    with pytest.raises(LookupError):
-        transport.download(emulator.url + "/picture/none.png", Patience(5))
+    with pytest.raises(Expired):
+        transport.download(emulator.url + "/picture/none.png", frozenset(), Deadline(5))
     assert b"Authorization" not in emulator.seen[-1] and CANARY.encode() not in emulator.seen[-1]
 
 
 def test_the_key_goes_nowhere_else(emulator) -> None:
-    transport = make(find_service("bfl"))
+    transport = make(make_endpoint(find_service("bfl")))
     for url in ("https://example.com/v1", emulator.url.replace("127.0.0.1", "localhost") + "/v1/x"):
         with pytest.raises(Unsafe):
-            transport.submit(url, {})
+            transport.submit(post(url, {}))
         with pytest.raises(Unsafe):
-            transport.ask("GET", url, Patience(1))
+            transport.ask(HttpCall("GET", url), Deadline(1))
     assert emulator.seen == []
 
 
 @pytest.mark.parametrize("fault", ["slow_drip", "accept_slow_drip"])
-def test_a_body_that_drips_is_cut_off(fault, emulator, fly, runware_order) -> None:
+def test_a_body_that_drips_is_cut_off(fault, emulator, fetch, runware_request) -> None:
     emulator.faults.order(fault)
-    assert fly(runware_order(deadline=20)).pictures[0].pixels is not None
+    assert fetch(runware_request(deadline=20)).images[0].pixels is not None
     assert emulator.accepted == 1 and emulator.faults.struck[fault] == 1
 
 
 def test_the_key_is_in_no_byte_written_logged_or_told(
-    emulator, engine, fly, runware_order, bfl_order, caplog, tmp_path
+    emulator, engine, fetch, runware_request, bfl_request, caplog, tmp_path
 ):
     """Through every kind of trouble: folders, logs, errors and outcomes are searched."""
     caplog.set_level(logging.DEBUG)
@@ -183,11 +192,11 @@ def test_the_key_is_in_no_byte_written_logged_or_told(
         "content_moderated",
     ]
     for trouble in troubles:
-        for order in (runware_order(f"a fox {trouble}"), bfl_order(f"a fox {trouble}")):
+        for request in (runware_request(f"a fox {trouble}"), bfl_request(f"a fox {trouble}")):
             if trouble:
                 emulator.faults.order(trouble)
             try:
-                told.append(repr(fly(order)))
+                told.append(repr(fetch(request)))
             except RemoteError as error:
                 told.append(f"{error!r} {error.__cause__!r} {error.__context__!r}")
             emulator.faults.clear()

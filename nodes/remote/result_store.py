@@ -1,4 +1,4 @@
-"""Result files waiting beside the ledger, so that a failure after the download costs nothing.
+"""Pictures waiting beside the ledger, so that a failure after the download costs nothing.
 
 The folder is held under a size limit: results already handed over go first, oldest first.
 """
@@ -6,21 +6,21 @@ The folder is held under a size limit: results already handed over go first, old
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from .keys import make_private_folder
+from ..base.files import write_bytes
+from .folder import make_private_folder
 
 DEFAULT_BYTES = 2 << 30
-_UNFINISHED = ".new-"
+_UNFINISHED = "."
 _STALE_SECONDS = 3600
 _ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 
 
-class Spool:
+class ResultStore:
     """Files named `<job id>/<position><ending>` under `folder`."""
 
     def __init__(self, folder: Path, limit: int = DEFAULT_BYTES) -> None:
@@ -29,18 +29,9 @@ class Spool:
 
     def keep(self, job_id: str, position: int, data: bytes, kind: str) -> str:
         """Write a result whole or not at all; returns its name."""
-        place = make_private_folder(self.folder / job_id)
+        make_private_folder(self.folder / job_id)
         name = f"{job_id}/{position}{_ENDINGS[kind]}"
-        handle, temporary = tempfile.mkstemp(dir=place, prefix=_UNFINISHED)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.folder / name)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_bytes(self.folder / name, data)
         return name
 
     def read(self, name: str) -> bytes | None:
