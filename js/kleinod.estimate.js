@@ -8,36 +8,47 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { make } from "./lib/elements.js";
 import { describeEstimate } from "./lib/job_text.js";
+import { serviceOf } from "./lib/services.js";
 import { addElement, findDeciding, findWidget, follow } from "./lib/widgets.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 
-/** @type {Record<string, string>} */
-const SERVICES = { KleinodRunware: "runware", KleinodBFL: "bfl" };
-const ASKED = ["width", "height", "steps", "number_results", "endpoint"];
+const ASKED = ["width", "height", "steps", "number_results", "endpoint", "model", "upload_format"];
 const PICTURES = /^(images|input_image(_\d)?)$/;
 const CALM_MILLISECONDS = 250;
-const MEANING = "What the service's list price comes to, and how long your last jobs took.";
+const MEANING =
+  "An estimate: what your last equal jobs cost, else the service's list price; and how long your last jobs took.";
 const LINE_HEIGHT = 24; // with the margins
 
 /** What makes a node's line ask anew. @type {WeakMap<object, () => void>} */
 const ASKS = new WeakMap();
 
 /**
- * Pictures on a node's inputs; a References value counts the pictures connected to its node.
+ * Nodes that feed pictures to a node; those of a References value are the ones connected to its node.
  * @param {GraphNode} node
+ * @returns {(GraphNode | null)[]} one entry a picture, null where its source cannot be seen
  */
-function countPictures(node) {
-  let count = 0;
+function findPictures(node) {
+  /** @type {(GraphNode | null)[]} */
+  const found = [];
   node.inputs?.forEach((input, slot) => {
     if (!node.isInputConnected(slot)) return;
-    if (PICTURES.test(input.name)) count += 1;
-    if (input.name !== "references") return;
     const source = node.getInputNode(slot);
-    const linked = source?.inputs?.filter((one, i) => one.name.startsWith("images.") && source.isInputConnected(i));
-    count += linked?.length || 1;
+    if (PICTURES.test(input.name)) found.push(source);
+    if (input.name !== "references") return;
+    const before = found.length;
+    source?.inputs?.forEach((one, index) => {
+      if (one.name.startsWith("images.") && source.isInputConnected(index)) found.push(source.getInputNode(index));
+    });
+    if (found.length === before) found.push(null);
   });
-  return count;
+  return found;
+}
+
+/** "1024x768" of the picture a node shows, "" where it shows none. @param {GraphNode | null} source */
+function sizeOf(source) {
+  const shown = /** @type {{imgs?: HTMLImageElement[]} | null} */ (source)?.imgs?.[0];
+  return shown?.naturalWidth ? `${shown.naturalWidth}x${shown.naturalHeight}` : "";
 }
 
 /** @param {GraphNode} node @param {string} service */
@@ -62,7 +73,9 @@ function addLine(node, service) {
     clearTimeout(timer);
     timer = setTimeout(async () => {
       if (!node.graph) return; // taken away meanwhile
-      const query = new URLSearchParams({ references: String(countPictures(node)) });
+      const pictures = findPictures(node);
+      const pixels = pictures.map(sizeOf).filter(Boolean).join(",");
+      const query = new URLSearchParams({ references: String(pictures.length), pixels });
       let told = "";
       for (const name of ASKED) {
         const shown = findWidget(node, name);
@@ -103,7 +116,7 @@ app.registerExtension({
     api.addEventListener("graphChanged", askAgain);
   },
   nodeCreated(node) {
-    const service = SERVICES[node.comfyClass ?? ""];
+    const service = serviceOf(node.comfyClass);
     if (service) addLine(node, service);
   },
 });

@@ -2,7 +2,7 @@
 /**
  * Sidebar > Klein Jobs: what was sent to the APIs, what it cost, and the way back to every picture paid for.
  *
- * The panel only reads. Getting pictures into a graph is the work of Klein Recover Job, which is free.
+ * Recover fetches a job at once, into the output folder; To graph adds Klein Recover Job. Both cost nothing.
  */
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
@@ -20,6 +20,8 @@ const TAB = "kleinod-jobs";
 const RECOVERY = "KleinodRecoverJob";
 const JOB_ID = /[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/;
 const GLANCE_MILLISECONDS = 3000;
+const GAP = 40;
+const CHANGED = "kleinod-jobs-changed";
 const RUN_EVENTS = /** @type {const} */ ([
   "execution_start",
   "execution_success",
@@ -57,22 +59,53 @@ function keepChosen(node) {
 }
 
 /**
- * A Klein Recover Job for this job, in the middle of what the user sees.
+ * Fetches a job at once, into the output folder. Nothing is paid, no graph is needed.
+ * @param {Job} job @param {HTMLButtonElement} button
+ */
+async function recover(job, button) {
+  button.disabled = true;
+  button.textContent = "Fetching...";
+  try {
+    const { files, note } = await call(`jobs/${job.id}/recover`, "POST", {});
+    const names = files.map((/** @type {{subfolder: string, filename: string}} */ file) => file.filename).join(", ");
+    tell("success", `In the output folder, under ${files[0].subfolder}: ${names}.${note ? ` ${note}.` : ""}`);
+    document.dispatchEvent(new CustomEvent(CHANGED));
+  } catch (error) {
+    tell("error", wordsOf(error));
+  } finally {
+    button.disabled = false;
+    button.textContent = "Recover";
+  }
+}
+
+/**
+ * A Klein Recover Job for this job on a free place of what the user sees.
  * @param {Job} job
  */
 function addRecovery(job) {
   const [x, y, width, height] = app.canvas.visible_area;
   changeGraph(() => {
-    const node = addNode(app.canvas.graph, RECOVERY, (size) => [
-      x + (width - size[0]) / 2,
-      y + (height - size[1]) / 2,
-    ]);
+    const node = addNode(app.canvas.graph, RECOVERY, (size) => {
+      const place = [x + (width - size[0]) / 2, y + (height - size[1]) / 2];
+      const others = app.canvas.graph?.nodes ?? [];
+      while (others.some((other) => overlap(other, place, size))) place[1] += size[1] + GAP;
+      return /** @type {[number, number]} */ (place);
+    });
     const widget = findWidget(node, "job");
     if (widget) widget.value = job.choice;
     chosen.set(node, job.choice);
     app.canvas.selectNode(node);
   });
-  tell("success", "Klein Recover Job is in the graph. Run it: it costs nothing.");
+  tell("success", "Klein Recover Job is in the graph: connect its images, for example to Save Image.");
+}
+
+/**
+ * @param {{pos: ArrayLike<number>, size: ArrayLike<number>}} other
+ * @param {number[]} place
+ * @param {ArrayLike<number>} size
+ */
+function overlap({ pos, size: its }, place, size) {
+  return [0, 1].every((axis) => pos[axis] < place[axis] + size[axis] + GAP && place[axis] < pos[axis] + its[axis] + GAP);
 }
 
 /** @param {Job} job */
@@ -109,11 +142,14 @@ function makeCard(job, now) {
     pictures.append(link);
   }
   if (job.pictures.length) card.append(pictures);
-  const recover = make("button", { type: "button", onclick: () => addRecovery(job) }, "Recover");
-  recover.title = "Adds Klein Recover Job to the graph: fetches the pictures without paying again.";
+  const fetching = make("button", { type: "button" }, "Recover");
+  fetching.title = "Fetches the pictures into the output folder, without paying again.";
+  fetching.addEventListener("click", () => recover(job, fetching));
+  const place = make("button", { type: "button", onclick: () => addRecovery(job) }, "To graph");
+  place.title = "Adds Klein Recover Job to the graph: its images are those of this job, without paying again.";
   const copy = make("button", { type: "button", onclick: () => copyRequest(job) }, "Copy request");
   copy.title = "The request as JSON, without prompt and pictures.";
-  card.append(make("div", { className: "kleinod-pictures" }, ...(job.choice ? [recover, copy] : [copy])));
+  card.append(make("div", { className: "kleinod-pictures" }, ...(job.choice ? [fetching, place, copy] : [copy])));
   return card;
 }
 
@@ -131,6 +167,7 @@ function makeContents(book) {
   const today = `$${book.spent_today_usd.toFixed(4)} today`;
   return [
     make("div", { className: "kleinod-line" }, make("h3", {}, "Klein Jobs"), make("span", {}, today)),
+    ...(book.note ? [make("p", { className: "kleinod-dim", role: "alert" }, book.note)] : []),
     days,
     list,
   ];
@@ -159,6 +196,7 @@ function keepFresh(root, signal) {
     }
   };
   for (const kind of RUN_EVENTS) api.addEventListener(kind, look);
+  document.addEventListener(CHANGED, look, { signal });
   signal.addEventListener("abort", () => {
     clearTimeout(timer);
     for (const kind of RUN_EVENTS) api.removeEventListener(kind, look);

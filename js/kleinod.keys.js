@@ -9,11 +9,9 @@ import { app } from "../../scripts/app.js";
 import { make } from "./lib/elements.js";
 import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
 import { call, wordsOf } from "./lib/server.js";
+import { SERVICES } from "./lib/services.js";
 
 /** @import {Limits} from "./lib/remote_text.js" */
-
-/** @type {Record<string, string>} */
-const SERVICES = { runware: "Runware", bfl: "Black Forest Labs" };
 
 const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };
 const FIELD = {
@@ -33,7 +31,7 @@ function makeKeyPanel(service) {
   const news = make("div", { style: { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em" }, role: "status" });
   const profile = make("input", {
     value: "default",
-    ariaLabel: `${SERVICES[service]} profile`,
+    ariaLabel: `${SERVICES[service].company} profile`,
     title: "A name for this account. Nodes carry the name, never the key.",
     style: { ...FIELD, width: "7em" },
   });
@@ -41,7 +39,7 @@ function makeKeyPanel(service) {
     type: "password",
     autocomplete: "off",
     placeholder: "API key",
-    ariaLabel: `${SERVICES[service]} API key`,
+    ariaLabel: `${SERVICES[service].company} API key`,
     style: { ...FIELD, width: "16em" },
   });
   key.setAttribute("data-lpignore", "true");
@@ -130,22 +128,14 @@ function makeLimitsPanel() {
 app.registerExtension({
   name: "kleinod.keys",
   settings: [
-    {
-      id: "Kleinod.Keys.Runware",
-      category: ["Kleinod", "API keys", "Runware"],
-      name: "Runware",
+    ...Object.entries(SERVICES).map(([service, { title, company }]) => ({
+      id: `Kleinod.Keys.${title}`,
+      category: ["Kleinod", "API keys", company],
+      name: company,
       tooltip: "Stored on this computer for ComfyUI alone. A workflow never holds a key.",
-      type: () => makeKeyPanel("runware"),
+      type: () => makeKeyPanel(service),
       defaultValue: "",
-    },
-    {
-      id: "Kleinod.Keys.BFL",
-      category: ["Kleinod", "API keys", "Black Forest Labs"],
-      name: "Black Forest Labs",
-      tooltip: "Stored on this computer for ComfyUI alone. A workflow never holds a key.",
-      type: () => makeKeyPanel("bfl"),
-      defaultValue: "",
-    },
+    })),
     {
       id: "Kleinod.Spending.Limits",
       category: ["Kleinod", "Spending", "Limits"],

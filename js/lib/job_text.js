@@ -4,15 +4,13 @@
 /**
  * What nodes/remote/job_list.py tells of a job, and of all of them.
  * @typedef {{
- *   id: string, service: string, model: string, state: string, created: number, message: string,
+ *   id: string, service: string, title: string, model: string, state: string, created: number, message: string,
  *   size: (number | null)[], estimate_usd: number, cost_usd: number | null, unfinished: boolean, choice: string,
  *   request: object, pictures: {position: number, width: number, height: number, seed: number | null}[],
  * }} Job times in Unix seconds; choice: its line in Klein Recover Job, "" where nothing can be fetched
- * @typedef {{jobs: Job[], spent_today_usd: number, spent_by_day: {day: string, usd: number}[]}} Book
+ * @typedef {{jobs: Job[], spent_today_usd: number, spent_by_day: {day: string, usd: number}[], note: string}} Book
  */
 
-/** @type {Record<string, string>} */
-const SERVICES = { runware: "Runware", bfl: "Black Forest Labs" };
 /** @type {Record<string, string>} */
 const STATES = {
   submitting: "being sent",
@@ -32,7 +30,7 @@ export function describeState(job) {
 /** @param {Job} job */
 export function describeJob(job) {
   const size = job.size[0] ? `${job.size[0]}x${job.size[1]}` : "";
-  return [SERVICES[job.service] ?? job.service, job.model, size].filter(Boolean).join(", ");
+  return [job.title, job.model, size].filter(Boolean).join(", ");
 }
 
 /**
@@ -63,10 +61,14 @@ export function describeDays(days) {
 
 /**
  * One line on the node before Run.
- * @param {{usd: number, seconds: number | null, jobs: number}} told
+ * @param {{usd: number, seconds: number | null, jobs: number, upload_bytes?: number}} told
  */
-export function describeEstimate({ usd, seconds, jobs }) {
-  const price = `about $${usd.toFixed(4)}`;
-  if (seconds === null) return price;
-  return `${price}, about ${Math.max(1, Math.round(seconds))} s (median of your last ${jobs === 1 ? "job" : `${jobs} jobs`})`;
+export function describeEstimate({ usd, seconds, jobs, upload_bytes = 0 }) {
+  const words = [`about $${usd.toFixed(4)}`];
+  if (upload_bytes >= 5e5) words.push(`about ${(upload_bytes / 1e6).toFixed(1)} MB to send`);
+  if (seconds !== null) {
+    const times = jobs === 1 ? "job" : `${jobs} jobs`;
+    words.push(`about ${Math.max(1, Math.round(seconds))} s (median of your last ${times})`);
+  }
+  return words.join(", ");
 }

@@ -147,7 +147,7 @@ def test_key(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
     service = find_service(body.get("service"))
     profile = check_profile(body.get("profile", "default"))
     try:
-        balance = engine.ask_balance(service.name, profile)
+        balance = engine.accounts.ask_balance(service.name, profile)
     except RemoteError as error:
         return {"ok": False, "message": str(error)}
     except TransportError as error:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from kleinod.nodes import NODES
+from kleinod.nodes.remote.services import list_services
 
 from tools.shipped import locales
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = {"Kleinod_Keys_Runware", "Kleinod_Keys_BFL", "Kleinod_Spending_Limits", "Kleinod_Loras_Rows"}
+SETTINGS = {"Kleinod_Hosts_Pictures", "Kleinod_Spending_Limits", "Kleinod_Loras_Rows"}
+KEYS = {f"Kleinod_Keys_{service.title}" for service in list_services()}  # made of the server's list
 # Names that some of these languages write as English does.
 ALIKE = {"mu", "latent", "images", "image", "sigmas", "prompt", "options", "detector", "endpoint"}
 ALIKE |= {"Klein Runware", "Klein BFL", "Klein Prompt", "Klein Sampler"}
@@ -81,10 +83,10 @@ def test_tooltips_name_choices_as_the_node_shows_them(language: str) -> None:
 @each_language
 def test_settings_are_translated_whole(language: str) -> None:
     settings = locales.read(language, "settings")
-    assert set(settings) == SETTINGS
+    assert set(settings) == SETTINGS | KEYS
     script = read_scripts()
     assert all(name.replace("_", ".") in script for name in SETTINGS)
-    assert len(re.findall(r"category: \[", script)) == len(SETTINGS), "a setting is new or gone"
+    assert len(re.findall(r"category: \[", script)) == len(SETTINGS) + 1, "a setting is new or gone"
     for entry in settings.values():
         assert entry["name"].strip() and not locales.SPECIAL & set("".join(entry.values()))
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kleinod_pure.acceleration.settings import UNSET, make_acceleration
 from kleinod_pure.base.values import HIGHER_REUSES_MORE, LOWER_REUSES_MORE
-from kleinod_pure.remote.runware import RunwareRequest
+from kleinod_pure.remote.services.runware import RunwareRequest
 
 from tests.emulator.runware import ACCELERATOR, check
 

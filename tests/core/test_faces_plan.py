@@ -19,7 +19,8 @@ from kleinod_pure.faces.prompts import FacePrompts
 from kleinod_pure.regions.geometry import intersects
 from kleinod_pure.regions.seeds import seed_of_region
 from kleinod_pure.regions.waves import group_by_size, order_waves
-from kleinod_pure.remote.runware import read_ultralytics
+from kleinod_pure.remote.job_request import RunContext
+from kleinod_pure.remote.services import find_service
 
 from tests.emulator.runware import ULTRALYTICS
 
@@ -51,7 +52,9 @@ def test_runware_gets_the_eight_fields_and_nothing_else() -> None:
     assert set(full) == set(ULTRALYTICS)
     assert (full["positivePrompt"], full["negativePrompt"]) == ("a face", "blur")
     assert "positivePrompt" not in FaceRefinement(positive_prompt="  ").to_runware()
-    assert read_ultralytics(FaceRefinement()) == FaceRefinement().to_runware()
+    inputs = {"positive_prompt": "x", "face_refinement": FaceRefinement()}
+    body = find_service("runware").make_request(RunContext(), inputs).body
+    assert body["advancedFeatures"] == {"ultralytics": FaceRefinement().to_runware()}
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kleinod_pure.acceleration.settings import UNSET, make_acceleration
-from kleinod_pure.base.values import THRESHOLD_MEANINGS, Acceleration, FaceRefinement
+from kleinod_pure.base.values import ACCELERATION_LEVELS, THRESHOLD_MEANINGS, Acceleration, FaceRefinement
 from kleinod_pure.faces.presets import FIELDS, PRESETS
 from kleinod_pure.loras.rows import format_rows, parse_rows
-from kleinod_pure.remote.runware import LEVELS, OUTPUT_FORMATS, SAFETY_MODES, SCHEDULERS, RunwareRequest
+from kleinod_pure.remote.services.runware import OUTPUT_FORMATS, SAFETY_MODES, SCHEDULERS, RunwareRequest
 
 Call = Callable[..., Any]
 ROW_FIELDS = ("file", "weight", "stage", "enabled", "air", "sha256")
@@ -92,7 +92,7 @@ _RUNWARE = st.fixed_dictionaries(
         "seed": st.integers(0, 2**32 - 1),
         "number_results": st.integers(1, 20),
         "scheduler": st.sampled_from(SCHEDULERS),
-        "acceleration_level": st.sampled_from(LEVELS),
+        "acceleration_level": st.sampled_from(ACCELERATION_LEVELS),
         "true_cfg_scale": st.just(0) | _hundredths(1, 20),
         "output_format": st.sampled_from(OUTPUT_FORMATS),
         "output_quality": st.integers(20, 99),
@@ -114,7 +114,7 @@ _ACCELERATION = st.builds(
     lambda fields, window, method: {name: UNSET for name in UNSET_FIELDS} | fields | window | method,
     st.fixed_dictionaries(
         {
-            "acceleration": st.sampled_from(LEVELS),
+            "acceleration": st.sampled_from(ACCELERATION_LEVELS),
             "cache_max_consecutive_steps": st.integers(1, 5),
             "fb_cache_threshold": _hundredths(0, 1),
             "tea_cache_distance": _hundredths(0, 1),

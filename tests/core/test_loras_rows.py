@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from kleinod_pure.base.values import LoraRow, Loras, StageBoundary
 from kleinod_pure.loras.request import NO_LORA, StackRequest, rows_of_stack, stack_of_rows
 from kleinod_pure.loras.rows import MOST_ROWS, format_rows, parse_rows
-from kleinod_pure.remote.orders import Place, order_runware
+from kleinod_pure.remote.job_request import JobRequest, RunContext
+from kleinod_pure.remote.services import find_service
 
 SHA = "0123456789abcdef" * 4
 
@@ -107,6 +108,11 @@ def test_plain_widgets_are_one_more_row() -> None:
     assert none == StackRequest()
 
 
+def ask_runware(loras: Loras) -> JobRequest:
+    inputs = {"positive_prompt": "a fox", "seed": 1, "loras": loras}
+    return find_service("runware").make_request(RunContext(), inputs)
+
+
 def test_runware_gets_the_rows_that_act() -> None:
     loras = Loras((
         LoraRow("a.safetensors", 0.8, air="civitai:1@2"),
@@ -119,18 +125,15 @@ def test_runware_gets_the_rows_that_act() -> None:
         {"model": "runware:3@4", "weight": -1.0, "transformer": "high"},
     ]
     assert loras.to_runware() == wanted
-    order = order_runware(Place(), {"positive_prompt": "a fox", "seed": 1}, loras=loras)
-    assert order.claim.body["lora"] == wanted
-    assert (
-        "lora"
-        not in order_runware(Place(), {"positive_prompt": "a fox", "seed": 1}, loras=Loras()).claim.body
-    )
+    request = ask_runware(loras)
+    assert request.body["lora"] == wanted
+    assert "lora" not in ask_runware(Loras()).body
 
 
 def test_a_row_without_air_is_named() -> None:
     loras = Loras((LoraRow("a.safetensors", air="civitai:1@2"), LoraRow("mine.safetensors")))
     with pytest.raises(ValueError, match="Row 2 of loras, 'mine.safetensors', has no AIR id"):
-        order_runware(Place(), {"positive_prompt": "a fox", "seed": 1}, loras=loras)
+        ask_runware(loras)
 
 
 def test_stacks_of_other_packs() -> None:

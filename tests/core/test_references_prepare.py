@@ -253,16 +253,21 @@ def test_what_the_remote_nodes_upload() -> None:
     import base64
     import io
 
-    from kleinod_pure.remote.orders import Place, order_bfl, order_runware
+    from kleinod_pure.remote.job_request import RunContext
+    from kleinod_pure.remote.services import find_service
     from PIL import Image
 
+    def ask(name: str, prompt: str, value: object) -> dict:
+        inputs = {prompt: "x", "references": value}
+        return dict(find_service(name).make_request(RunContext(), inputs).body)
+
     references = prepare(picture(64, 96), picture(130, 90, channels=4, seed=1), picture(80, 64, seed=2))
-    runware = order_runware(Place(), {"positive_prompt": "x"}, references=references).claim.body
+    runware = ask("runware", "positive_prompt", references)
     sent = [uri.partition(",")[2] for uri in runware["inputs"]["referenceImages"]]
-    bfl = order_bfl(Place(), {"prompt": "x"}, references=references).claim.body
+    bfl = ask("bfl", "prompt", references)
     assert [bfl["input_image"], bfl["input_image_2"], bfl["input_image_3"]] == sent
     for coded, image in zip(sent, references.images, strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(coded)))) / 255
         assert np.abs(pixels - image[0].numpy()).max() <= 0.5 / 255 + 1e-6
     with pytest.raises(ValueError, match="takes at most 4"):
-        order_bfl(Place(), {"prompt": "x"}, references=prepare(picture(batch=5)))
+        ask("bfl", "prompt", prepare(picture(batch=5)))

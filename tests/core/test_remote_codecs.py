@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kleinod_pure.base.values import Acceleration, FaceRefinement
-from kleinod_pure.remote import bfl, runware
-from kleinod_pure.remote.bfl import BflRequest
-from kleinod_pure.remote.ledger import make_task_uuid
-from kleinod_pure.remote.orders import Place, order_bfl, order_runware
-from kleinod_pure.remote.runware import RunwareOptions, RunwareRequest
+from kleinod_pure.remote.job_request import RunContext
+from kleinod_pure.remote.ledger import Job
+from kleinod_pure.remote.services import bfl, find_service, runware
+from kleinod_pure.remote.services.base import Answer
+from kleinod_pure.remote.services.bfl import BflRequest
+from kleinod_pure.remote.services.runware import RunwareOptions, RunwareRequest
+from kleinod_pure.remote.status import JobStatus
 
-from tests.emulator.runware import UUID4, Refusal, check
+from tests.emulator.runware import Refusal, check
 
 TASK = "4d3a4156-5e5e-45db-b73c-a3200a7446ed"
+JOB = replace(Job(*[""] * len(fields(Job))), id=TASK, wanted=1)
 
 
 @dataclass(frozen=True)
@@ -53,35 +56,21 @@ def test_a_plain_request_is_minimal() -> None:
 
 
 def test_a_full_request_carries_every_field_of_the_document() -> None:
-    order = order_runware(
-        Place(),
-        {
-            "positive_prompt": "a fox",
-            "negative_prompt": "blur",
-            "width": 640,
-            "height": 512,
-            "steps": 32,
-            "cfg_scale": 4.0,
-            "seed": 5,
-            "number_results": 2,
-            "scheduler": "Euler",
-            "true_cfg_scale": 4.0,
-            "output_format": "JPG",
-            "output_quality": 90,
-            "check_content": True,
-            "safety_mode": "fast",
-            "ttl": 60,
-            "delivery_method": "sync",
-        },
-        acceleration=Acceleration(fb_cache=True, cache_start_step=2, cache_end_step=30),
-        loras=LoraRows(),
-        face_refinement=FaceRefinement(positive_prompt="a face"),
-        references=Pictures((np.zeros((1, 32, 48, 3), np.float32),)),
-        options=RunwareOptions(webhook_url="https://a.example/x", upload_endpoint="https://b.example/y"),
-        pictures=np.ones((2, 16, 16, 3), np.float32),
-        take=3,
-    )
-    task = order.claim.body
+    inputs = {
+        "positive_prompt": "a fox", "negative_prompt": "blur", "width": 640, "height": 512, "steps": 32,
+        "cfg_scale": 4.0, "seed": 5, "number_results": 2, "scheduler": "Euler", "true_cfg_scale": 4.0,
+        "output_format": "JPG", "output_quality": 90, "check_content": True, "safety_mode": "fast", "ttl": 60,
+        "delivery_method": "sync",
+        "acceleration": Acceleration(fb_cache=True, cache_start_step=2, cache_end_step=30),
+        "loras": LoraRows(),
+        "face_refinement": FaceRefinement(positive_prompt="a face"),
+        "references": Pictures((np.zeros((1, 32, 48, 3), np.float32),)),
+        "options": RunwareOptions(webhook_url="https://a.example/x", upload_endpoint="https://b.example/y"),
+        "images": np.ones((2, 16, 16, 3), np.float32),
+        "take": 3,
+    }  # fmt: skip
+    request = find_service("runware").make_request(RunContext(), inputs)
+    task = request.body
     assert set(task) == {
         "taskType",
         "model",
@@ -113,9 +102,9 @@ def test_a_full_request_carries_every_field_of_the_document() -> None:
     assert task["advancedFeatures"]["ultralytics"]["maskBlur"] == 5
     assert task["acceleratorOptions"]["fbCache"] is True
     assert task["safety"] == {"checkContent": True, "mode": "fast"}
-    check(task | {"taskUUID": TASK})
-    assert order.claim.wanted == 2 and order.claim.take == 3
-    assert "a fox" not in json.dumps(order.claim.summary)
+    check({**task} | {"taskUUID": TASK})
+    assert request.wanted == 2 and request.take == 3
+    assert "a fox" not in json.dumps(dict(request.summary))
 
 
 @given(
@@ -155,8 +144,8 @@ def test_whatever_we_accept_the_document_accepts(
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"width": 1000}, "width must be a multiple of 16; 1000 is not, 992 is"),
-        ({"height": 64}, "height must be from 128"),
+        ({"width": 1000}, "width is 1000, but must be a multiple of 16: use 992 or 1008"),
+        ({"height": 64}, "height is 64, but must be from 128"),
         ({"steps": 51}, "steps"),
         ({"cfg_scale": 0.5}, "cfg_scale"),
         ({"seed": 2**32}, "seed"),
@@ -209,15 +198,6 @@ def test_the_schedulers_are_those_of_the_document(repository: Path) -> None:
         assert list(runware.SCHEDULERS) == line.split("`")[1::2]
 
 
-def test_a_task_uuid_is_v4_shaped_and_follows_from_the_request() -> None:
-    assert UUID4.match(make_task_uuid("a" * 64, 0, 0))
-    ids = {
-        make_task_uuid(hash_, take, attempt) for hash_ in "ab" for take in range(3) for attempt in range(3)
-    }
-    assert len(ids) == 18
-    assert make_task_uuid("a", 0, 0) == make_task_uuid("a", 0, 0)
-
-
 def test_prices_of_the_examples_are_met_roughly() -> None:
     """Four of the five prices in Runware's document; its 1024x768 costs as much as its 1024x1024."""
     cases = (
@@ -232,31 +212,25 @@ def test_prices_of_the_examples_are_met_roughly() -> None:
 
 
 def test_answers_with_results_errors_and_repetitions() -> None:
-    item = {
-        "taskType": "imageInference",
-        "taskUUID": TASK,
-        "imageUUID": "a",
-        "imageURL": "u",
-        "seed": 1,
-        "cost": 0.0019,
-    }
+    named = {"taskType": "imageInference", "taskUUID": TASK}
+    item = named | {"imageUUID": "a", "imageURL": "u", "seed": 1, "cost": 0.0019}
     body = {
         "data": [
             item,
             item,
-            {"taskUUID": "someone else's", "imageUUID": "b"},
-            {"taskUUID": TASK, "status": "processing", "progress": 40},
+            {"taskUUID": "someone else's", "imageUUID": "b", "imageURL": "u"},
+            named | {"status": "processing", "progress": 40},
         ],
         "errors": [
-            {"code": "inferenceError", "message": "no", "taskUUID": TASK},
+            named | {"code": "inferenceError", "message": "no"},
             {"code": "x", "taskUUID": "other"},
         ],
     }
-    report = runware.read_report(body, TASK)
-    assert [r.item_id for r in report.results] == ["a"]
-    assert [f.message for f in report.failures] == ["no"]
-    assert report.known and report.working and report.progress == 0.4
-    assert not runware.read_report({"data": []}, TASK).known
+    status = runware.read_status(body, TASK)
+    assert [image.item_id for image in status.images] == ["a"]
+    assert [failure.message for failure in status.failures] == ["no"]
+    assert status.known and status.working and status.progress == 0.4
+    assert not runware.read_status({"data": []}, TASK).known
     for nonsense in (
         None,
         [],
@@ -266,7 +240,7 @@ def test_answers_with_results_errors_and_repetitions() -> None:
         {"errors": "x"},
         {"data": [{"taskUUID": 5}]},
     ):
-        assert runware.read_report(nonsense, TASK).results == ()
+        assert runware.read_status(nonsense, TASK).images == ()
 
 
 @pytest.mark.parametrize(
@@ -294,12 +268,6 @@ def test_errors_are_sorted_by_family(status, code, kind) -> None:
     assert runware.classify(status, code) == kind
 
 
-def test_costs_are_found_wherever_they_stand() -> None:
-    assert runware.read_cost([{"taskUUID": TASK, "cost": 0.002}, {"cost": 0.003}]) == pytest.approx(0.005)
-    assert runware.read_cost({"a": {"b": [{"totalCost": 1.5}]}}) == 1.5
-    assert runware.read_cost({"cost": 0}) is None and runware.read_cost(None) is None
-
-
 def test_bfl_sends_only_what_is_set() -> None:
     assert BflRequest("a fox").to_body() == {
         "prompt": "a fox",
@@ -308,13 +276,17 @@ def test_bfl_sends_only_what_is_set() -> None:
         "safety_tolerance": 2,
     }
     frames = [np.full((1, 16 * n, 16, 3), 0.5, np.float32) for n in (1, 2, 3, 4)]
-    order = order_bfl(
-        Place(),
-        {"prompt": "x", "width": 512, "height": 256, "webhook_url": "https://a.example/x"},
-        references=Pictures(tuple(frames[:2])),
-        pictures=[None, frames[2], None, frames[3]],
-    )
-    assert set(order.claim.body) == {
+    inputs = {
+        "prompt": "x",
+        "width": 512,
+        "height": 256,
+        "webhook_url": "https://a.example/x",
+        "references": Pictures(tuple(frames[:2])),
+        "input_image_2": frames[2],
+        "input_image_4": frames[3],
+    }
+    request = find_service("bfl").make_request(RunContext(), inputs)
+    assert set(request.body) == {
         "prompt",
         "seed",
         "output_format",
@@ -361,15 +333,19 @@ def test_bfl_errors_in_every_shape(body, words) -> None:
     assert bfl.read_error(body, "text") == words
 
 
+def read_bfl(body: dict) -> JobStatus:
+    return find_service("bfl").read_poll(Answer(200, body), replace(JOB, vendor_id="a"))
+
+
 @pytest.mark.parametrize("status", ["Reasoning", "Generating", "Pending", "Queued for lunch", "pending"])
 def test_an_unknown_status_means_still_working(status) -> None:
-    report = bfl.read_report({"id": "a", "status": status, "result": None, "progress": 0.3})
-    assert report.working and not report.final and report.known
+    found = read_bfl({"id": "a", "status": status, "result": None, "progress": 0.3})
+    assert found.working and found.known and not found.failures
 
 
 def test_bfl_ready_in_any_case_of_letters_and_only_with_a_picture() -> None:
-    assert bfl.read_report({"id": "a", "status": "READY", "result": {"sample": "u"}}).results[0].url == "u"
-    assert bfl.read_report({"id": "a", "status": "Ready", "result": {}}).working
+    assert read_bfl({"id": "a", "status": "READY", "result": {"sample": "u"}}).images[0].url == "u"
+    assert read_bfl({"id": "a", "status": "Ready", "result": {}}).working
 
 
 def test_the_emulator_refuses_what_the_document_refuses() -> None:

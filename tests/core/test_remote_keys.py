@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kleinod_pure.remote.errors import NoKey, Unsafe
-from kleinod_pure.remote.hosts import BFL, RUNWARE, check_public, find_service
+from kleinod_pure.remote.hosts import check_public, make_endpoint
 from kleinod_pure.remote.keys import KeyStore
 from kleinod_pure.remote.redact import redact
+from kleinod_pure.remote.services import find_service
 
 KEY = "abcdefgh12345678-canary"
+RUNWARE, BFL = (make_endpoint(find_service(name)) for name in ("runware", "bfl"))
 
 
 @pytest.fixture
@@ -184,7 +186,7 @@ def test_hosts_pictures_do_not_come_from(url) -> None:
 
 def test_only_this_machine_can_stand_in_for_a_service(monkeypatch) -> None:
     monkeypatch.setenv("KLEINOD_BFL_URL", "http://127.0.0.1:9000")
-    service = find_service("bfl", "eu")
+    service = make_endpoint(find_service("bfl"), "eu")
     assert service.base == "http://127.0.0.1:9000"
     assert service.check_key_url("http://127.0.0.1:9000/v1/credits")
     with pytest.raises(Unsafe):
@@ -197,7 +199,7 @@ def test_only_this_machine_can_stand_in_for_a_service(monkeypatch) -> None:
     ):
         monkeypatch.setenv("KLEINOD_BFL_URL", elsewhere)
         with pytest.raises(Unsafe, match="must be this machine's own"):
-            find_service("bfl")
+            make_endpoint(find_service("bfl"))
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kleinod_pure.remote import images
+from kleinod_pure.remote.concurrency import ConcurrencyLimit
 from kleinod_pure.remote.errors import SpendLimit, StillRunning, Unsafe
-from kleinod_pure.remote.ledger import FAILED, REFUSED, SAVED, SUBMITTING, Claim, Item, Ledger
+from kleinod_pure.remote.job_request import JobRequest, RunContext
+from kleinod_pure.remote.ledger import FAILED, REFUSED, SAVED, SUBMITTING, Item, Ledger, format_usd
 from kleinod_pure.remote.limits import Limits, read_limits, write_limits
-from kleinod_pure.remote.pace import Gate, Pace, Patience, read_retry_after
-from kleinod_pure.remote.spool import Spool
+from kleinod_pure.remote.result_store import ResultStore
+from kleinod_pure.remote.retry import Deadline, PollPace, RetryPolicy, read_retry_after
 from PIL import Image
 
 from tests.emulator import pictures
@@ -29,7 +31,7 @@ from tests.emulator import pictures
 @settings(max_examples=30, deadline=None)
 def test_png_there_and_back_is_exact_to_a_byte_step(width, height, seed) -> None:
     frame = np.random.default_rng(seed).random((height, width, 3), np.float32)
-    back = images.decode(images.encode_png(frame))
+    back = images.decode(images.encode(frame))
     assert back.shape == frame.shape and np.abs(back - frame).max() <= 0.5 / 255 + 1e-6
 
 
@@ -96,15 +98,15 @@ def test_each_frame_counts_and_nothing_is_squeezed() -> None:
 
 def test_uploads_are_made_smaller_only_when_they_must() -> None:
     frame = np.zeros((300, 600, 3), np.float32)
-    same = Image.open(io.BytesIO(images.encode_png(frame, most_pixels=180_000, longest_side=600)))
+    same = Image.open(io.BytesIO(images.encode(frame, max_pixels=180_000, longest_side=600)))
     assert same.size == (600, 300)
-    smaller = Image.open(io.BytesIO(images.encode_png(frame, most_pixels=45_000)))
+    smaller = Image.open(io.BytesIO(images.encode(frame, max_pixels=45_000)))
     assert smaller.size == (300, 150)
-    assert Image.open(io.BytesIO(images.encode_png(frame, longest_side=200))).size == (200, 100)
+    assert Image.open(io.BytesIO(images.encode(frame, longest_side=200))).size == (200, 100)
 
 
 def test_base64_in_both_dresses() -> None:
-    png = images.encode_png(np.zeros((4, 4, 3), np.float32))
+    png = images.encode(np.zeros((4, 4, 3), np.float32))
     assert images.from_base64(images.to_data_uri(png)) == png
     with pytest.raises(Unsafe, match="not base64"):
         images.from_base64("*" * 8)
@@ -115,34 +117,35 @@ def test_retry_after_in_both_forms_and_clamped() -> None:
     assert read_retry_after("7", now) == 7
     assert read_retry_after(formatdate(now + 30, usegmt=True), now) == pytest.approx(30, abs=1.5)
     assert [read_retry_after(bad, now) for bad in (None, "", "soon", "-5")] == [0, 0, 0, 0]
-    assert Pace().retry(0, "99999") == 120
-    assert max(Pace().backoff(n) for n in range(12)) <= 20
-    assert Pace().backoff(3, lambda: 1.0) == 4.0
+    assert RetryPolicy().retry(0, "99999") == 120
+    assert max(RetryPolicy().backoff(n) for n in range(12)) <= 20
+    assert RetryPolicy().backoff(3, lambda: 1.0) == 4.0
 
 
 def test_polls_slow_down_to_the_documented_pace() -> None:
-    waits = [Pace().poll("runware", n) for n in range(8)]
+    waits = [RetryPolicy().poll(PollPace(1.0, 1.5, 8.0), n) for n in range(8)]
     assert waits[:3] == [1.0, 1.5, 2.25] and waits[-1] == 8.0
-    assert Pace().poll("bfl", 0) == 0.5 and Pace().poll("bfl", 99) == 5.0
+    assert RetryPolicy().poll(PollPace(0.5, 1.3, 5.0), 0) == 0.5
+    assert RetryPolicy().poll(PollPace(0.5, 1.3, 5.0), 99) == 5.0
 
 
-def test_patience_ends_with_the_deadline() -> None:
+def test_waiting_ends_with_the_deadline() -> None:
     with pytest.raises(StillRunning):
-        Patience(0.02).wait(5)
+        Deadline(0.02).wait(5)
 
 
-def test_the_gate_holds_halves_and_recovers() -> None:
-    gate, patience = Gate(4), Patience(5)
-    assert all(gate.enter(lambda: True, patience) for _ in range(4))
-    assert not gate.enter(lambda: False, patience)
+def test_the_limit_holds_halves_and_recovers() -> None:
+    limit, deadline = ConcurrencyLimit(4), Deadline(5)
+    assert all(limit.enter(lambda: True, deadline) for _ in range(4))
+    assert not limit.enter(lambda: False, deadline)
     with pytest.raises(StillRunning):
-        gate.enter(lambda: True, Patience(0.05))
-    gate.slow_down()
-    assert gate.limit == 2
+        limit.enter(lambda: True, Deadline(0.05))
+    limit.slow_down()
+    assert limit.limit == 2
     for _ in range(4):
-        gate.leave()
-    assert gate.limit == 3
-    assert Gate(99).limit == 24
+        limit.leave()
+    assert limit.limit == 3
+    assert ConcurrencyLimit(99).limit == 24
 
 
 @pytest.fixture
@@ -152,8 +155,9 @@ def ledger(tmp_path):
     book.close()
 
 
-def claim(n: int = 0, **more) -> Claim:
-    return Claim("runware", "https://x", "imageInference", {"n": n}, **more)
+def claim(n: int = 0, run: str = "", limit: float = 0.0, **more) -> JobRequest:
+    context = RunContext("1", run, Limits(limit, 0.0))
+    return JobRequest("runware", "https://x", "imageInference", {"n": n}, context=context, **more)
 
 
 def test_states_decide_what_a_second_claim_means(ledger) -> None:
@@ -176,11 +180,11 @@ def test_the_identity_of_a_request() -> None:
     different = [
         claim(1),
         claim(profile="b"),
-        Claim("bfl", "https://x", "imageInference", {"n": 0}),
-        Claim("runware", "http://127.0.0.1:1", "imageInference", {"n": 0}),
+        JobRequest("bfl", "https://x", "imageInference", {"n": 0}),
+        JobRequest("runware", "http://127.0.0.1:1", "imageInference", {"n": 0}),
     ]
     assert base not in {c.request_hash for c in different}
-    assert claim(estimate_usd=1.0, node_id="9", prompt_id="z").request_hash == base
+    assert claim(estimate_usd=1.0, run="z", limit=3.0).request_hash == base
 
 
 def test_equal_claims_from_many_threads_are_sent_once(ledger) -> None:
@@ -194,46 +198,48 @@ def test_equal_claims_from_many_threads_are_sent_once(ledger) -> None:
 
 
 def test_the_book_is_the_account(ledger) -> None:
-    a, _ = ledger.claim(claim(1, estimate_usd=0.5, prompt_id="run"))
-    b, _ = ledger.claim(claim(2, estimate_usd=0.25, prompt_id="run"))
+    a, _ = ledger.claim(claim(1, estimate_usd=0.5, run="run"))
+    b, _ = ledger.claim(claim(2, estimate_usd=0.25, run="run"))
     ledger.update(a.id, cost_usd=0.4)
     assert ledger.spent_in_run("run") == pytest.approx(0.65)
     with pytest.raises(SpendLimit, match="0.65"):
-        ledger.claim(claim(3, estimate_usd=0.36, prompt_id="run", run_limit_usd=1.0))
+        ledger.claim(claim(3, estimate_usd=0.36, run="run", limit=1.0))
     ledger.update(b.id, state=REFUSED)
     assert ledger.spent_since(0) == pytest.approx(0.4)
-    assert ledger.claim(claim(3, estimate_usd=0.36, prompt_id="run", run_limit_usd=1.0))[1]
+    assert ledger.claim(claim(3, estimate_usd=0.36, run="run", limit=1.0))[1]
     assert ledger.find(claim(4).request_hash) is None
 
 
 def test_no_prompt_reaches_the_disk(tmp_path) -> None:
     book = Ledger(tmp_path)
-    job, _ = book.claim(Claim("bfl", "b", "e", {"prompt": "a very secret fox", "input_image": "QUJD" * 40}))
+    job, _ = book.claim(
+        JobRequest("bfl", "b", "e", {"prompt": "a very secret fox", "input_image": "QUJD" * 40})
+    )
     book.add_item(Item(job.id, "i", 0, "picture", 1, 0.1, False, "f", 8, 8))
     book.close()
     written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"secret fox" not in written and b"QUJDQUJD" not in written
 
 
-def test_the_spool_keeps_to_its_limit_delivered_first(tmp_path) -> None:
-    spool = Spool(tmp_path / "spool", limit=250)
-    names = [spool.keep(f"job-{n}", 0, bytes(100), "PNG") for n in range(4)]
-    assert spool.trim(lambda job_id: job_id in ("job-1", "job-3")) == 200
-    assert [spool.read(name) is None for name in names] == [False, True, False, True]
+def test_the_store_keeps_to_its_limit_delivered_first(tmp_path) -> None:
+    store = ResultStore(tmp_path / "spool", limit=250)
+    names = [store.keep(f"job-{n}", 0, bytes(100), "PNG") for n in range(4)]
+    assert store.trim(lambda job_id: job_id in ("job-1", "job-3")) == 200
+    assert [store.read(name) is None for name in names] == [False, True, False, True]
 
 
-def test_spool_trims_while_other_jobs_write(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool", limit=0)
+def test_store_trims_while_other_jobs_write(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path / "spool", limit=0)
     ended = threading.Event()
 
     def write(job_id: str) -> None:
         for position in range(200):
-            assert spool.keep(job_id, position, b"picture", "PNG") == f"{job_id}/{position}.png"
+            assert store.keep(job_id, position, b"picture", "PNG") == f"{job_id}/{position}.png"
 
     def trim() -> int:
         freed = 0
         while not ended.is_set():
-            freed += spool.trim(lambda _: True)
+            freed += store.trim(lambda _: True)
         return freed
 
     with ThreadPoolExecutor(6) as pool:
@@ -243,23 +249,23 @@ def test_spool_trims_while_other_jobs_write(tmp_path: Path) -> None:
         finally:
             ended.set()
         assert all(trimmer.result() >= 0 for trimmer in trimmers)
-    spool.trim(lambda _: True)
-    assert not [file for file in spool.folder.glob("*/*")]
+    store.trim(lambda _: True)
+    assert not [file for file in store.folder.glob("*/*")]
 
 
-def test_spool_clears_what_a_killed_writer_left(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool")
-    spool.keep("job-1", 0, b"picture", "PNG")
-    old, young = (spool.folder / "job-1" / name for name in (".new-old", ".new-young"))
+def test_store_clears_what_a_killed_writer_left(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path / "spool")
+    store.keep("job-1", 0, b"picture", "PNG")
+    old, young = (store.folder / "job-1" / name for name in (".0.png-old", ".0.png-young"))
     for file in (old, young):
         file.write_bytes(b"half")
     os.utime(old, (1, 1))
-    assert spool.trim(lambda _: True) == 0
-    assert not old.exists() and young.exists() and spool.read("job-1/0.png") == b"picture"
+    assert store.trim(lambda _: True) == 0
+    assert not old.exists() and young.exists() and store.read("job-1/0.png") == b"picture"
 
 
 def test_limits_are_kept_and_checked(tmp_path) -> None:
-    assert read_limits(tmp_path) == Limits(0.0, 0.0, 4)
+    assert read_limits(tmp_path) == Limits(0.0, 1.0, 4)
     assert write_limits(tmp_path, {"day_usd": 2.5}).day_usd == 2.5
     assert write_limits(tmp_path, {"concurrency": 8}) == Limits(0.0, 2.5, 8)
     for bad in (
@@ -277,3 +283,12 @@ def test_limits_are_kept_and_checked(tmp_path) -> None:
     (tmp_path / "limits.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="Set them again"):
         read_limits(tmp_path)
+    assert write_limits(tmp_path, {"day_usd": 3}) == read_limits(tmp_path) == Limits(0.0, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [(1, "$1.00"), (0.003, "$0.003"), (0.0019, "$0.0019"), (0, "$0.00"), (0.00001, "$0.00001")],
+)
+def test_amounts_are_written_with_all_their_digits(usd, text) -> None:
+    assert format_usd(usd) == text

@@ -22,7 +22,7 @@ from kleinod.nodes.acceleration.nodes import (
 )
 from kleinod.nodes.acceleration.settings import UNSET
 from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration, Calibration
-from kleinod.nodes.remote.runware import RunwareRequest
+from kleinod.nodes.remote.services.runware import RunwareRequest
 from kleinod.nodes.sampling.nodes import KleinodSampler
 from kleinod.nodes.sampling.schedule import build_schedule
 

@@ -40,7 +40,7 @@ def make_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
 
     yield make
     for engine in made:
-        engine.ledger.close()
+        engine.close()
 
 
 @pytest.fixture

@@ -27,5 +27,5 @@ def set_stage(monkeypatch: pytest.MonkeyPatch, folder: Path, accepted: str) -> I
             monkeypatch.setenv(f"KLEINOD_{name}_URL", running.url)
             monkeypatch.delenv(f"{name}_API_KEY", raising=False)
         yield running
-    engine.ledger.close()
+    engine.close()
     folder_paths.set_user_directory(before)

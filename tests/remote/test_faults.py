@@ -307,7 +307,5 @@ def test_a_wrong_size_is_delivered_whole_and_said(emulator, fetch, runware_reque
 @pytest.mark.parametrize("first", ["runware", "bfl"])
 def test_both_services_under_one_address_and_one_key(fetch, runware_request, bfl_request, first) -> None:
     """Each says its key in a header of its own, also where an emulator plays both."""
-    requests = (
-        [runware_request(), bfl_request()] if first == "runware" else [bfl_request(), runware_request()]
-    )
+    makers = [runware_request, bfl_request] if first == "runware" else [bfl_request, runware_request]
     assert [len(fetch(make()).images) for make in makers] == [1, 1]

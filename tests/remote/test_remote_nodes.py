@@ -152,7 +152,7 @@ def test_a_neighbours_failure_cancels_the_node_but_not_the_job(emulator) -> None
 
 
 def test_wrong_settings_stop_before_anything_is_sent(emulator) -> None:
-    with pytest.raises(ValueError, match="width must be a multiple of 16"):
+    with pytest.raises(ValueError, match="width is 250, but must be a multiple of 16: use 240 or 256"):
         run(KleinodRunware, **RUNWARE | {"width": 250})
     with pytest.raises(ValueError, match="5 pictures together"):
         run(KleinodRunware, **RUNWARE, images=torch.zeros(5, 16, 16, 3))

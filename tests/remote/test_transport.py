@@ -200,7 +200,7 @@ def test_the_key_is_in_no_byte_written_logged_or_told(
             except RemoteError as error:
                 told.append(f"{error!r} {error.__cause__!r} {error.__context__!r}")
             emulator.faults.clear()
-    told += [repr(engine.keys.find("bfl")), repr(engine._transports), caplog.text]
+    told += [repr(engine.keys.find("bfl")), repr(vars(engine.accounts)), caplog.text]
     written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert len(written) > 10_000
     assert CANARY.encode() not in written
