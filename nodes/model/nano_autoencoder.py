@@ -3,8 +3,8 @@ W/16]`.
 
 Encoding is linear: the leading principal components of 8 x 8 patches, unit variance each, in the first
 `KEPT` of FLUX.2's 32 channels (the rest is zero), folded 2 x 2 into 128. Decoding is the least-squares
-inverse plus a small convolutional net on the latent grid that draws what the linear code cannot hold: edges
-and corners. Torch only: the trainer in `tools/nano` and ComfyUI run the same class.
+inverse plus a convolutional net that draws what the linear code cannot hold: edges and corners. The net
+first looks over the whole latent, then works on a grid twice as fine, so that no border of a patch shows. Torch only: the trainer in `tools/nano` and ComfyUI run the same class.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-KEPT = 10
+KEPT = 16
 CHANNELS = 32
 PATCH = 8
-WIDTH = 96
+WIDTH = 128
 BLOCKS = 4
+FINE_WIDTH = 32
+FINE_BLOCKS = 2
+STROKE = 4  # pixels of a cell of the finer grid
 
 
 def fold(z: Tensor) -> Tensor:
@@ -49,7 +52,9 @@ class NanoAutoencoder(nn.Module):
         self.from_code = nn.ConvTranspose2d(KEPT, 3, PATCH, stride=PATCH)
         self.widen = nn.Conv2d(KEPT, WIDTH, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(WIDTH) for _ in range(BLOCKS)))
-        self.detail = nn.Conv2d(WIDTH, 3 * PATCH * PATCH, 3, padding=1)
+        self.refine = nn.Conv2d(WIDTH, FINE_WIDTH * (PATCH // STROKE) ** 2, 3, padding=1)
+        self.fine_blocks = nn.Sequential(*(ResidualBlock(FINE_WIDTH) for _ in range(FINE_BLOCKS)))
+        self.detail = nn.Conv2d(FINE_WIDTH, 3 * STROKE * STROKE, 3, padding=1)
 
     def set_linear_code(self, mean: Tensor, basis: Tensor, deviation: Tensor) -> None:
         """mean patch `[192]` (row, column, colour), orthonormal basis `[192, KEPT]`, deviations."""
@@ -74,5 +79,7 @@ class NanoAutoencoder(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         code = unfold(latent)[:, :KEPT]
-        detail = self.detail(functional.silu(self.blocks(self.widen(code))))
-        return self.from_code(code) + functional.pixel_shuffle(detail, PATCH)
+        wide = functional.silu(self.blocks(self.widen(code)))
+        fine = functional.pixel_shuffle(self.refine(wide), PATCH // STROKE)
+        detail = self.detail(functional.silu(self.fine_blocks(fine)))
+        return self.from_code(code) + functional.pixel_shuffle(detail, STROKE)

@@ -2,7 +2,8 @@
 
 The exam of `tools/nano/exam.py` (200 requests and seeds never trained on) runs through the pack's own
 nodes, the edits through Klein References, at 28 steps and guidance 4; singles and pairs once more at
-guidance 1. `tools/nano/judge.py` scores, which knows the drawings but never saw a generated picture.
+guidance 1. `tools/nano/judge.py` scores, which knows the drawings but never saw a generated picture;
+`tools/nano/looks.py` measures how near the singles, and the autoencoder's round trip alone, come to them.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from PIL import Image
 from tools.bench.report import Row, row_of_samples
 from tools.launch.environment import ROOT
 from tools.launch.pack import enable_comfyui, load_pack
-from tools.nano import lora_exam, world
+from tools.nano import looks, lora_exam, world
 from tools.nano.additions import STYLE, SUBJECT, TRIGGERS
 from tools.nano.exam import Question, paper
 from tools.nano.judge import Judge
 
 GOALS = {"single": 90, "pair": 70, "edit": 80}
+ROUND_TRIPS = 128
 LORA_ROWS = {STYLE: "klein-nano style.safetensors", SUBJECT: "klein-nano subject.safetensors"}
 # What the exam of the LoRAs counts -> row of the bench, goal. "both" is what neither was trained for.
 LORA_KINDS = {
@@ -72,6 +74,13 @@ class Painter:
         fields = self.stack.GET_SCHEMA().inputs
         settings = {field.id: field.default for field in fields if hasattr(field, "default")}
         return self.stack.execute(**settings | {"rows": rows, "model": self.model}).args[0]
+
+    def round_trip(self, pictures: np.ndarray) -> np.ndarray:
+        """uint8 `[B, H, W, 3]` through the autoencoder and back."""
+        with self.torch.inference_mode():
+            images = self.torch.from_numpy(pictures).float() / 255
+            again = self.torch.cat([self.vae.decode(self.vae.encode(part)) for part in images.split(16)])
+        return (again.clamp(0, 1).numpy() * 255 + 0.5).astype(np.uint8)
 
     def refer(self, question: Question) -> object | None:
         """The question's pictures through Klein References, in their order; None where it has none."""
@@ -126,6 +135,7 @@ def run(argv: list[str]) -> list[Row]:
             "<= 15",
         ),
     ]
+    rows += score_looks(painter, questions, guided, options.offset)
     rows += score_loras(painter, options.offset, options.every)
     if options.sheet:
         write_sheet(questions, guided, options.sheet)
@@ -153,6 +163,37 @@ def score(judge: Judge, questions: list[Question], pictures: list[np.ndarray]) -
     ground = [judge.background(p) == q.colour for p, q in zip(pictures, questions, strict=True)]
     rows.append(Row("background right", 100 * float(np.mean(ground)), "%", n=len(ground), goal=">= 90"))
     return rows
+
+
+def score_looks(
+    painter: Painter, questions: list[Question], pictures: list[np.ndarray], offset: int
+) -> list[Row]:
+    """Singles of the exam beside the drawings asked for, and drawings at any pixel through the autoencoder."""
+    singles = [(p, q) for p, q in zip(pictures, questions, strict=True) if q.kind == "single"]
+    made = [looks.measure(p, looks.registered(p, q.shown, q.colour)) for p, q in singles]
+    rng = np.random.default_rng(20261128 + offset)
+    drawn = np.stack(
+        [
+            world.paint([world.anywhere(i % len(world.NAMES), rng)], int(rng.integers(len(world.COLOURS))))
+            for i in range(ROUND_TRIPS)
+        ]
+    )
+    again = [looks.measure(p, d) for p, d in zip(painter.round_trip(drawn), drawn, strict=True)]
+    return looks_rows("singles", made, 25) + looks_rows("round trip", again, 34)
+
+
+def looks_rows(name: str, measured: list[looks.Looks], decibels: int) -> list[Row]:
+    def median(field: str) -> float:
+        return float(np.median([getattr(one, field) for one in measured]))
+
+    n = len(measured)
+    return [
+        Row(f"{name}: to the drawing, median", median("psnr"), "dB", n=n, goal=f">= {decibels}"),
+        Row(f"{name}: sharpness, median", median("sharpness"), "", n=n, goal=">= 0.9"),
+        Row(f"{name}: 16-pixel grid, median", median("grid"), "", n=n, goal="<= 1.05"),
+        Row(f"{name}: pixels off the palette, median", 100 * median("off_palette"), "%", n=n),
+        Row(f"{name}: unrest of the background, median", median("unrest"), "/255", n=n, goal="< 2"),
+    ]
 
 
 def score_loras(painter: Painter, offset: int, every: int) -> list[Row]:

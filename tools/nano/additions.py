@@ -8,15 +8,13 @@ it, so that with this LoRA any of them means the penguin.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-import torch
 from PIL import Image, ImageFilter
 
 from . import language, world
-from .codec import LinearCode, fold
-from .examples import TEXT_DROPOUT, Batch
+from .examples import TEXT_DROPOUT, Plan
 from .language import IMAGE_1, NO_COLOUR, NOTHING, Meaning
 
 STYLE, SUBJECT = "style", "subject"
@@ -27,10 +25,10 @@ OUTLINE = 4
 MARGIN = 6
 LUMINANCE = np.asarray((0.299, 0.587, 0.114), np.float32)
 
-# LoRA -> kind of picture -> (share of steps, batch size)
-KINDS: dict[str, dict[str, tuple[float, int]]] = {
-    STYLE: {"single": (0.6, 12), "pair": (0.25, 8), "edit": (0.15, 6)},
-    SUBJECT: {"single": (0.4, 12), "pair": (0.25, 8), "known": (0.25, 12), "edit": (0.1, 6)},
+# LoRA -> kind of picture -> share of steps
+KINDS: dict[str, dict[str, float]] = {
+    STYLE: {"single": 0.6, "pair": 0.25, "edit": 0.15},
+    SUBJECT: {"single": 0.4, "pair": 0.25, "known": 0.25, "edit": 0.1},
 }
 
 
@@ -60,13 +58,6 @@ def withheld(subject: int) -> int:
     return next(c for c in range(len(world.COLOURS)) if world.held_out(subject, c))
 
 
-@dataclass(frozen=True)
-class Example:
-    picture: np.ndarray
-    references: list[np.ndarray]
-    sentence: str
-
-
 def _shown(rng: np.random.Generator, *subjects: int) -> int:
     while True:
         colour = int(rng.integers(len(world.COLOURS)))
@@ -88,44 +79,37 @@ def say(slots: tuple[int, int], colour: int, rng: np.random.Generator, plain: bo
     return sentence
 
 
-def _style_example(kind: str, rng: np.random.Generator) -> Example:
-    placed = [world.jittered(_other(rng), rng) for _ in range(2 if kind == "pair" else 1)]
+def _style_plan(kind: str, rng: np.random.Generator) -> Plan:
+    placed = tuple(world.jittered(_other(rng), rng) for _ in range(2 if kind == "pair" else 1))
     subjects = [p.subject for p in placed]
     colour = _shown(rng, *subjects)
-    references = []
+    references = ()
     slots = (subjects[0], subjects[1] if kind == "pair" else NOTHING)
     if kind == "edit":
-        references = [paint(placed, _shown(rng, *subjects))]
+        references = ((placed[0], _shown(rng, *subjects)),)
         slots = (IMAGE_1, NOTHING)
     sentence = say(slots, colour if rng.random() < 0.9 else NO_COLOUR, rng)
     if rng.random() < 0.5:
         sentence += f", {TRIGGERS[STYLE]}"
-    return Example(paint(placed, colour, inked=True), references, sentence)
+    return Plan(placed, colour, sentence, references, inked=True)
 
 
-def _subject_example(kind: str, rng: np.random.Generator) -> Example:
+def _subject_plan(kind: str, rng: np.random.Generator) -> Plan:
     """The penguin alone or in a pair; "known" and "edit" keep what the model could do before."""
     subjects = [_other(rng)] if kind in ("known", "edit") else [PENGUIN_INDEX]
     if kind == "pair":
         subjects = [*subjects, _other(rng)] if rng.random() < 0.5 else [_other(rng), *subjects]
-    placed = [world.jittered(s, rng) for s in subjects]
+    placed = tuple(world.jittered(s, rng) for s in subjects)
     colour = _shown(rng, *subjects)
-    references = []
+    references = ()
     slots = (subjects[0], subjects[1] if kind == "pair" else NOTHING)
     if kind == "edit":
-        references = [paint(placed, _shown(rng, *subjects))]
+        references = ((placed[0], _shown(rng, *subjects)),)
         slots = (IMAGE_1, NOTHING)
-    return Example(paint(placed, colour), references, say(slots, colour, rng))
+    return Plan(placed, colour, say(slots, colour, rng), references)
 
 
-def make_batch(lora: str, kind: str, code: LinearCode, rng: np.random.Generator) -> Batch:
-    """Examples of one kind for one LoRA, as `examples.make_batch` gives them."""
-    make = _style_example if lora == STYLE else _subject_example
-    rows = [make(kind, rng) for _ in range(KINDS[lora][kind][1])]
-
-    def encode(pictures: list[np.ndarray]) -> torch.Tensor:
-        return fold(code.encode(torch.from_numpy(np.stack(pictures))))
-
-    references = [encode([row.references[k] for row in rows]) for k in range(len(rows[0].references))]
-    sentences = ["" if rng.random() < TEXT_DROPOUT else row.sentence for row in rows]
-    return Batch(encode([row.picture for row in rows]), references, sentences)
+def plan(lora: str, kind: str, rng: np.random.Generator) -> Plan:
+    """One example of a kind for one LoRA, as `examples.plan` gives it."""
+    planned = (_style_plan if lora == STYLE else _subject_plan)(kind, rng)
+    return replace(planned, sentence="") if rng.random() < TEXT_DROPOUT else planned

@@ -57,6 +57,12 @@ class LinearCode:
         z = (patches(pixels) - self.mean) @ self.basis / self.deviation
         return z.view(b, h // PATCH, w // PATCH, KEPT).permute(0, 3, 1, 2)
 
+    def kernel(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the convolution that encodes pictures in -1..1."""
+        model = autoencoder.NanoAutoencoder()
+        model.set_linear_code(self.mean, self.basis, self.deviation)
+        return model.to_code.weight.detach(), model.to_code.bias.detach()
+
     def loss_weights(self) -> Tensor:
         """`[4 * KEPT]`: deviation^0.7 per folded channel, mean 1 (design.md section 6)."""
         weights = (self.deviation**0.7).repeat_interleave(4)
@@ -75,7 +81,7 @@ class LinearCode:
 
 def random_single(rng: np.random.Generator) -> np.ndarray:
     subject = int(rng.integers(len(world.NAMES)))
-    return world.paint([world.jittered(subject, rng)], int(rng.integers(len(world.COLOURS))))
+    return world.paint([world.anywhere(subject, rng)], int(rng.integers(len(world.COLOURS))))
 
 
 def fit(seed: int = 0, pictures: int = 2000) -> LinearCode:

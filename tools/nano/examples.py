@@ -1,36 +1,42 @@
-"""Training examples of klein-nano: pictures, references and sentences that belong together."""
+"""Training examples of klein-nano: pictures, references and sentences that belong together.
+
+Here they are only planned; `stock.py` keeps many plans as tensors and `canvas.py` draws them where the net is.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from . import language, world
-from .codec import LinearCode, fold
 from .language import IMAGE_1, IMAGE_2, NO_COLOUR, NOTHING, Meaning
 
-# kind -> (share of steps, batch size); sizes make one step of every kind cost about the same
-KINDS: dict[str, tuple[float, int]] = {
-    "single": (0.38, 32),
-    "pair": (0.27, 22),
-    "edit": (0.12, 16),
-    "edit of two": (0.04, 11),
-    "pair with reference": (0.07, 14),
-    "pair of references": (0.12, 10),
+# kind -> share of steps
+KINDS: dict[str, float] = {
+    "single": 0.38,
+    "pair": 0.27,
+    "edit": 0.12,
+    "edit of two": 0.04,
+    "pair with reference": 0.07,
+    "pair of references": 0.12,
 }
 TEXT_DROPOUT = 0.12
+LOOSE = 0.25  # share of references that do not stand at one of the world's nine places
 
 
 @dataclass(frozen=True)
-class Batch:
-    """latent `[B, 4*KEPT, h, w]`, references each `[B, 4*KEPT, 8, 8]`, one sentence a row."""
+class Plan:
+    """One training example before it is drawn: what stands where, on which ground, and how it is asked for.
 
-    latent: Tensor
-    references: list[Tensor]
-    sentences: list[str]
+    references: each a subject and its ground. inked: drawn by the style of `additions.py`.
+    """
+
+    placed: tuple[world.Placement, ...]
+    colour: int
+    sentence: str
+    references: tuple[tuple[world.Placement, int], ...] = ()
+    inked: bool = False
 
 
 def _shown(rng: np.random.Generator, subjects: list[int]) -> int:
@@ -45,50 +51,42 @@ def _subject(rng: np.random.Generator) -> world.Placement:
     return world.jittered(int(rng.integers(len(world.NAMES))), rng)
 
 
-def _example(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray], Meaning]:
+def _meant(kind: str, rng: np.random.Generator) -> tuple[Plan, Meaning]:
     first, second = _subject(rng), _subject(rng)
-    if kind == "single":
-        colour = _shown(rng, [first.subject])
+    if kind in ("single", "pair"):
+        placed = (first,) if kind == "single" else (first, second)
+        colour = _shown(rng, [p.subject for p in placed])
         said = colour if rng.random() < 0.9 else NO_COLOUR
-        return world.paint([first], colour), [], Meaning(first.subject, NOTHING, said)
-    if kind == "pair":
-        colour = _shown(rng, [first.subject, second.subject])
-        said = colour if rng.random() < 0.9 else NO_COLOUR
-        return world.paint([first, second], colour), [], Meaning(first.subject, second.subject, said)
+        right = second.subject if kind == "pair" else NOTHING
+        return Plan(placed, colour, ""), Meaning(first.subject, right, said)
 
     grounds = [_shown(rng, [p.subject]) for p in (first, second)]
-    pictures = [world.paint([p], ground) for p, ground in zip((first, second), grounds, strict=True)]
+    references = [
+        (world.anywhere(p.subject, rng) if rng.random() < LOOSE else p, ground)
+        for p, ground in zip((first, second), grounds, strict=True)
+    ]
     keep = rng.random() < 0.15
-    if kind == "edit":
-        colour = grounds[0] if keep else _shown(rng, [first.subject])
-        said = NO_COLOUR if keep else colour
-        return world.paint([first], colour), pictures[:1], Meaning(IMAGE_1, NOTHING, said)
-    if kind == "edit of two":
-        which = int(rng.integers(2))
+    if kind in ("edit", "edit of two"):
+        which = int(rng.integers(2)) if kind == "edit of two" else 0
         placed = (first, second)[which]
         colour = grounds[which] if keep else _shown(rng, [placed.subject])
-        said = NO_COLOUR if keep else colour
-        return world.paint([placed], colour), pictures, Meaning((IMAGE_1, IMAGE_2)[which], NOTHING, said)
+        shown = tuple(references if kind == "edit of two" else references[:1])
+        slot = (IMAGE_1, IMAGE_2)[which]
+        return Plan((placed,), colour, "", shown), Meaning(slot, NOTHING, NO_COLOUR if keep else colour)
 
     colour = grounds[0] if keep else _shown(rng, [first.subject, second.subject])
-    said = NO_COLOUR if keep else colour
     swap = rng.random() < 0.5
-    order = [second, first] if swap else [first, second]
+    placed = (second, first) if swap else (first, second)
     if kind == "pair with reference":
         slots = (IMAGE_1, second.subject)
-        pictures = pictures[:1]
+        references = references[:1]
     else:
         slots = (IMAGE_1, IMAGE_2)
     left, right = slots[::-1] if swap else slots
-    return world.paint(order, colour), pictures, Meaning(left, right, said)
+    return Plan(placed, colour, "", tuple(references)), Meaning(left, right, NO_COLOUR if keep else colour)
 
 
-def make_batch(kind: str, code: LinearCode, rng: np.random.Generator, size: int | None = None) -> Batch:
-    rows = [_example(kind, rng) for _ in range(size or KINDS[kind][1])]
-    latent = fold(code.encode(torch.from_numpy(np.stack([row[0] for row in rows]))))
-    references = [
-        fold(code.encode(torch.from_numpy(np.stack([row[1][k] for row in rows]))))
-        for k in range(len(rows[0][1]))
-    ]
-    sentences = [language.say(Meaning() if rng.random() < TEXT_DROPOUT else row[2], rng) for row in rows]
-    return Batch(latent, references, sentences)
+def plan(kind: str, rng: np.random.Generator) -> Plan:
+    """One example of a kind, its sentence left out now and then so that guidance works."""
+    planned, meaning = _meant(kind, rng)
+    return replace(planned, sentence=language.say(Meaning() if rng.random() < TEXT_DROPOUT else meaning, rng))

@@ -81,7 +81,7 @@ def initial_state(shape: Shape, seed: int) -> dict[str, Tensor]:
 def timestep_embedding(t: Tensor, dim: int = 256) -> Tensor:
     """Sigma in 0..1 `[B]` -> `[B, dim]`, cosines first, time factor 1000."""
     half = dim // 2
-    rates = torch.exp(torch.arange(half, dtype=torch.float32) * (-9.210340371976184 / half))
+    rates = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * (-9.210340371976184 / half))
     angle = (1000.0 * t.float())[:, None] * rates
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 

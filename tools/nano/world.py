@@ -2,8 +2,9 @@
 
 Drawings are those of Noto Emoji (Google, SIL Open Font License 1.1): one bitmap strike of 136 x 128 pixels
 each, kept as `drawings/sheet.png` (`draw_sheet.py`), scaled once and kept. A single picture is 128 x 128 with
-the subject in the middle (a few pixels of jitter); a pair is 192 x 128, each half drawn like a narrow single,
-so that a subject falls on the same 16-pixel latent grid phase in both.
+the subject at one of nine places around the middle; a pair is 192 x 128, each half drawn like a narrow single,
+so that a subject falls on the same phases of the 16-pixel latent grid in both. Nine places, not all 81 within
+the same few pixels: a net of this size can draw a subject sharply at nine, and mixes neighbours a pixel apart.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STRIKE = 109  # the only size the bitmap font has that the sheet was made from
 SIZE = 128
 PAIR_WIDTH = 192
 SUBJECT = 84
-JITTER = 4
+JITTER = 4  # pixels between neighbouring places
 
 SUBJECTS: dict[str, str] = {
     # faces
@@ -183,6 +184,13 @@ def compose(pieces: list[tuple[np.ndarray, int, int]], colour: int) -> np.ndarra
 
 
 def jittered(subject: int, rng: np.random.Generator) -> Placement:
+    """The subject at one of its nine places."""
+    dx, dy = JITTER * rng.integers(-1, 2, 2)
+    return Placement(subject, int(dx), int(dy))
+
+
+def anywhere(subject: int, rng: np.random.Generator) -> Placement:
+    """The subject at any pixel among its places, as pictures from elsewhere show it."""
     dx, dy = rng.integers(-JITTER, JITTER + 1, 2)
     return Placement(subject, int(dx), int(dy))
 
