@@ -4,7 +4,8 @@ W/16]`.
 Encoding is linear: the leading principal components of 8 x 8 patches, unit variance each, in the first
 `KEPT` of FLUX.2's 32 channels (the rest is zero), folded 2 x 2 into 128. Decoding is the least-squares
 inverse plus a convolutional net that draws what the linear code cannot hold: edges and corners. The net
-first looks over the whole latent, then works on a grid twice as fine, so that no border of a patch shows. Torch only: the trainer in `tools/nano` and ComfyUI run the same class.
+first looks over the whole latent, then works on a grid twice as fine, so that borders of patches do not show.
+Torch only: the trainer in `tools/nano` and ComfyUI run the same class.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from . import additions, world
 
-CELL = world.SUBJECT + 2 * additions.MARGIN  # every drawing in a square of this side, plain ones with a margin
+CELL = world.SUBJECT + 2 * additions.MARGIN  # side of every drawing's square, plain ones with a margin
 PLAIN = additions.PENGUIN_INDEX + 1  # sprites before the inked ones; indices between hold nothing
 NOTHING = 2 * PLAIN  # the empty sprite
 

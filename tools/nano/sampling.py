@@ -109,6 +109,7 @@ def sample_pool(folder: Path, canvas: Canvas, seconds: float) -> Sampled:
         near = (drawn - latent).square().mean((1, 2, 3)) < 0.6 * drawn.square().mean((1, 2, 3))
         parts.append(Sampled(latent[near], sprites[near], offsets[near], colours[near]))
     pool = Sampled(*(torch.cat([getattr(p, name) for p in parts]) for name in Sampled.__dataclass_fields__))
-    error = (teacher.encode(canvas.paint(pool.sprites[-256:], pool.offsets[-256:], pool.colours[-256:])) - pool.latent[-256:]).square().mean()
+    asked = teacher.encode(canvas.paint(pool.sprites[-256:], pool.offsets[-256:], pool.colours[-256:]))
+    error = (asked - pool.latent[-256:]).square().mean()
     print(f"{len(pool.latent)} latents sampled in {time.time() - started:.0f} s, {error:.3f} off", flush=True)
     return pool

@@ -61,9 +61,7 @@ class Teacher:
 
     def losses(self, prepare=lambda state: state) -> dict:
         """One loss for each kind of example; `prepare` makes the transformer's weights of what learns."""
-        return {
-            kind: lambda state, kind=kind: self.loss(prepare(state), kind) for kind in self.shelf.columns
-        }
+        return {kind: lambda state, kind=kind: self.loss(prepare(state), kind) for kind in self.shelf.columns}
 
     def size_of(self, kind: str) -> int:
         columns = self.shelf.columns[kind]
@@ -83,7 +81,9 @@ class Teacher:
         velocity = self.velocity(state, torch.cat((mixed, *references), dim=1), batch.text, sigma, sizes)
         return ((velocity - (noise - clean)).square() * self.weights).mean()
 
-    def velocity(self, state: dict[str, Tensor], x: Tensor, text: Tensor, sigma: Tensor, sizes: tuple) -> Tensor:
+    def velocity(
+        self, state: dict[str, Tensor], x: Tensor, text: Tensor, sigma: Tensor, sizes: tuple
+    ) -> Tensor:
         """sizes: rows and columns of the picture's latent, then of each reference's."""
         if sizes not in self.rotations:
             rotation = forward.rotary(forward.position_ids(text.shape[1], list(sizes)))
@@ -108,7 +108,9 @@ def read_transformer(folder: Path, device: torch.device | str) -> dict[str, Tens
     return {n: t.float().to(device) for n, t in narrow(load_file(str(folder / FILE))).items()}
 
 
-def train(folder: Path, seconds: float, device: str, seed: int, graphs: bool = True, rate: float = 1.0) -> None:
+def train(
+    folder: Path, seconds: float, device: str, seed: int, graphs: bool = True, rate: float = 1.0
+) -> None:
     """Goes on with the transformer of the folder where there is one."""
     torch.manual_seed(seed)
     path = folder / FILE
