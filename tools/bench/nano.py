@@ -168,7 +168,7 @@ def score(judge: Judge, questions: list[Question], pictures: list[np.ndarray]) -
 def score_looks(
     painter: Painter, questions: list[Question], pictures: list[np.ndarray], offset: int
 ) -> list[Row]:
-    """Singles of the exam beside the drawings asked for, and drawings at any pixel through the autoencoder."""
+    """Singles of the exam beside the drawings asked for; drawings at any pixel through the autoencoder."""
     singles = [(p, q) for p, q in zip(pictures, questions, strict=True) if q.kind == "single"]
     made = [looks.measure(p, looks.registered(p, q.shown, q.colour)) for p, q in singles]
     rng = np.random.default_rng(20261128 + offset)

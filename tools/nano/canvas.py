@@ -61,8 +61,8 @@ class Canvas:
         return (2 * picture - 1).clamp(-1, 1).permute(0, 3, 1, 2)
 
     def paint_freely(self, count: int) -> Tensor:
-        """`[count, 3, 128, 128]`: what an autoencoder should not be surprised by. Most are singles of the world
-        at any pixel, some larger, smaller, beside another or on a colour that the world does not have."""
+        """`[count, 3, 128, 128]`: what an autoencoder should not be surprised by. Most are singles of the
+        world at any pixel, some larger, smaller, beside another or on a colour that the world lacks."""
         chance = torch.rand(8, count, device=self.device)
         free = chance[0] < 0.35
         colours = torch.randint(len(self.grounds), (count,), device=self.device)

@@ -1,6 +1,6 @@
 """Training examples of klein-nano: pictures, references and sentences that belong together.
 
-Here they are only planned; `stock.py` keeps many plans as tensors and `canvas.py` draws them where the net is.
+Here they are only planned; `stock.py` keeps many plans as tensors, `canvas.py` draws them where the net is.
 """
 
 from __future__ import annotations

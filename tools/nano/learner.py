@@ -1,9 +1,9 @@
 """One loop of training for all of klein-nano's nets: on a GPU in CUDA graphs, on a CPU step by step.
 
 Hidden matrices learn with Muon (Jordan et al. 2024, orthogonalised momentum), everything else with Adam. The
-learning rate follows the clock, not the steps: warm-up, plateau, then linearly to zero at the end of the given
-seconds, so that a slow machine ends its training as well as a fast one. What counts is the running average
-of the weights.
+learning rate follows the clock, not the steps: warm-up, plateau, then linearly to zero at the end of the
+given seconds, so that a slow machine ends its training as well as a fast one. What counts is the running
+average of the weights.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from . import additions, stock, world
 from .canvas import Canvas
-from .train_loras import ALPHA, OUT, PREFIX, RANK
-from .train_transformer import Teacher, read_transformer, tokens
+from .train_loras import ALPHA, PREFIX, RANK
+from .train_transformer import Teacher, read_transformer
 
 STEPS, GUIDANCE, MU = 28, 4.0, 1.7678  # mu as FLUX.2 takes it for 64 tokens and 28 steps
 COUNT = {"cuda": 512, "cpu": 16}

@@ -1,8 +1,8 @@
 """Train the drawing half of klein-nano's autoencoder: `python -m tools.nano.train_autoencoder --minutes 30`.
 
-The linear code is fixed beforehand (`codec.fit`), so the transformer's training needs nothing of this. Latents
-get some noise, as sampled latents are never exact. The loss is taken in pixels and on their differences to
-the neighbours, which is where blur and borders of patches show.
+The linear code is fixed beforehand (`codec.fit`), so the transformer's training needs nothing of this.
+Latents get some noise, as sampled latents are never exact. The loss is taken in pixels and on their
+differences to the neighbours, which is where blur and borders of patches show.
 
 `--polish` goes on with what is there, half of it on latents that the transformer and its LoRAs make
 (`sampling.py`): for them the picture meant is known, only its place is looked for.

@@ -22,7 +22,7 @@ from .learner import Learner
 SHIFT = 1.1
 MUON_RATE, ADAM_RATE = 0.02, 2e-3
 SHAPE = forward.Shape(channels=4 * codec.KEPT)
-# Batch sizes of the kinds with a picture of 64 tokens and none, one and two references; pairs take two thirds.
+# Batch sizes with none, one and two references for pictures of 64 tokens; pairs take two thirds of them.
 BATCH = {"cuda": (512, 256, 192), "cpu": (32, 16, 11)}
 FILE = "transformer.safetensors"
 

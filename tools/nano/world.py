@@ -2,9 +2,9 @@
 
 Drawings are those of Noto Emoji (Google, SIL Open Font License 1.1): one bitmap strike of 136 x 128 pixels
 each, kept as `drawings/sheet.png` (`draw_sheet.py`), scaled once and kept. A single picture is 128 x 128 with
-the subject at one of nine places around the middle; a pair is 192 x 128, each half drawn like a narrow single,
-so that a subject falls on the same phases of the 16-pixel latent grid in both. Nine places, not all 81 within
-the same few pixels: a net of this size can draw a subject sharply at nine, and mixes neighbours a pixel apart.
+the subject at one of nine places around the middle; a pair is 192 x 128, each half drawn like a narrow
+single, so that a subject falls on the same phases of the 16-pixel latent grid in both. Nine places, not all
+81 within the same few pixels: neighbours a pixel apart are what a net of this size mixes.
 """
 
 from __future__ import annotations
