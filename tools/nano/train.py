@@ -15,7 +15,7 @@ import torch
 from . import additions, train_autoencoder, train_loras, train_transformer
 from .codec import ROOT
 
-SHARES = {"autoencoder": 0.26, "transformer": 0.46, "loras": 0.14, "polish": 0.14}
+SHARES = {"autoencoder": 0.24, "transformer": 0.46, "loras": 0.14, "polish": 0.09, "again": 0.07}
 
 
 def main() -> None:
@@ -44,6 +44,8 @@ def main() -> None:
     for lora in (additions.STYLE, additions.SUBJECT):
         train_loras.train(lora, folder, folder, slice_of(SHARES["loras"] / 2), **common)
     train_autoencoder.train(folder, slice_of(SHARES["polish"]), polish=True, **common)
+    # Once more on drawings alone: what polishing takes from the round trip comes back.
+    train_autoencoder.train(folder, slice_of(SHARES["again"]), **common)
     print(f"all done after {time.time() - started:.0f} s", flush=True)
 
 
