@@ -15,6 +15,7 @@ from __future__ import annotations
 import http.cookiejar
 import json
 import logging
+import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ logger = logging.getLogger("kleinod.remote")
 PICTURE_BYTES = 64 << 20
 _AGENT = "kleinod (ComfyUI)"
 _TEXT = 1 << 16
+# What the system may hold of a request that has not left yet. More would say "sent" too early on a slow line.
+_SEND_BUFFER = 1 << 18
 _GZIP = b"\x1f\x8b"
 
 Watch = Callable[[int, int], None]
@@ -320,6 +323,12 @@ def _open_session(policy: RetryPolicy) -> requests.Session:
     return session
 
 
+_SOCKET_OPTIONS = [
+    *urllib3.connection.HTTPConnection.default_socket_options,
+    (socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER),
+]
+
+
 class _Adapter(HTTPAdapter):
     """Gives sending a limit of its own. Without it the limit for connecting holds for each piece sent."""
 
@@ -328,11 +337,11 @@ class _Adapter(HTTPAdapter):
         super().__init__(pool_maxsize=32, max_retries=0)
 
     def init_poolmanager(self, *arguments: Any, **named: Any) -> None:
-        super().init_poolmanager(*arguments, **named)
+        super().init_poolmanager(*arguments, **named, socket_options=_SOCKET_OPTIONS)
         self.poolmanager.pool_classes_by_scheme = _make_pools(self._stall)
 
     def proxy_manager_for(self, *arguments: Any, **named: Any) -> urllib3.ProxyManager:
-        manager = super().proxy_manager_for(*arguments, **named)
+        manager = super().proxy_manager_for(*arguments, **named, socket_options=_SOCKET_OPTIONS)
         if type(manager) is urllib3.ProxyManager:  # a SOCKS manager brings pools of its own
             manager.pool_classes_by_scheme = _make_pools(self._stall)
         return manager
