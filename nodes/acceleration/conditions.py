@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..base.transformer_options import MODEL_EDGES
+
 
 def read_conditions(guider: Any, sigma: float, x: Tensor) -> Hashable:
     """A key of shape, guidance, and the conditions, hooks and ControlNets in force at `sigma`.
@@ -36,6 +38,5 @@ def list_edges(guider: Any) -> list[list[float]]:
                 control = control.previous_controlnet
             edges.append([float(edge) for edge in mine])
     options = guider.model_options.get("transformer_options", {})
-    # Sigmas at which the model itself changes: a LoRA of one stage (loras/beside.py) starts or stops there.
-    edges.append([float(edge) for edge in options.get("kleinod_model_edges", ())])
+    edges.append([float(edge) for edge in options.get(MODEL_EDGES, ())])
     return edges

@@ -61,6 +61,17 @@ class Field:
     def widget_default(self) -> Any:
         return UNSET if self.default is None and self.type in (int, float) else self.default
 
+    @property
+    def span(self) -> str:
+        """The bounds in words: "from 0 to 1"."""
+        if self.low is None and self.high is None:
+            return "a number"
+        if self.high is None:
+            return f"{self.low:.10g} or more"
+        if self.low is None:
+            return f"{self.high:.10g} or less"
+        return f"from {self.low:.10g} to {self.high:.10g}"
+
     def check(self, value: Any, label: str = "") -> None:
         """Raises InputError, naming `label`, unless `value` may stand in this field."""
         if value is None and self.default is None:
@@ -76,7 +87,7 @@ class Field:
         high = math.inf if self.high is None else self.high
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not low <= value <= high:  # also turns NaN away
-            raise InputError(f"{label} is {value}, but must be {_span(self.low, self.high)}.")
+            raise InputError(f"{label} is {value}, but must be {self.span}.")
         if self.type is int and value != int(value):
             raise InputError(f"{label} is {value}, but must be a whole number.")
         if self.multiple and value % self.multiple:
@@ -85,16 +96,6 @@ class Field:
                 f"{label} is {value}, but must be a multiple of {self.multiple}: use {below} or "
                 f"{below + self.multiple}."
             )
-
-
-def _span(low: float | None, high: float | None) -> str:
-    if low is None and high is None:
-        return "a number"
-    if high is None:
-        return f"{low:.10g} or more"
-    if low is None:
-        return f"{high:.10g} or less"
-    return f"from {low:.10g} to {high:.10g}"
 
 
 def check_fields(value: Any, fields: Iterable[Field]) -> None:

@@ -13,18 +13,19 @@ import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ..base.errors import InputError
+from ..base.pictures import check_image, to_unit
 from ..model.engine import facts_of
 from ..regions.blend import cut_out
 from ..regions.painter import PAINTED, Painter, PaintInputs
 from ..regions.prompts import RegionPrompts
 from ..regions.sampler import CropSampler
 from ..regions.waves import order_waves
-from ..sampling import checks
 from ..sampling.engine import context_width
 from ..sampling.schedule import explain_no_steps
 from .detection import Face
 from .detectors import load_detector
-from .given import faces_from_boxes, faces_from_mask, outline_with_mask
+from .given import explain_boxes, explain_mask, faces_from_boxes, faces_from_mask, outline_with_mask
 from .plan import FaceRegion, RefineRequest, plan_faces
 from .preview import draw_preview
 from .prompts import DEFAULT_POSITIVE
@@ -60,11 +61,13 @@ class Refined:
 
 def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: RefineRequest) -> Refined:
     """Find and paint the faces of an IMAGE `[B, H, W, 3 or 4]`. Nothing is loaded where there is none."""
-    checks.check_image(image)
+    image, words = check_pixels(image)
     started = time.perf_counter()
     request, notes = _suit_model(request, inputs.model)
+    notes += words
     size = image.shape[2], image.shape[1]
-    found, origin = find_faces(image, source, request.settings.confidence)
+    found, origin, reasons = find_faces(image, source, request.settings.confidence)
+    notes += reasons
     plan = plan_faces(found, size, request)
     results: list[PaintedFace] = []
     made, before = image, []
@@ -92,7 +95,7 @@ def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: Re
         after=[cut_out(made[r.picture], r.crop)[None] for r in plan.regions] if before else [],
         preview=draw_preview(image, plan),
         info=write_report(request, origin, plan, results, len(image), notes, time.perf_counter() - started),
-        headline=headline(plan, results),
+        headline="\n".join([headline(plan, results), *reasons]),
     )
 
 
@@ -112,22 +115,41 @@ def make_painter(inputs: PaintInputs, request: RefineRequest, count: int) -> Pai
     return Painter(sampler, prompts)
 
 
-def find_faces(image: Tensor, source: Source, confidence: float) -> tuple[list[list[Face]], str]:
-    """The faces of every picture, and in words who found them. Boxes and masks count before the detector."""
+def check_pixels(image: Tensor) -> tuple[Tensor, list[str]]:
+    """The IMAGE with what cannot be painted refused: the very tensor given where its values are 0..1, as bit
+    for bit they stay outside the masks."""
+    check_image(image)
+    if image.shape[-1] not in (3, 4):
+        raise InputError(
+            f"image has {image.shape[-1]} channels, but faces need colour pictures, with transparency or "
+            "without."
+        )
+    words: list[str] = []
+    clean = to_unit(image, "image", words)
+    usable = image.is_floating_point() and not words
+    return (image if usable else clean), [f"The image came with {word}." for word in words]
+
+
+def find_faces(image: Tensor, source: Source, confidence: float) -> tuple[list[list[Face]], str, list[str]]:
+    """The faces of every picture, who found them, and why others of what was given are none, in words. Boxes
+    and masks count before the detector."""
     count, size = len(image), (image.shape[2], image.shape[1])
     if source.boxes is not None:
         faces = faces_from_boxes(source.boxes, count, size)
+        reasons = explain_boxes(source.boxes, size)
         if source.mask is None:
-            return faces, "bounding_boxes"
-        return outline_with_mask(faces, source.mask, size), "bounding_boxes, outlined by mask"
+            return faces, "bounding_boxes", reasons
+        outlined = outline_with_mask(faces, source.mask, size)
+        return outlined, "bounding_boxes, outlined by mask", [*reasons, *explain_mask(source.mask)]
     if source.mask is not None:
-        return faces_from_mask(source.mask, count, size), "mask"
+        faces = faces_from_mask(source.mask, count, size)
+        return faces, "mask", explain_mask(source.mask) if not any(faces) else []
     detector = load_detector(source.detector)
     faces = []
     for picture in image:
         comfy.model_management.throw_exception_if_processing_interrupted()
         faces.append(detector.detect(picture[..., :3].float(), confidence))
-    return faces, f"{detector.name} at confidence {confidence:g}"
+    return faces, f"{detector.name} at confidence {confidence:g}", []
 
 
 def _suit_model(request: RefineRequest, model: Any) -> tuple[RefineRequest, list[str]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import InputError
-from ..regions.components import fit_masks, split_mask
+from ..regions.components import LEVEL, MIN_PIXELS, fit_masks, split_mask
 from .detection import Face
 
 
@@ -46,6 +46,38 @@ def outline_with_mask(
     """The same faces, each with the part of the mask in its box as outline; without any, it stays an oval."""
     masks = fit_masks(mask, len(faces), picture)
     return [[_outlined(face, masks[index]) for face in row] for index, row in enumerate(faces)]
+
+
+def explain_boxes(boxes: Any, picture: tuple[int, int]) -> list[str]:
+    """Why boxes that were given are no faces of pictures of (width, height), in a sentence; [] where all "
+    "are."""
+    rows = [boxes] if isinstance(boxes, Mapping) else list(boxes or ())
+    flat = [box for row in rows for box in ([row] if isinstance(row, Mapping) else row)]
+    if not flat:
+        return ["bounding_boxes holds no box: the node before it found nothing."]
+    lost = [box for box in flat if _face_of(box, picture) is None]
+    if not lost:
+        return []
+    many = f"{len(lost)} of {len(flat)} boxes are" if len(flat) > 1 else "The box is"
+    place = ", ".join(f"{lost[0].get(name)}" for name in ("x", "y", "width", "height"))
+    return [
+        f"{many} empty or outside the picture of {picture[0]}x{picture[1]} (x, y, width, height: {place}): "
+        "connect boxes that were found in this very image."
+    ]
+
+
+def explain_mask(mask: Tensor) -> list[str]:
+    """Why a mask marks no region, in a sentence; [] where it does."""
+    highest = float(mask.max())
+    if highest > LEVEL:
+        small = all(int((one > LEVEL).sum()) < MIN_PIXELS for one in mask.reshape(-1, *mask.shape[-2:]))
+        return [f"mask marks fewer than {MIN_PIXELS} pixels: draw a larger region."] if small else []
+    if highest <= 0:
+        return ["mask is empty: draw over each face, or unplug it to let the detector look."]
+    return [
+        f"mask is nowhere above {LEVEL:g} (its highest value is {highest:.2f}), and only what is counts: "
+        "make it whiter, for example with Threshold Mask."
+    ]
 
 
 def _face_of(box: Any, picture: tuple[int, int]) -> Face | None:

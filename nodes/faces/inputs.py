@@ -9,7 +9,7 @@ from ..base.field_inputs import make_input, make_inputs
 from ..base.values import FACE_FIELDS
 from ..regions.request import BATCH_LIMIT, STRENGTH_MODE
 from .choice import FIELDS as FILTER_FIELDS
-from .plan import SEED
+from .plan import SAME_SEED, SEED
 from .presets import KLEIN_BASE, PRESET_NAMES
 
 
@@ -90,4 +90,5 @@ def list_refiner_inputs(detectors: list[str]) -> list[io.Input]:
         ),
         make_input(STRENGTH_MODE),
         make_input(BATCH_LIMIT),
+        make_input(SAME_SEED),
     ]

@@ -16,7 +16,7 @@ from .choice import FaceFilter
 from .detectors import list_detectors
 from .engine import Source, refine_faces, send_crops
 from .inputs import list_refiner_inputs, list_settings_inputs
-from .plan import RefineRequest
+from .plan import SAME_SEED, RefineRequest
 from .presets import KLEIN_BASE, PRESETS, choose_settings
 from .prompts import FacePrompts
 
@@ -113,10 +113,11 @@ class KleinodFaceRefiner(io.ComfyNode):
         cls, image, model, clip, vae, detector, seed, order, top_k, min_size, max_size, settings=None,
         positive=None, negative=None, face_prompts="", mask=None, bounding_boxes=None, references=None,
         acceleration=None, strength_mode=STRENGTH_MODE.default, batch_limit=BATCH_LIMIT.default,
+        same_seed=SAME_SEED.default,
     ) -> io.NodeOutput:  # fmt: skip
         request = RefineRequest(
             settings or PRESETS[KLEIN_BASE], FaceFilter(order, top_k, min_size, max_size),
-            FacePrompts.read(face_prompts), seed, strength_mode, batch_limit,
+            FacePrompts.read(face_prompts), seed, strength_mode, batch_limit, same_seed,
         )  # fmt: skip
         source = Source(detector, bounding_boxes, mask)
         inputs = PaintInputs(model, clip, vae, positive, negative, references, acceleration)

@@ -27,6 +27,15 @@ SEED = Field(
     high=MAX_SEED,
 )
 
+SAME_SEED = Field(
+    "same_seed",
+    False,
+    "Give the first face of every picture the same seed, the second one too, and so on: for the frames of a "
+    "sequence, whose faces then change alike. Off: every face of every picture has a seed of its own.",
+    optional=True,
+    advanced=True,
+)
+
 
 @dataclass(frozen=True)
 class RefineRequest:
@@ -38,6 +47,7 @@ class RefineRequest:
     seed: int = SEED.default
     strength_mode: str = STRENGTH_MODE.default
     batch_limit: int = BATCH_LIMIT.default
+    same_seed: bool = SAME_SEED.default
 
     def __post_init__(self) -> None:
         check_fields(self, (SEED, STRENGTH_MODE, BATCH_LIMIT))
@@ -113,6 +123,6 @@ def _plan_face(
         crop=crop,
         masks=draw_masks(shape_of(face, crop), longer_side(face.box), crop, edge, picture),
         reach=reach,
-        seed=seed_of_region(request.seed, index, rank),
+        seed=seed_of_region(request.seed, 0 if request.same_seed else index, rank),
         prompt=request.prompts.for_face(place, settings.positive_prompt),
     )

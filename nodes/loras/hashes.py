@@ -14,10 +14,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from ..base.files import write_json
+
 logger = logging.getLogger("kleinod.loras")
 
 BOOK = "lora_hashes.json"
-MOST_ENTRIES = 50_000
+MAX_ENTRIES = 50_000
 _CHUNK = 4 * 1024 * 1024
 # Called with (bytes done, bytes in all) while a file is read; may raise to stop.
 Progress = Callable[[int, int], None]
@@ -64,13 +66,10 @@ class HashBook:
 
     def _write(self) -> None:
         entries = self._read()
-        for path in list(entries)[: max(0, len(entries) - MOST_ENTRIES)]:
+        for path in list(entries)[: max(0, len(entries) - MAX_ENTRIES)]:
             del entries[path]
-        aside = self._path.with_name(f"{BOOK}.{os.getpid()}.part")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(entries), encoding="utf-8")
-            os.replace(aside, self._path)
+            write_json(self._path, entries)
         except OSError as error:
             logger.warning("Hashes of LoRA files could not be remembered in %s: %s", self._path, error)
 

@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from ..base.safetensors import Header
-from .keys import StatedScale, group_by_module
+from .keys import group_by_module
 from .plan import guess_model
+from .stated_scale import StatedScale
 
-MOST_SIDECAR_BYTES = 4 * 1024 * 1024
-MOST_PICTURE_BYTES = 20 * 1024 * 1024
-MOST_WORDS = 24
-MOST_LETTERS = 2000
+MAX_SIDECAR_BYTES = 4 * 1024 * 1024
+MAX_PICTURE_BYTES = 20 * 1024 * 1024
+MAX_WORDS = 24
+MAX_LETTERS = 2000
 # kohya counts tags a folder of training images; a tag on this share of them is what the LoRA listens to.
 COMMON_TAG = 0.5
 _PICTURES = (
@@ -100,7 +101,7 @@ def find_trigger_words(metadata: Mapping[str, str], beside: Iterable[str] = ()) 
     if not words:
         words = _common_tags(metadata.get("ss_tag_frequency", ""))
     cut = (word.strip()[:200] for word in words if isinstance(word, str))
-    return list(dict.fromkeys(word for word in cut if word))[:MOST_WORDS]
+    return list(dict.fromkeys(word for word in cut if word))[:MAX_WORDS]
 
 
 def find_picture(header: Header, path: str) -> Picture | None:
@@ -109,7 +110,7 @@ def find_picture(header: Header, path: str) -> Picture | None:
         place = Path(path).with_suffix("")
         place = place.with_name(place.name + ending)
         try:
-            if place.is_file() and place.stat().st_size <= MOST_PICTURE_BYTES:
+            if place.is_file() and place.stat().st_size <= MAX_PICTURE_BYTES:
                 data = place.read_bytes()
                 if kind := _picture_kind(data):
                     return Picture(data, kind)
@@ -138,8 +139,8 @@ def _read_sidecars(path: Path) -> dict[str, Any]:
         parsed = _read_json(stem.with_name(stem.name + ending))
         if not isinstance(parsed, dict):
             continue
-        version = parsed.get("civitai") if isinstance(parsed.get("civitai"), dict) else parsed
-        model = version.get("model") if isinstance(version.get("model"), dict) else {}
+        version = _read_object(parsed, "civitai") or parsed
+        model = _read_object(version, "model")
         facts["title"] = _first(facts.get("title"), model.get("name"), parsed.get("model_name"))
         facts["base_model"] = _first(
             facts.get("base_model"), version.get("baseModel"), parsed.get("base_model")
@@ -152,13 +153,18 @@ def _read_sidecars(path: Path) -> dict[str, Any]:
         facts["words"] += _split_words(parsed.get("activation text", ""))
     if not facts["words"]:
         text = _read_text(stem.with_name(stem.name + ".txt"))
-        facts["words"] = _split_words(text) if len(text) <= MOST_LETTERS else []
+        facts["words"] = _split_words(text) if len(text) <= MAX_LETTERS else []
     return facts
+
+
+def _read_object(parent: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = parent.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def _read_text(path: Path) -> str:
     try:
-        if path.stat().st_size > MOST_SIDECAR_BYTES:
+        if path.stat().st_size > MAX_SIDECAR_BYTES:
             return ""
         return path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
@@ -213,7 +219,10 @@ def _stored_alpha(path: str, groups: Mapping[str, Mapping[str, str]]) -> float |
 
 
 def _kind(keys: Iterable[str]) -> str:
-    names = {"hada_": "LoHa", "lokr_": "LoKr", "oft_": "OFT", "lora_": "LoRA", ".down.": "LoRA"}
+    names = {
+        "hada_": "LoHa", "lokr_": "LoKr", "oft_": "OFT", "lora_": "LoRA", ".down.": "LoRA", ".a1.": "GLoRA",
+        ".set_weight": "whole weights",
+    }  # fmt: skip
     found = dict.fromkeys(name for key in keys for part, name in names.items() if part in key)
     dora = any("magnitude" in key or "dora_scale" in key for key in keys)
     return " and ".join(found) + (" with DoRA" if found and dora else "")
@@ -228,7 +237,7 @@ def _span(numbers: set[Any]) -> str:
 
 def _first(*values: Any) -> str:
     return next(
-        (value.strip()[:MOST_LETTERS] for value in values if isinstance(value, str) and value.strip()), ""
+        (value.strip()[:MAX_LETTERS] for value in values if isinstance(value, str) and value.strip()), ""
     )
 
 

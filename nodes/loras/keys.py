@@ -1,21 +1,22 @@
 """What the tensors of a LoRA file are: grouped by module, each with the role its name's ending gives it.
 
-Roles are those of the LoRA paper (arXiv:2106.09685), DoRA (arXiv:2402.09353) and LyCORIS (LoHa and LoKr,
-arXiv:2309.14859); the endings are those of kohya, PEFT, diffusers, DiffSynth, LyCORIS, XLabs and MLX. Only
-names are read here, no tensor.
+Roles are those of the LoRA paper (arXiv:2106.09685), DoRA (arXiv:2402.09353), LyCORIS (LoHa and LoKr,
+arXiv:2309.14859; OFT, BOFT and GLoRA as its files spell them); the endings are those of kohya, PEFT,
+diffusers, DiffSynth, LyCORIS, XLabs and MLX. Only names are read here, no tensor.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 # An adapter's name may stand between the role and ".weight": lora_A.default.weight
 _TAIL = r"(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?$"
+# Roles that many tensors of one module may have.
+SPLIT, UNSUPPORTED = "split", "unsupported"
 _ROLES: tuple[tuple[re.Pattern[str], dict[str, str] | str], ...] = (
+    # kohya keeps query, key and value apart like this while it trains, and joins them when it saves.
+    (re.compile(r"[._]lora_(?:down|up)\.\d+(?:\.weight)?$"), SPLIT),
     (re.compile(r"[._]lora(?:_linear_layer)?[._](?P<role>down|up|a|b|A|B|mid)" + _TAIL), {
         "down": "down", "up": "up", "A": "down", "B": "up", "a": "down", "b": "up", "mid": "mid",
     }),
@@ -30,7 +31,9 @@ _ROLES: tuple[tuple[re.Pattern[str], dict[str, str] | str], ...] = (
     (re.compile(r"\.(?:diff_b|b_norm)$"), "bias"),
     (re.compile(r"\.scalar$"), "scalar"),
     (re.compile(r"\.(?:reshape_weight)$"), "reshape"),
-    (re.compile(r"\.(?:oft_\w+|boft_\w+|a[12]|b[12]|set_weight|rescale|vera_\w+)" + _TAIL), "unsupported"),
+    (re.compile(r"\.(?P<role>oft_blocks|rescale|set_weight)$"), {}),
+    (re.compile(r"\.(?P<role>[ab][12])\.weight$"), {}),
+    (re.compile(r"\.(?:oft_\w+|boft_\w+|vera_\w+)" + _TAIL), UNSUPPORTED),
     (re.compile(r"\.(?:weight|bias|scale)$"), "whole"),
 )  # fmt: skip
 
@@ -55,65 +58,7 @@ def group_by_module(keys: Iterable[str]) -> tuple[dict[str, dict[str, str]], lis
     for key in keys:
         module, role = split_key(key)
         roles = groups.setdefault(module, {}) if role else {}
-        if not role or role in roles:
+        if not role or (role in roles and role not in (SPLIT, UNSUPPORTED)):
             strange.append(key)
         roles[role] = roles.get(role, key)
     return groups, strange
-
-
-class StatedScale:
-    """alpha as a file's metadata state it, for modules that store none of their own.
-
-    rank_stabilised: alpha counts over the root of the rank (PEFT's use_rslora). diffusers and PEFT write
-    `lora_adapter_metadata` (JSON of the adapter's configuration, keys may carry the network's name:
-    `transformer.lora_alpha`); kohya's trainers write `ss_network_alpha`, others a plain `alpha` or
-    `lora_alpha`.
-    """
-
-    def __init__(self, metadata: Mapping[str, str], kohya: bool) -> None:
-        config = _read_config(metadata)
-        self._alpha = _number(config.get("lora_alpha", config.get("alpha")))
-        self._patterns = _numbers(config.get("alpha_pattern"))
-        self.rank_stabilised = config.get("use_rslora") in (True, "true", "True")
-        if self._alpha is None:
-            names = ("lora_alpha", "alpha", "network_alpha", *(("ss_network_alpha",) if kohya else ()))
-            self._alpha = next((n for n in (_number(metadata.get(name)) for name in names) if n), None)
-        self.stated = self._alpha is not None or bool(self._patterns)
-
-    def alpha_of(self, module: str) -> float | None:
-        """Stated alpha of a module: the pattern that ends its name, else the file's."""
-        for pattern, alpha in self._patterns.items():
-            if module == pattern or module.endswith("." + pattern):
-                return alpha
-        return self._alpha
-
-
-def _read_config(metadata: Mapping[str, str]) -> dict[str, Any]:
-    for name in ("lora_adapter_metadata", "adapter_config", "peft_config", "lora_config"):
-        try:
-            parsed = json.loads(metadata[name])
-        except (KeyError, ValueError, RecursionError):
-            continue
-        if not isinstance(parsed, dict):
-            continue
-        inner = parsed.get("transformer", parsed)
-        if not isinstance(inner, dict):
-            continue
-        own = {key: value for key, value in inner.items() if not key.startswith("text_encoder")}
-        return {key.rpartition(".")[2]: value for key, value in own.items()}
-    return {}
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and number != 0 else None
-
-
-def _numbers(value: Any) -> dict[str, float]:
-    if not isinstance(value, dict):
-        return {}
-    pairs = ((str(key).removeprefix("^").removesuffix("$"), _number(alpha)) for key, alpha in value.items())
-    return {key: alpha for key, alpha in pairs if alpha is not None}

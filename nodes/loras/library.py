@@ -13,27 +13,27 @@ import folder_paths
 
 from ..base.doors import Doors
 from ..base.values import LoraRow, Loras
+from .bundled import list_bundled
 from .hashes import HashBook
 from .request import NO_LORA, SKIP
 from .routes import add_routes
 from .rows import parse_rows
-from .search import ENDINGS, Found, Shelf, Unhashed
-from .supplied import supplied_files
+from .search import ENDINGS, Found, LoraIndex, Unhashed
 
 FOLDER = "loras"
 # What may be hashed while the server answers "queued"; more waits for the run, which has a progress bar.
-MOST_BYTES_AT_QUEUE_TIME = 1024**3
+MAX_BYTES_AT_QUEUE_TIME = 1024**3
 
 
 def list_files() -> list[str]:
     """Names below models/loras that can hold a LoRA, then those that come with the pack."""
     own = [name for name in folder_paths.get_filename_list(FOLDER) if name.lower().endswith(ENDINGS)]
-    return own + [name for name in supplied_files() if name not in own]
+    return own + [name for name in list_bundled() if name not in own]
 
 
 def path_of(name: str) -> str:
     """The path of a listed name, "" for any other: nothing outside the folders is reachable by a name."""
-    return open_shelf().files.get(name.replace("\\", "/"), "")
+    return read_index().files.get(name.replace("\\", "/"), "")
 
 
 @functools.lru_cache(maxsize=1)
@@ -41,21 +41,21 @@ def find_book() -> HashBook:
     return HashBook(Path(folder_paths.get_system_user_directory("kleinod")))
 
 
-def open_shelf() -> Shelf:
-    supplied = supplied_files()
-    paths = {name: folder_paths.get_full_path(FOLDER, name) or supplied.get(name) for name in list_files()}
-    return Shelf({name: path for name, path in paths.items() if path}, find_book())
+def read_index() -> LoraIndex:
+    bundled = list_bundled()
+    paths = {name: folder_paths.get_full_path(FOLDER, name) or bundled.get(name) for name in list_files()}
+    return LoraIndex({name: path for name, path in paths.items() if path}, find_book())
 
 
-def find_with_progress(shelf: Shelf, row: LoraRow) -> Found:
-    """`Shelf.find` under a running node: shows how far hashing is, and stops when asked to."""
+def find_with_progress(index: LoraIndex, row: LoraRow) -> Found:
+    """`LoraIndex.find` under a running node: shows how far hashing is, and stops when asked to."""
     bar = comfy.utils.ProgressBar(100)
 
     def show(done: int, size: int) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.update_absolute(int(100 * done / max(1, size)), 100)
 
-    return shelf.find(row, show)
+    return index.find(row, show)
 
 
 def check_at_queue_time(rows: str | None, lora: str | None, missing_files: str | None) -> bool | str:
@@ -66,11 +66,11 @@ def check_at_queue_time(rows: str | None, lora: str | None, missing_files: str |
         return str(error)
     if missing_files in (SKIP, None) or not own.rows:
         return True
-    shelf = open_shelf()
+    index = read_index()
     for number, row in enumerate(own.rows, 1):
         if row.acts and row.file:
             try:
-                shelf.find(row, most_bytes=MOST_BYTES_AT_QUEUE_TIME)
+                index.find(row, max_bytes=MAX_BYTES_AT_QUEUE_TIME)
             except Unhashed:
                 continue
             except ValueError as error:
@@ -81,11 +81,11 @@ def check_at_queue_time(rows: str | None, lora: str | None, missing_files: str |
 def fingerprint(rows: str | None, lora: str | None) -> str:
     """Changes when a file that the rows name changes on disk."""
     states = []
-    shelf = open_shelf()
+    index = read_index()
     for row in _own_rows(rows, lora).rows:
         if row.acts and row.file:
             try:
-                path = shelf.find(row, most_bytes=0).path
+                path = index.find(row, max_bytes=0).path
                 stat = os.stat(path)
                 states.append(f"{path} {stat.st_mtime_ns} {stat.st_size}")
             except (ValueError, OSError, Unhashed):

@@ -15,12 +15,11 @@ from typing import Any
 from comfy_api.v0_0_2 import io
 
 from ..base import sockets
-from ..base.notices import reports_errors
-from ..base.values import BOUNDARY_UNITS, LORA_STAGES, Loras
+from ..base.field_inputs import make_input
+from ..base.notices import reports_errors, show
+from ..base.values import BOUNDARY_AT, BOUNDARY_UNIT, LORA_STAGE, LORA_WEIGHT, Loras
 from . import engine, library
-from .request import BESIDE, INTO, MISSING_POLICIES, NO_LORA, StackRequest
-
-APPLICATIONS = (INTO, BESIDE)
+from .request import APPLICATIONS, INTO, MISSING_POLICIES, NO_LORA, StackRequest
 
 
 class KleinodLoraStack(io.ComfyNode):
@@ -67,21 +66,8 @@ class KleinodLoraStack(io.ComfyNode):
                     default=NO_LORA,
                     tooltip="One more LoRA, picked from models/loras; it comes after the rows.",
                 ),
-                io.Float.Input(
-                    "weight",
-                    default=1.0,
-                    min=-4.0,
-                    max=4.0,
-                    step=0.01,
-                    tooltip="Weight of the LoRA picked above. 0 leaves the file unread, below 0 steers away.",
-                ),
-                io.Combo.Input(
-                    "stage",
-                    options=list(LORA_STAGES),
-                    default="both",
-                    tooltip="Stage of the LoRA picked above. high: only the early steps, where composition "
-                    "forms. low: only the late ones, where detail forms.",
-                ),
+                make_input(LORA_WEIGHT),
+                make_input(LORA_STAGE),
                 io.Combo.Input(
                     "missing_files",
                     options=list(MISSING_POLICIES),
@@ -89,24 +75,8 @@ class KleinodLoraStack(io.ComfyNode):
                     tooltip="What happens when a row's file is not there, under its name or under another "
                     "one with the same sha256.",
                 ),
-                io.Combo.Input(
-                    "stage_boundary",
-                    options=list(BOUNDARY_UNITS),
-                    default=BOUNDARY_UNITS[0],
-                    advanced=True,
-                    tooltip="How boundary_at is meant. share of steps: the first part of each run's steps is "
-                    "the high stage. sigma: steps at that noise level or above are.",
-                ),
-                io.Float.Input(
-                    "boundary_at",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="Where high ends and low begins. 0.5 of the steps by default; as a sigma, 0.9 is "
-                    "what two-stage models use.",
-                ),
+                make_input(BOUNDARY_UNIT),
+                make_input(BOUNDARY_AT),
                 io.Combo.Input(
                     "apply",
                     options=list(APPLICATIONS),
@@ -163,11 +133,11 @@ class KleinodLoraStack(io.ComfyNode):
         model: Any = None,
         rows: str = "",
         lora: str = NO_LORA,
-        weight: float = 1.0,
-        stage: str = LORA_STAGES[0],
+        weight: float = LORA_WEIGHT.default,
+        stage: str = LORA_STAGE.default,
         missing_files: str = MISSING_POLICIES[0],
-        stage_boundary: str = BOUNDARY_UNITS[0],
-        boundary_at: float = 0.5,
+        stage_boundary: str = BOUNDARY_UNIT.default,
+        boundary_at: float = BOUNDARY_AT.default,
         apply: str = INTO,
         lora_stack: Any = None,
         loras: Loras | None = None,
@@ -176,4 +146,5 @@ class KleinodLoraStack(io.ComfyNode):
             rows, lora, weight, stage, missing_files, stage_boundary, boundary_at, apply
         )
         stacked = engine.apply_stack(model, request, lora_stack, loras)
+        show(stacked.headline)
         return io.NodeOutput(stacked.model, stacked.loras, stacked.lora_stack, stacked.report)

@@ -15,19 +15,20 @@ from dataclasses import dataclass, field
 from ..base.errors import InputError
 from ..base.families import find_flux3
 from ..base.safetensors import Header
-from .keys import StatedScale, group_by_module
-from .parts import DIFF, LOHA, LOKR, LORA
+from .keys import SPLIT, UNSUPPORTED, group_by_module
+from .parts import ADAPTED, BOFT, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET
+from .stated_scale import StatedScale
 from .targets import Architecture, Target, UnknownModule, block_of, describe_size, find_target, is_of_flux1
 
 # Files with more misfits than this share were made for another model; fewer are named in the report.
-MOST_MISFITS = 0.1
+MAX_MISFIT_SHARE = 0.1
 STABLE_DIFFUSION = "Stable Diffusion or SDXL"
 _UNET = re.compile(r"(?:input|output|down|up)_blocks|mid(?:dle)?_block")
 # Bounds of what trainers write, far above all known files: beyond them a file is no LoRA but an attack or a
 # mistake.
-MOST_TENSORS = 100_000
-MOST_LETTERS = 500
-MOST_RANK = 8192
+MAX_TENSORS = 100_000
+MAX_LETTERS = 500
+MAX_RANK = 8192
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 
@@ -35,8 +36,9 @@ _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 class PlannedPart:
     """A module of the file and what it changes. keys: role -> tensor. rank 0: not low-rank.
 
-    alpha None: neither the file's tensors nor its metadata state one, so the scale is 1. transposed: down is
-    `[columns, r]` and up `[r, rows]`, as MLX writes them.
+    alpha None: neither the file's tensors nor its metadata state one, so the scale is 1. divisor: what alpha
+    is divided by, the rank in nearly all cases, 0 where it does not count. transposed: down is `[columns, r]`
+    and up `[r, rows]`, as MLX writes them.
     """
 
     source: str
@@ -47,15 +49,16 @@ class PlannedPart:
     rank: int = 0
     alpha_key: str = ""
     alpha: float | None = None
+    divisor: float = 0
     rank_stabilised: bool = False
     transposed: bool = False
 
     def scale(self, alpha: float | None) -> float:
         """The factor on the product, for the alpha found in the file (None: what the metadata state)."""
         alpha = self.alpha if alpha is None else alpha
-        if alpha is None or not self.rank:
+        if alpha is None or not self.divisor:
             return 1.0
-        return alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
+        return alpha / (math.sqrt(self.divisor) if self.rank_stabilised else self.divisor)
 
 
 @dataclass(frozen=True)
@@ -88,19 +91,19 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
     Raises ValueError, one sentence naming the file, where the file is for another model or nothing of it
     could be used.
     """
-    if len(header.tensors) > MOST_TENSORS:
+    if len(header.tensors) > MAX_TENSORS:
         raise InputError(f"{header.label} holds {len(header.tensors):,} tensors: it is no LoRA.")
-    groups, strange = group_by_module(key for key in header.tensors if len(key) <= MOST_LETTERS)
-    strange += [key for key in header.tensors if len(key) > MOST_LETTERS]
+    groups, strange = group_by_module(key for key in header.tensors if len(key) <= MAX_LETTERS)
+    strange += [key for key in header.tensors if len(key) > MAX_LETTERS]
     kohya = any(".lora_down" in key for key in header.tensors)
-    stated = StatedScale(header.metadata, kohya)
+    stated = StatedScale(header.metadata, kohya, header.label)
     parts: list[PlannedPart] = []
     unused: dict[str, list[str]] = {}
     misfits: list[tuple[str, _Misfit]] = []
     foreign: list[str] = []
     taken: set[Target] = set()
     for module, roles in groups.items():
-        kind = _kind_of(roles)
+        kind = _kind_of(roles, header)
         try:
             if kind is None:
                 raise UnknownModule(_explain_roles(roles))
@@ -129,8 +132,8 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
     return FilePlan(tuple(parts), len(groups), frozen, source)
 
 
-def _kind_of(roles: Mapping[str, str]) -> str | None:
-    if "mid" in roles or "reshape" in roles:
+def _kind_of(roles: Mapping[str, str], header: Header) -> str | None:
+    if {"mid", "reshape", SPLIT} & set(roles):
         return None
     if "down" in roles and "up" in roles:
         return LORA
@@ -138,6 +141,12 @@ def _kind_of(roles: Mapping[str, str]) -> str | None:
         return None if "hada_t1" in roles else LOHA
     if _pair(roles, "lokr_w1") and _pair(roles, "lokr_w2"):
         return None if "lokr_t2" in roles else LOKR
+    if "oft_blocks" in roles:
+        return {3: OFT, 4: BOFT}.get(len(header.tensors[roles["oft_blocks"]].shape))
+    if all(name in roles for name in ("a1", "a2", "b1", "b2")):
+        return GLORA
+    if "set_weight" in roles:
+        return SET
     return DIFF if "diff" in roles else None
 
 
@@ -145,8 +154,8 @@ def _pair(roles: Mapping[str, str], name: str) -> tuple[str, ...]:
     """Keys of a matrix that may be stored as a product."""
     if name in roles:
         return (roles[name],)
-    pair = (roles.get(f"{name}_a"), roles.get(f"{name}_b"))
-    return pair if all(pair) else ()
+    pair = tuple(roles[f"{name}_{end}"] for end in "ab" if f"{name}_{end}" in roles)
+    return pair if len(pair) == 2 else ()
 
 
 def _explain_roles(roles: Mapping[str, str]) -> str:
@@ -156,8 +165,13 @@ def _explain_roles(roles: Mapping[str, str]) -> str:
         return "Klein has no biases"
     if "whole" in roles:
         return "a whole weight, not a change of one"
-    if "unsupported" in roles or "mid" in roles or "reshape" in roles or "lokr_t2" in roles:
-        return "a kind of adapter that does not act on linear layers as a sum (OFT, BOFT, GLoRA, LoCon's mid)"
+    if SPLIT in roles:
+        return (
+            "kohya's working form with query, key and value apart (lora_down.0, lora_down.1 ...), which its "
+            "trainer joins when it saves the finished file: use that file"
+        )
+    if {UNSUPPORTED, "mid", "reshape", "lokr_t2", "hada_t1", "oft_blocks"} & set(roles):
+        return "a kind of adapter that ComfyUI cannot put on linear layers (PEFT's OFT, VeRA, LoCon's mid)"
     return "incomplete: half of a pair is missing"
 
 
@@ -178,24 +192,27 @@ def _plan_part(
     for key in used.values():
         if header.tensors[key].dtype not in _FLOATS:
             raise UnknownModule(f"stored as {header.tensors[key].dtype}, which is no number format of LoRAs")
-    found, rank, transposed = _measure(header, kind, roles, expected)
+    found, rank, transposed = _measure(header, kind, roles, expected, target.swapped)
     if found != expected:
         raise _Misfit(found, expected)
-    if rank > MOST_RANK:
+    if rank > MAX_RANK:
         raise UnknownModule(f"its rank is {rank:,}")
     if "magnitude" in roles:
         numbers = header.tensors[roles["magnitude"]].shape
         per_row, per_column = math.prod(numbers) == expected[0], numbers == (1, *expected[1:])
         if kind == DIFF or not (per_row or per_column):
             raise _Misfit(numbers, expected)
+    # ComfyUI's adapters know only an alpha that stands among the tensors.
+    alpha = None if "alpha" in roles or kind in ADAPTED else stated.alpha_of(module)
+    divisor = rank or (stated.rank_of(module) or 0 if kind == LOKR else 0)
     return PlannedPart(
-        module, target, kind, used, expected, rank, roles.get("alpha", ""),
-        None if "alpha" in roles else stated.alpha_of(module), stated.rank_stabilised, transposed,
+        module, target, kind, used, expected, rank, roles.get("alpha", ""), alpha, divisor,
+        stated.rank_stabilised, transposed,
     )  # fmt: skip
 
 
 def _measure(
-    header: Header, kind: str, roles: Mapping[str, str], expected: tuple[int, ...]
+    header: Header, kind: str, roles: Mapping[str, str], expected: tuple[int, ...], swapped: bool = False
 ) -> tuple[tuple[int, ...], int, bool]:
     """(shape of the change, rank, whether the factors are stored transposed)."""
 
@@ -203,6 +220,8 @@ def _measure(
         shape = header.tensors[key].shape
         return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (math.prod(shape), 1)
 
+    if kind in ADAPTED:
+        return *_measure_adapted(header, kind, roles, expected, swapped), False
     if kind == DIFF:
         return header.tensors[roles["diff"]].shape, 0, False
     if kind == LORA:
@@ -229,6 +248,42 @@ def _measure(
     return (sides[0][0] * sides[1][0], sides[0][1] * sides[1][1]), rank, False
 
 
+def _measure_adapted(
+    header: Header, kind: str, roles: Mapping[str, str], expected: tuple[int, ...], swapped: bool
+) -> tuple[tuple[int, ...], int]:
+    """(shape of the change, rank) of what only ComfyUI's adapters know. They log what does not fit and go on,
+    so all of it is checked here."""
+
+    def shape(role: str) -> tuple[int, ...]:
+        return header.tensors[roles[role]].shape
+
+    if kind == SET:
+        return shape("set_weight"), 0
+    if len(expected) != 2:
+        raise UnknownModule("made for a layer, but this is a norm")
+    if kind == GLORA:
+        a1, a2, b1, b2 = (shape(role) for role in ("a1", "a2", "b1", "b2"))
+        if any(len(side) != 2 for side in (a1, a2, b1, b2)):
+            raise UnknownModule("made for a convolution")
+        rank, (rows, columns) = a2[0], expected
+        # LyCORIS' present order of the factors, then the one of its first versions.
+        if (a1, a2, b1, b2) == ((columns, rank), (rank, columns), (rows, rank), (rank, columns)):
+            return expected, rank
+        rank = a1[0]
+        if (a1, a2, b1, b2) == ((rank, columns), (columns, rank), (rank, columns), (rows, rank)):
+            return expected, rank
+        raise _Misfit((b1[0], b2[-1]), expected)
+    *stages, blocks, side, other = shape("oft_blocks")
+    if side != other or blocks * side != expected[0]:
+        raise _Misfit((blocks * side, expected[1]), expected)
+    reach = 2 ** max(0, (stages[0] if stages else 1) - 1) * side
+    if kind == BOFT and (side % 2 or expected[0] % reach):
+        raise UnknownModule("its butterfly does not fit the layer's rows")
+    if swapped and (kind == BOFT or blocks % 2):
+        raise UnknownModule("its rotation mixes rows that this model stores in another order")
+    return expected, 0
+
+
 def _refuse_other_models(
     header: Header,
     architecture: Architecture,
@@ -237,7 +292,7 @@ def _refuse_other_models(
     foreign: list[str],
 ) -> None:
     wrong = len(misfits) + len(foreign)
-    if wrong <= MOST_MISFITS * (wrong + fitting):
+    if wrong <= MAX_MISFIT_SHARE * (wrong + fitting):
         return
     guess = guess_model(header) or "another model"
     if guess == describe_size(architecture.hidden):
@@ -290,9 +345,12 @@ def _columns(header: Header, roles: Mapping[str, str]) -> list[int]:
 
 def _explain_nothing(header: Header, unused: Mapping[str, list[str]]) -> str:
     reasons = "; ".join(f"{_short(names[0])}: {reason}" for reason, names in list(unused.items())[:3])
+    advice = "Check that the file is a LoRA for FLUX.2 [klein]"
+    if not any("no such part" in reason or "another network" in reason for reason in unused):
+        advice = "Use a file of another form"
     return (
-        f"{header.label} holds nothing that acts on FLUX.2 [klein] ({reasons}). Check that the file is a "
-        "LoRA for FLUX.2 [klein], or switch its row off."
+        f"{header.label} holds nothing that acts on FLUX.2 [klein] ({reasons}). {advice}, or switch its row "
+        "off."
     )
 
 

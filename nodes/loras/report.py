@@ -6,24 +6,37 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..base.values import LoraRow, Loras
-from .plan import FilePlan
+from ..base.values import BOTH_STAGES, HIGH_STAGE, LoraRow, Loras
+from .parts import BOFT, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET
+from .plan import FilePlan, PlannedPart
 from .rows import format_row
 from .search import Found
 from .stages import describe_boundary
 
-_MOST_NAMES = 3
+_MAX_NAMES = 3
+KINDS = {
+    LORA: "LoRA",
+    LOHA: "LoHa",
+    LOKR: "LoKr",
+    DIFF: "whole differences",
+    OFT: "OFT",
+    BOFT: "BOFT",
+    GLORA: "GLoRA",
+    SET: "whole weights",
+}
+ONLY_SAMPLING = "Acts while sampling only: a node that merges or saves the model does not get it."
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """One file's lines. `number`: of its row."""
+    """One file's lines. `number`: of its row. unused: what of it was not applied, and why, a line each."""
 
     number: int
     name: str
     applied: int
     total: int
     lines: tuple[str, ...]
+    unused: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -37,12 +50,12 @@ class FileReport:
     ) -> FileReport:
         parts = plan.parts
         unused = dict(plan.unused)
-        if row.stage != "both":
+        if row.stage != BOTH_STAGES:
             norms = tuple(part.source for part in parts if len(part.shape) == 1)
             if norms:
                 unused["norms cannot act in one stage only"] = norms
                 parts = tuple(part for part in parts if len(part.shape) > 1)
-        when = "" if row.stage == "both" else f", {row.stage} stage ({_stage_words(row)})"
+        when = "" if row.stage == BOTH_STAGES else f", {row.stage} stage ({_stage_words(row)})"
         facts = [f"{len(parts)} of {plan.total} modules applied", _describe_kinds(parts)]
         facts += [_describe_ranks(plan), _describe_alphas(alphas, plan.alpha_source)]
         text = ", ".join(fact for fact in facts if fact)
@@ -51,8 +64,18 @@ class FileReport:
             lines.append(f"   {found.note[0].upper()}{found.note[1:]}.")
         if words:
             lines.append(f"   Trigger words: {', '.join(map(_printable, words))}.")
-        lines += [f"   Not used: {_list_names(names)}: {reason}." for reason, names in unused.items()]
-        return cls(number, found.name, len(parts), plan.total, tuple(lines))
+        told = tuple(f"{_list_names(names)}: {reason}." for reason, names in unused.items())
+        lines += [f"   Not used: {line}" for line in told]
+        if row.stage != BOTH_STAGES:
+            lines.append("   " + ONLY_SAMPLING)
+        return cls(number, found.name, len(parts), plan.total, tuple(lines), told)
+
+
+def write_headline(rows: Loras, files: Sequence[FileReport], notes: Sequence[str]) -> str:
+    """What stands under the node: how much acts, and each thing that does not."""
+    lines = [_sum_up(rows, files)]
+    lines += [f"Not used of {file.name}: {line}" for file in files for line in file.unused]
+    return "\n".join([*lines, *notes])
 
 
 def write_report(
@@ -60,8 +83,7 @@ def write_report(
 ) -> str:
     """The node's report: a summary, the files, what was left out, and the rows to paste back."""
     by_number = {file.number: file for file in files}
-    applied, total = sum(f.applied for f in files), sum(f.total for f in files)
-    lines = [f"{len(files)} of {len(rows.rows)} LoRAs act: {applied} of {total} modules applied."]
+    lines = [_sum_up(rows, files)]
     for number, row in enumerate(rows.rows, 1):
         if number in by_number:
             lines += by_number[number].lines
@@ -78,14 +100,18 @@ def write_report(
     return "\n".join(lines)
 
 
+def _sum_up(rows: Loras, files: Sequence[FileReport]) -> str:
+    applied, total = sum(f.applied for f in files), sum(f.total for f in files)
+    return f"{len(files)} of {len(rows.rows)} LoRAs act: {applied} of {total} modules applied."
+
+
 def _stage_words(row: LoraRow) -> str:
     words = describe_boundary(row.boundary)
-    return words if row.stage == "high" else f"not {words}"
+    return words if row.stage == HIGH_STAGE else f"not {words}"
 
 
-def _describe_kinds(parts: Sequence[object]) -> str:
-    names = {"lora": "LoRA", "loha": "LoHa", "lokr": "LoKr", "diff": "whole differences"}
-    counts = Counter(names[part.kind] + (" with DoRA" * ("magnitude" in part.keys)) for part in parts)
+def _describe_kinds(parts: Sequence[PlannedPart]) -> str:
+    counts = Counter(KINDS[part.kind] + (" with DoRA" * ("magnitude" in part.keys)) for part in parts)
     return " and ".join(counts)
 
 
@@ -105,8 +131,8 @@ def _describe_alphas(alphas: Sequence[float | None], source: str) -> str:
 
 
 def _list_names(names: Sequence[str]) -> str:
-    shown = ", ".join(_printable(name)[:80] for name in names[:_MOST_NAMES])
-    more = len(names) - _MOST_NAMES
+    shown = ", ".join(_printable(name)[:80] for name in names[:_MAX_NAMES])
+    more = len(names) - _MAX_NAMES
     return f"{shown} and {more} more" if more > 0 else shown
 
 

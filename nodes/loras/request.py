@@ -14,6 +14,7 @@ NO_LORA = "none"
 STOP, SKIP = "stop with an error", "skip the row"
 MISSING_POLICIES = (STOP, SKIP)
 INTO, BESIDE = "into the weights", "beside the weights"
+APPLICATIONS = (INTO, BESIDE)
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class StackRequest:
 
     rows: Loras = Loras()
     skips_missing: bool = False
-    beside: bool = False
+    bypass: bool = False
 
     @classmethod
     def read(

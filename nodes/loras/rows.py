@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 
 from ..base.errors import InputError
-from ..base.values import LORA_STAGES, LoraRow, Loras, StageBoundary
+from ..base.values import BOTH_STAGES, LORA_STAGES, LORA_WEIGHT, LoraRow, Loras, StageBoundary
 
-MOST_ROWS = 64
+MAX_ROWS = 64
 
 _TAG = re.compile(r"<lora:(?P<name>[^:<>]+)(?::(?P<weight>[^:<>]*))?(?::[^<>]*)?>", re.IGNORECASE)
 _QUOTED = re.compile(r"""(["'])(?P<name>.+?)\1(?:\s+|$)""")
@@ -40,24 +40,20 @@ def parse_rows(text: str, boundary: StageBoundary | None = None) -> Loras:
                 rows.append(_read_line(line, boundary or StageBoundary()))
         except ValueError as error:
             raise InputError(f"rows, line {number}: {error}") from None
-    if len(rows) > MOST_ROWS:
-        raise InputError(f"rows holds {len(rows)} LoRAs, but at most {MOST_ROWS} fit. Remove some.")
+    if len(rows) > MAX_ROWS:
+        raise InputError(f"rows holds {len(rows)} LoRAs, but at most {MAX_ROWS} fit. Remove some.")
     return Loras(tuple(rows))
 
 
-def format_rows(loras: Loras) -> str:
-    """The text of `loras`; `parse_rows` reads it back as the same rows (boundaries aside)."""
-    return "\n".join(format_row(row) for row in loras.rows)
-
-
 def format_row(row: LoraRow) -> str:
+    """The line of a row; `parse_rows` reads it back as the same row (boundaries aside)."""
     name = row.file
     plain = _NAMED.match(name)
     if name and (plain is None or plain["name"] != name or name[0] in "\"'#<"):
         name = f"'{name}'" if '"' in name else f'"{name}"'
     words = [name] if name else []
     words.append(f"{row.weight:.10g}")
-    if row.stage != "both":
+    if row.stage != BOTH_STAGES:
         words.append(row.stage)
     if not row.enabled:
         words.append("off")
@@ -74,7 +70,7 @@ def _read_tags(line: str, boundary: StageBoundary) -> list[LoraRow]:
     for tag in _TAG.finditer(line):
         weight = (tag["weight"] or "1").strip()
         if not _NUMBER.match(weight):
-            raise InputError(f"'{weight}' in {tag[0]} is no weight. Write a number from -4 to 4.")
+            raise InputError(f"'{weight}' in {tag[0]} is no weight. Write a number {LORA_WEIGHT.span}.")
         rows.append(LoraRow(tag["name"].strip().replace("\\", "/"), float(weight), boundary=boundary))
     return rows
 

@@ -29,24 +29,24 @@ class Unhashed(Exception):
     """The file may be among some that nobody hashed yet."""
 
 
-class Shelf:
+class LoraIndex:
     """The files of models/loras: name -> path. `book` remembers hashes."""
 
     def __init__(self, files: Mapping[str, str], book: HashBook) -> None:
         self.files = {name.replace("\\", "/"): path for name, path in files.items()}
         self.book = book
 
-    def find(self, row: LoraRow, progress: Progress | None = None, most_bytes: float = float("inf")) -> Found:
+    def find(self, row: LoraRow, progress: Progress | None = None, max_bytes: float = float("inf")) -> Found:
         """The file of `row`. Raises ValueError where there is none or several, Unhashed where finding out
-        would take reading more than `most_bytes`.
+        would take reading more than `max_bytes`.
         """
         named = self._by_name(row.file)
         if named and not row.sha256:
             return Found(named, self.files[named])
-        if named and self._hash(named, progress, most_bytes) == row.sha256:
+        if named and self._hash(named, progress, max_bytes) == row.sha256:
             return Found(named, self.files[named])
         if row.sha256:
-            other = self._by_hash(row, progress, most_bytes)
+            other = self._by_hash(row, progress, max_bytes)
             if other:
                 return Found(other, self.files[other], f"found by its sha256 as {other}")
             if named:
@@ -70,7 +70,7 @@ class Shelf:
             return name
         return next((name + ending for ending in ENDINGS if name + ending in self.files), "")
 
-    def _by_hash(self, row: LoraRow, progress: Progress | None, most_bytes: float) -> str:
+    def _by_hash(self, row: LoraRow, progress: Progress | None, max_bytes: float) -> str:
         """The file with the row's hash: remembered ones first, then those of the same name, then all."""
         unhashed = []
         for name, path in self.files.items():
@@ -81,14 +81,14 @@ class Shelf:
                 unhashed.append(name)
         unhashed.sort(key=lambda name: _base(name) != _base(row.file))
         for name in unhashed:
-            if self._hash(name, progress, most_bytes) == row.sha256:
+            if self._hash(name, progress, max_bytes) == row.sha256:
                 return name
-            most_bytes -= _size(self.files[name])
+            max_bytes -= _size(self.files[name])
         return ""
 
-    def _hash(self, name: str, progress: Progress | None, most_bytes: float) -> str:
+    def _hash(self, name: str, progress: Progress | None, max_bytes: float) -> str:
         path = self.files[name]
-        if not self.book.remembered(path) and _size(path) > most_bytes:
+        if not self.book.remembered(path) and _size(path) > max_bytes:
             raise Unhashed(name)
         try:
             return self.book.find(path, progress)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..base.values import StageBoundary
+from ..base.values import BOTH_STAGES, HIGH_STAGE, SIGMA, StageBoundary
 
 # Where nobody says what the run's steps are (a network called outside of a sampler).
 USUAL_SIGMA = 0.9
@@ -22,7 +22,7 @@ def edge_of(boundary: StageBoundary, sigmas: Sequence[float]) -> float:
     By share of steps it lies half way between the last high step and the first low one, so that solvers
     which look between steps stay on the side their step is on.
     """
-    if boundary.unit == "sigma":
+    if boundary.unit == SIGMA:
         return boundary.at - _HAIR
     steps = len(sigmas) - 1
     if steps < 1:
@@ -37,10 +37,10 @@ def edge_of(boundary: StageBoundary, sigmas: Sequence[float]) -> float:
 
 def is_active(stage: str, boundary: StageBoundary, sigma: float, sigmas: Sequence[float]) -> bool:
     """Whether a row of `stage` acts at `sigma` of the run."""
-    return stage == "both" or (stage == "high") == (sigma >= edge_of(boundary, sigmas))
+    return stage == BOTH_STAGES or (stage == HIGH_STAGE) == (sigma >= edge_of(boundary, sigmas))
 
 
 def describe_boundary(boundary: StageBoundary) -> str:
-    if boundary.unit == "sigma":
+    if boundary.unit == SIGMA:
         return f"from sigma {boundary.at:g} up"
     return f"in the first {100 * boundary.at:g}% of the steps"

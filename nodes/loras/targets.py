@@ -82,7 +82,7 @@ def _single_names() -> dict[str, tuple[str, tuple[int, int] | None]]:
 
 
 def _global_names() -> dict[str, str]:
-    names = {
+    names: dict[str, tuple[str, ...]] = {
         "img_in": ("x_embedder", "img_in"),
         "txt_in": ("context_embedder", "txt_in"),
         "final_layer.linear": ("proj_out", "final_layer_linear"),

@@ -1,12 +1,13 @@
-"""Reading the tensors of a planned LoRA file, and keeping the last files in memory."""
+"""Reading the tensors of a planned LoRA file, once for all who use it at the same time."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,23 +15,17 @@ from torch import Tensor
 
 from ..base.errors import InputError
 from ..base.safetensors import Header, read_header
-from .parts import DIFF, LOHA, LOKR, LORA, Part, compute_delta
+from .parts import BOFT, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET, Part, compute_delta
 from .plan import FilePlan, PlannedPart
 
-MOST_BYTES = 2 * 1024**3
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LoraFile:
     """A file's header, and those of its tensors that were asked for, on the CPU in the types stored."""
 
     header: Header
     path: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def bytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
     def load(self, keys: Iterable[str]) -> None:
         """Read tensors that are not there yet. Raises ValueError where they hold no numbers."""
@@ -53,20 +48,17 @@ class LoraFile:
         self.tensors.update(read)
 
 
-class FileCache:
-    """The files used last, by (path, modification time, size), within `most_bytes`.
-
-    openings: how often a header was read from disk.
+class OpenFiles:
+    """The files in use right now, by path, modification time and size: two stacks with the same file share
+    its tensors. It holds none of them itself: a file goes with the last MODEL that uses it.
     """
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self.most_bytes = most_bytes
-        self.openings = 0
-        self._files: OrderedDict[tuple[str, int, int], LoraFile] = OrderedDict()
+    def __init__(self) -> None:
+        self._files: WeakValueDictionary[tuple[str, int, int], LoraFile] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def open(self, path: str, name: str) -> LoraFile:
-        """The file with its header checked. Raises ValueError naming it."""
+        """The file with its header checked. Raises InputError naming it."""
         try:
             stat = os.stat(path)
         except OSError as error:
@@ -75,20 +67,15 @@ class FileCache:
             ) from error
         key = (os.path.abspath(path), stat.st_mtime_ns, stat.st_size)
         with self._lock:
-            if key not in self._files:
-                self.openings += 1
-                for stale in [other for other in self._files if other[0] == key[0]]:
-                    del self._files[stale]
-                self._files[key] = LoraFile(read_header(path, "lora", name), path)
-            self._files.move_to_end(key)
-            return self._files[key]
+            file = self._files.get(key)
+            if file is None:
+                file = self._files[key] = LoraFile(read_header(path, "lora", name), path)
+            return file
 
-    def load(self, file: LoraFile, plan: FilePlan) -> None:
-        """Read what a plan uses, and let go of the files used longest ago where that is too much."""
-        file.load(key for part in plan.parts for key in (*part.keys.values(), part.alpha_key) if key)
-        with self._lock:
-            while self._files and sum(held.bytes for held in self._files.values()) > self.most_bytes:
-                self._files.popitem(last=False)
+
+def load_plan(file: LoraFile, plan: FilePlan) -> None:
+    """Read what a plan uses. Raises InputError where it holds no numbers."""
+    file.load(key for part in plan.parts for key in (*part.keys.values(), part.alpha_key) if key)
 
 
 def build_parts(
@@ -113,12 +100,18 @@ def _build(file: LoraFile, planned: PlannedPart, weight: float) -> tuple[Part, f
     if not torch.isfinite(torch.tensor(scale)):
         raise InputError(f"{file.header.label} states a scale of {scale} for {planned.source}: damaged.")
     magnitude = tensor("magnitude") if "magnitude" in planned.keys else None
-    swap = _swap_halves if planned.target.swapped else lambda rows: rows
+    swap = _swap_halves if planned.target.swapped else _keep
+    magnitude = magnitude if magnitude is None or _is_per_column(magnitude) else swap(magnitude)
+    if planned.kind in (OFT, BOFT, GLORA, SET):
+        return Part(
+            planned.kind, 1.0, weight, None, _build_adapted(planned, tensor, swap, alpha, magnitude)
+        ), alpha
+    tensors: tuple[Any, ...]
     if planned.kind == LORA:
         up, down = tensor("up"), tensor("down")
         if planned.transposed:
             up, down = up.t(), down.t()
-        tensors: tuple[object, ...] = (swap(up), down)
+        tensors = (swap(up), down)
     elif planned.kind == LOHA:
         w1_a, w1_b, w2_a, w2_b = (tensor(f"hada_{name}") for name in ("w1_a", "w1_b", "w2_a", "w2_b"))
         tensors = (swap(w1_a), w1_b, swap(w2_a), w2_b)
@@ -128,16 +121,38 @@ def _build(file: LoraFile, planned: PlannedPart, weight: float) -> tuple[Part, f
         # Halves of a Kronecker product cannot be swapped in its factors.
         whole = Part(LOKR, 1.0, 1.0, None, (matrix("lokr_w1"), matrix("lokr_w2")))
         tensors = (swap(compute_delta(whole, torch.empty(planned.shape))),)
-        return Part(DIFF, scale, weight, _maybe(swap, magnitude), tensors), alpha
+        return Part(DIFF, scale, weight, magnitude, tensors), alpha
     else:
         tensors = (swap(tensor("diff")),)
-    return Part(planned.kind, scale, weight, _maybe(swap, magnitude), tensors), alpha
+    return Part(planned.kind, scale, weight, magnitude, tensors), alpha
 
 
-def _maybe(swap: Callable[[Tensor], Tensor], magnitude: Tensor | None) -> Tensor | None:
-    if magnitude is None or magnitude.dim() == 2 and magnitude.shape[0] == 1:
-        return magnitude
-    return swap(magnitude)
+def _build_adapted(
+    planned: PlannedPart,
+    tensor: Callable[[str], Tensor],
+    swap: Callable[[Tensor], Tensor],
+    alpha: float | None,
+    magnitude: Tensor | None,
+) -> tuple[Any, ...]:
+    """What ComfyUI's adapter of that kind takes, in its order."""
+    if planned.kind == SET:
+        return (swap(tensor("set_weight")),)
+    if planned.kind == GLORA:
+        a1, a2, b1, b2 = (tensor(role) for role in ("a1", "a2", "b1", "b2"))
+        first = b1.shape[0] == planned.shape[0] and b1.shape[1] == planned.rank
+        b1, b2 = (swap(b1), b2) if first else (b1, swap(b2))
+        return (a1, a2, b1, b2, alpha, magnitude)
+    alpha = alpha or 0.0  # of a rotation: how far it may turn, 0 without a bound; BOFT takes no None
+    rescale = tensor("rescale") if "rescale" in planned.keys else None
+    return (swap(tensor("oft_blocks")), rescale, alpha, magnitude)
+
+
+def _is_per_column(magnitude: Tensor) -> bool:
+    return magnitude.dim() == 2 and magnitude.shape[0] == 1
+
+
+def _keep(rows: Tensor) -> Tensor:
+    return rows
 
 
 def _swap_halves(rows: Tensor) -> Tensor:

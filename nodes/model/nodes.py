@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import io
 
 from ..base import sockets
-from ..base.notices import reports_errors
+from ..base.notices import reports_errors, show
 from ..base.oom_advice import advise_loading, advise_prompt
 from ..base.references import References
 from ..references.engine import add_references, latents_of
@@ -22,6 +22,7 @@ from .choices import (
     default_vae,
 )
 from .facts import VARIANTS
+from .prompt import warn_of_syntax
 
 
 class KleinodLoader(io.ComfyNode):
@@ -225,4 +226,7 @@ class KleinodPrompt(io.ComfyNode):
             positive_conditioning = add_references(positive_conditioning, latents)
             negative_conditioning = add_references(negative_conditioning, latents)
             info += f"\n{describe_for_prompt(references, positive)}"
+        warnings = [*warn_of_syntax(positive, "positive"), *warn_of_syntax(negative, "negative")]
+        show("\n".join(warnings) or " ")  # the page ignores an empty text
+        info = "\n".join([info, *warnings])
         return io.NodeOutput(positive_conditioning, negative_conditioning, info)

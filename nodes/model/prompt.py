@@ -7,6 +7,7 @@ ComfyUI itself does not cut, which sends the model text positions it was never t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,48 @@ def truncate(
     lost = [entry[0] for row in rows for entry in row[TEXT_TOKENS:count] if isinstance(entry[0], int)]
     words = decode(lost).partition(END_OF_PROMPT)[0] if decode else ""
     return {**tokens, name: [row[:TEXT_TOKENS] for row in rows]}, PromptReport(field, count, words.strip())
+
+
+# What other programs read in a prompt and Klein does not: a form of words, and what it is called there.
+_FOREIGN_FORMS = (
+    (re.compile(r"(?<!\\)\([^()]*(?:\([^()]*\)[^()]*)*:\s*[-+]?\d*\.?\d+\s*\)"), "a weight"),
+    (re.compile(r"(?<!\\)(?:\(\(+|\[\[+)[^()\[\]]+(?:\)\)+|\]\]+)"), "emphasis"),
+    (re.compile(r"(?<!\\)\[[^\[\]|]*:[^\[\]|]*:\s*\d*\.?\d+\s*\]"), "a switch of prompts"),
+    (re.compile(r"<(?:lora|lyco|hypernet|loha|lokr):[^<>]*>", re.IGNORECASE), "a LoRA"),
+    (re.compile(r"\bembedding:[^\s,;]+", re.IGNORECASE), "an embedding"),
+    (re.compile(r"(?:^|[\s,.;])(BREAK)(?=$|[\s,.;])"), "a new chunk"),
+    (
+        re.compile(r"(?:^|\s)(--(?:ar|no|v|q|s|iw|seed|stylize|chaos|niji|tile)\b(?:\s+[\w.:]+)?)"),
+        "an option",
+    ),
+)
+_ADVICE = {
+    "a LoRA": "load it with Klein LoRA Stack",
+    "an embedding": "Klein has no embeddings, so take it out",
+    "a new chunk": "Klein reads one text, so take it out",
+    "an option": "set it in the node's own widgets",
+}
+
+
+def find_foreign_syntax(text: str) -> list[tuple[str, str]]:
+    """(the words, what other programs take them for) of everything in a prompt that Klein reads as plain "
+    "text."""
+    found = []
+    for pattern, meaning in _FOREIGN_FORMS:
+        match = pattern.search(text)
+        if match is not None:
+            words = " ".join((match[1] if pattern.groups else match[0]).split())
+            found.append((words if len(words) <= 60 else words[:57] + "...", meaning))
+    return found
+
+
+def warn_of_syntax(text: str, field: str) -> list[str]:
+    """A sentence for each form of words in a prompt that acts elsewhere and not here."""
+    return [
+        f"Warning: {field} holds {words}, {meaning} in other programs, which Klein does not understand: "
+        f"{_ADVICE.get(meaning, 'say it in words, or leave the marks out')}."
+        for words, meaning in find_foreign_syntax(text)
+    ]
 
 
 def check_encoder_width(width: int) -> None:

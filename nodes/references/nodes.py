@@ -8,7 +8,8 @@ from comfy_api.v0_0_2 import io, ui
 
 from ..base import sockets
 from ..base.notices import reports_errors, show_status
-from .pictures import BACKGROUNDS, MASK_USES
+from ..base.pictures import BACKGROUNDS
+from .pictures import MASK_USES
 from .prepare import Preparation, prepare_references
 from .report import describe, headline
 from .sheet import draw_sheet

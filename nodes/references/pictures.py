@@ -9,16 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..base.errors import InputError
-from .sizing import ASPECT_MOST, SIDE_LEAST
+from ..base.pictures import BACKGROUNDS, fit_mask, to_rgb, to_unit
+from .sizing import MAX_ASPECT, MIN_SIDE
 
-MOST_PICTURES = 100
+MAX_PICTURES = 100
 FILL, CROP, CROP_AND_FILL = "hide the rest", "crop", "crop and hide the rest"
 MASK_USES = (FILL, CROP, CROP_AND_FILL)
-BACKGROUNDS = {"white": 1.0, "grey": 0.5, "black": 0.0}
-_OVERSHOOT = 16.0
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,9 @@ def collect(images: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -
             frames.append(Frame(single, parts[index if len(parts) > 1 else 0], place))
     if not frames:
         raise InputError("images is empty: connect at least one image to Klein References.")
-    if len(frames) > MOST_PICTURES:
+    if len(frames) > MAX_PICTURES:
         raise InputError(
-            f"images holds {len(frames)} pictures, but Klein References takes at most {MOST_PICTURES}: is a "
+            f"images holds {len(frames)} pictures, but Klein References takes at most {MAX_PICTURES}: is a "
             "video connected? Pick some of its frames first."
         )
     return frames
@@ -96,10 +94,10 @@ def clean(frame: Frame, background: str = "white", mask_use: str = FILL) -> Pict
             f"{frame.label} has {frame.pixels.shape[-1]} channels, but an image has 1 (grey), 3 (colour) "
             "or 4 (colour with transparency)."
         )
-    rgb = _to_rgb(_to_unit(frame.pixels, frame.label, notes), BACKGROUNDS[background], background, notes)
+    rgb = to_rgb(to_unit(frame.pixels, frame.label, notes), background, notes)
     height, width = rgb.shape[:2]
     box = (0, 0, width, height)
-    mask = None if frame.mask is None else _fit_mask(frame.mask, (width, height), frame.label)
+    mask = None if frame.mask is None else fit_mask(frame.mask, (width, height), frame.label)
     if mask is not None and not mask.any():
         notes.append("its mask is empty, so all of it is used")
     elif mask is not None:
@@ -144,64 +142,6 @@ def _split(value: Any, name: str, dimensions: int) -> list[Tensor]:
     return singles
 
 
-def _to_unit(pixels: Tensor, label: str, notes: list[str]) -> Tensor:
-    """float32 on the CPU, in 0..1."""
-    whole = not pixels.is_floating_point()
-    values = pixels.detach().to("cpu", torch.float32)
-    if whole:
-        values = values / 255
-    if not torch.isfinite(values).all():
-        raise InputError(
-            f"{label} holds values that are not numbers (NaN or infinity): look at the node before it. A "
-            "black picture out of a VAE is a common cause; try its fp32 precision."
-        )
-    low, high = float(values.min()), float(values.max())
-    if high > _OVERSHOOT:
-        raise InputError(
-            f"{label} holds values up to {high:g}, but images range from 0 to 1: divide by 255 in the node "
-            "that made it."
-        )
-    if low < 0 or high > 1:
-        values = values.clamp(0, 1)
-        if low < -0.01 or high > 1.01:
-            notes.append(f"values from {low:.2f} to {high:.2f} clamped to 0..1")
-    return values
-
-
-def _to_rgb(values: Tensor, shade: float, background: str, notes: list[str]) -> Tensor:
-    channels = values.shape[2]
-    if channels == 3:
-        return values
-    if channels == 1:
-        return values.expand(-1, -1, 3)
-    alpha = values[..., -1:]
-    colour = values[..., :-1].expand(-1, -1, 3)
-    if bool((alpha == 1).all()):
-        return colour
-    notes.append(f"transparency laid on {background}")
-    return torch.lerp(torch.full_like(colour, shade), colour, alpha)
-
-
-def _fit_mask(mask: Tensor, size: tuple[int, int], label: str) -> Tensor:
-    """`[h, w]` -> `[H, W]` in 0..1. An all-black one may have any shape: Load Image gives 64 x 64."""
-    width, height = size
-    mask = mask.detach().to("cpu", torch.float32)
-    if not torch.isfinite(mask).all():
-        raise InputError(f"The mask of {label} holds values that are not numbers (NaN).")
-    mask = mask.clamp(0, 1)
-    if tuple(mask.shape) == (height, width) or not mask.any():
-        return mask if tuple(mask.shape) == (height, width) else mask.new_zeros(height, width)
-    rows, columns = mask.shape
-    if abs(columns * height - rows * width) > 0.02 * rows * width:
-        raise InputError(
-            f"The mask of {label} is {columns}x{rows}, but the image is {width}x{height}, another shape: "
-            "draw the mask on this image, or resize both alike."
-        )
-    return functional.interpolate(
-        mask[None, None], size=(height, width), mode="bilinear", antialias=True, align_corners=False
-    )[0, 0].clamp(0, 1)
-
-
 def _surround(mask: Tensor) -> tuple[int, int, int, int]:
     """The part of the picture that holds the mask (left, top, right, bottom), widened as far as the picture
     allows where it would be too small or too narrow for a reference.
@@ -214,7 +154,7 @@ def _surround(mask: Tensor) -> tuple[int, int, int, int]:
     lengths = [end - start for start, end in spans]
     box = []
     for (start, end), other, limit in zip(spans, lengths[::-1], (mask.shape[1], mask.shape[0]), strict=True):
-        wanted = min(limit, max(end - start, SIDE_LEAST, -(-other // ASPECT_MOST)))
+        wanted = min(limit, max(end - start, MIN_SIDE, -(-other // MAX_ASPECT)))
         begin = min(max(0, (start + end - wanted) // 2), limit - wanted)
         box.append((begin, begin + wanted))
     return box[0][0], box[1][0], box[0][1], box[1][1]

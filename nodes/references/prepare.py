@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ..base.errors import InputError
+from ..base.pictures import BACKGROUNDS
 from ..base.references import Reference, References
-from .pictures import BACKGROUNDS, FILL, MASK_USES, Picture, clean, collect
+from .pictures import FILL, MASK_USES, Picture, clean, collect
 from .resample import resize
-from .sizing import AUTO, Fit, plan_sizes
+from .sizing import AUTO, SizePlan, plan_sizes
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def prepare_references(
     return References(tuple(items), preparation.match_image)
 
 
-def make_reference(picture: Picture, fit: Fit) -> Reference:
+def make_reference(picture: Picture, fit: SizePlan) -> Reference:
     """Cut and scale one picture as planned. Without scaling its pixels stay what they are, bit for bit."""
     left, top, right, bottom = fit.shown
     if fit.scaled:

@@ -6,11 +6,11 @@ import re
 
 from ..base.references import Reference, References
 from .cost import count_tokens, describe_cost, step_factor
-from .sizing import SIDE_MOST
+from .sizing import MAX_SIDE
 
-MANY = 4
+MAX_AT_SERVICES = 4
 """The most that BFL's and Runware's services take for klein."""
-CANVAS_LEAST = 128
+MIN_CANVAS = 128
 _MENTION = re.compile(r"\b(?:images?|pictures?)\s*#?\s*(\d{1,3})\b", re.IGNORECASE)
 
 
@@ -46,21 +46,21 @@ def headline(references: References) -> str:
 
 def list_warnings(references: References) -> list[str]:
     warnings = []
-    if len(references) > MANY:
+    if len(references) > MAX_AT_SERVICES:
         warnings.append(
-            f"{len(references)} references; BFL and Runware take at most {MANY} for klein, and each one more "
-            "costs time and memory."
+            f"{len(references)} references; BFL and Runware take at most {MAX_AT_SERVICES} for klein, and "
+            "each one more costs time and memory."
         )
     side = max(references.canvas)
-    if side > SIDE_MOST:
+    if side > MAX_SIDE:
         warnings.append(
             f"image {references.matched} is {side} pixels long, but Klein Sampler makes pictures up to "
-            f"{SIDE_MOST}: choose another size than native, or set width and height yourself."
+            f"{MAX_SIDE}: choose another size than native, or set width and height yourself."
         )
-    if min(references.canvas) < CANVAS_LEAST:
+    if min(references.canvas) < MIN_CANVAS:
         warnings.append(
             f"image {references.matched} is {format_size(references.canvas)}, but Klein Sampler makes "
-            f"pictures from {CANVAS_LEAST} pixels on: set width and height yourself."
+            f"pictures from {MIN_CANVAS} pixels on: set width and height yourself."
         )
     seen: dict[str, int] = {}
     for number, item in enumerate(references.items, start=1):

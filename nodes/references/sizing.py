@@ -22,17 +22,17 @@ MEGAPIXEL = 1024 * 1024
 """As ComfyUI's own nodes count."""
 PIXELS_OF_ONE = 2024 * 2024
 PIXELS_OF_MANY = 1024 * 1024
-SIDE_LEAST = 64
-SIDE_MOST = 2048
+MIN_SIDE = 64
+MAX_SIDE = 2048
 """The longest side of a picture that Klein makes: an edit must be able to be as large as its reference."""
-ASPECT_MOST = 8
+MAX_ASPECT = 8
 
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
-class Fit:
+class SizePlan:
     """The part `shown` (left, top, right, bottom) of a picture of the size `given` becomes one of size
     `used`, by one even scale of at most 1; sizes are (width, height) in pixels.
     """
@@ -42,16 +42,14 @@ class Fit:
     shown: Box
 
     @property
-    def untouched(self) -> bool:
-        return self.given == self.used
-
-    @property
     def scaled(self) -> bool:
         return self.used[0] != self.shown[2] - self.shown[0]
 
 
-def plan_sizes(given: Sequence[Size], policy: str, megapixels: float, labels: Sequence[str]) -> list[Fit]:
-    """The fit of every picture. `megapixels` counts for the two policies that name it. `labels` name the
+def plan_sizes(
+    given: Sequence[Size], policy: str, megapixels: float, labels: Sequence[str]
+) -> list[SizePlan]:
+    """The size of every picture. `megapixels` counts for the two policies that name it. `labels` name the
     pictures in errors.
 
     Raises ValueError for a side under 64 pixels or an aspect over 8, before or after sizing.
@@ -76,14 +74,14 @@ def plan_sizes(given: Sequence[Size], policy: str, megapixels: float, labels: Se
 def check_shape(size: Size, label: str) -> None:
     """ValueError for pictures that Klein was never shown: BFL refuses the same ones."""
     width, height = size
-    if min(size) < SIDE_LEAST:
+    if min(size) < MIN_SIDE:
         raise InputError(
-            f"{label} is {width}x{height}, but both sides of a reference must be at least {SIDE_LEAST} "
+            f"{label} is {width}x{height}, but both sides of a reference must be at least {MIN_SIDE} "
             "pixels: use a larger picture, or enlarge it with Upscale Image first."
         )
-    if max(size) > ASPECT_MOST * min(size):
+    if max(size) > MAX_ASPECT * min(size):
         raise InputError(
-            f"{label} is {width}x{height}: one side is over {ASPECT_MOST} times the other, which Klein does "
+            f"{label} is {width}x{height}: one side is over {MAX_ASPECT} times the other, which Klein does "
             "not understand. Crop it, or split it into several images."
         )
 
@@ -102,16 +100,16 @@ def share_budget(pixels: Sequence[float], budget: float) -> float:
     return math.inf
 
 
-def fit_within(given: Size, pixels: float, label: str) -> Fit:
+def fit_within(given: Size, pixels: float, label: str) -> SizePlan:
     """The largest whole number of cells with at most `pixels` pixels and sides up to 2048, never enlarged."""
     width, height = given
-    limit = min(1.0, math.sqrt(pixels / (width * height)), SIDE_MOST / max(given))
+    limit = min(1.0, math.sqrt(pixels / (width * height)), MAX_SIDE / max(given))
     # A hair more than the limit: 1023.9999999 is meant to be 1024.
     used = tuple(int(side * limit + 1e-6) // CELL * CELL for side in given)
-    if min(used) < SIDE_LEAST:
+    if min(used) < MIN_SIDE:
         raise InputError(
             f"{label} ({width}x{height}) would become {used[0]}x{used[1]}, but both sides must stay at least "
-            f"{SIDE_LEAST} pixels: raise megapixels, or connect fewer images."
+            f"{MIN_SIDE} pixels: raise megapixels, or connect fewer images."
         )
     scale = max(used[0] / width, used[1] / height)
     if scale == 1:
@@ -122,11 +120,11 @@ def fit_within(given: Size, pixels: float, label: str) -> Fit:
         for side, cells in zip(given, used, strict=True)
     )
     left, top = (width - shown[0]) / 2, (height - shown[1]) / 2
-    return Fit(given, used, (left, top, left + shown[0], top + shown[1]))
+    return SizePlan(given, used, (left, top, left + shown[0], top + shown[1]))
 
 
-def cut_to_cells(given: Size) -> Fit:
+def cut_to_cells(given: Size) -> SizePlan:
     """Not scaled at all: up to 15 pixels of each axis are cut off, where VAE Encode cuts them as well."""
     used = tuple(side // CELL * CELL for side in given)
     left, top = ((side % CELL) // 2 for side in given)
-    return Fit(given, used, (left, top, left + used[0], top + used[1]))
+    return SizePlan(given, used, (left, top, left + used[0], top + used[1]))

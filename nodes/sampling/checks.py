@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..base.errors import InputError
@@ -15,12 +17,46 @@ def check_conditioning(name: str, conditioning: Any, expected_width: int | None)
     """`conditioning` is ComfyUI's list of `[tensor [B, tokens, width], dict]`; None skips the width."""
     if not conditioning:
         raise InputError(f"{name} is empty: connect Klein Prompt's {name} output, or a CLIP Text Encode.")
-    width = conditioning[0][0].shape[-1]
-    if expected_width is not None and width != expected_width:
+    for tensor, _ in conditioning:
+        width = tensor.shape[-1]
+        if expected_width is not None and width != expected_width:
+            raise InputError(
+                f"{name} comes from the wrong text encoder ({describe_width(width)}). Connect the clip of "
+                f"the Klein Loader that loads model, which reads {describe_width(expected_width)}."
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(
+                f"{name} holds values that are not numbers (NaN): look at the node that made it, or choose "
+                "another precision for the text encoder."
+            )
+
+
+def check_references(name: str, conditioning: Any) -> None:
+    """The reference latents in a conditioning: the model joins them to the picture's own latent, so each must
+    be `[B, 128, h, w]`."""
+    for number, latent in _list_references(conditioning):
+        shape = list(getattr(latent, "shape", ()))
+        whole = not getattr(latent, "is_nested", False)
+        if whole and len(shape) == 4 and shape[1] == LATENT_CHANNELS and 0 not in shape:
+            if bool(torch.isfinite(latent).all()):
+                continue
+            problem = "holds values that are not numbers (NaN)"
+        elif not whole or len(shape) != 4:
+            problem = f"has the shape {shape}, which is no still picture's"
+        elif 0 in shape:
+            problem = f"is empty: its shape is {shape}"
+        else:
+            problem = f"has {shape[1]} channels, but FLUX.2 [klein] works with {LATENT_CHANNELS}"
         raise InputError(
-            f"{name} comes from the wrong text encoder ({describe_width(width)}). Connect the clip of the "
-            f"Klein Loader that loads model, which reads {describe_width(expected_width)}."
+            f"Reference latent {number} in {name} {problem}. Encode the image with the vae of Klein Loader "
+            "(flux2-vae.safetensors), or connect it to Klein References."
         )
+
+
+def _list_references(conditioning: Any) -> Iterator[tuple[int, Any]]:
+    for _, options in conditioning or ():
+        latents = options.get("reference_latents")
+        yield from enumerate(latents if isinstance(latents, (list, tuple)) else (), 1)
 
 
 def check_vae(vae: Any) -> None:
@@ -44,14 +80,6 @@ def check_one_source(latent: Any, image: Any) -> None:
         )
 
 
-def check_image(image: Tensor) -> None:
-    """IMAGE `[B, H, W, 3 or 4]`."""
-    if image.ndim != 4 or image.shape[-1] not in (3, 4) or not len(image):
-        raise InputError(
-            f"image has the shape {list(image.shape)}, but must be colour pictures [batch, height, width, 3]."
-        )
-
-
 def check_latent(samples: Any) -> None:
     """LATENT samples `[B, 128, H/16, W/16]`."""
     if getattr(samples, "is_nested", False) or samples.ndim != 4:
@@ -63,6 +91,11 @@ def check_latent(samples: Any) -> None:
         )
     if 0 in samples.shape:
         raise InputError(f"latent is empty: its shape is {list(samples.shape)}.")
+    if not bool(torch.isfinite(samples).all()):
+        raise InputError(
+            "latent holds values that are not numbers (NaN or infinity): look at the node that made it. A "
+            "VAE in fp16 is a common cause; try its fp32 precision."
+        )
 
 
 def check_encoded(samples: Tensor, width: int, height: int) -> None:

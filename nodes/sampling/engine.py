@@ -32,6 +32,7 @@ from ..base.errors import InputError
 from ..base.families import FLUX3_WAY, name_other_family
 from ..base.flux2 import CELL, LATENT_CHANNELS
 from ..base.notices import show
+from ..base.pictures import check_image, check_mask, to_rgb, to_unit
 from ..base.schedulers import KLEINOD_FAST, Solver
 from ..base.values import Acceleration
 from ..model.engine import facts_of
@@ -150,6 +151,9 @@ def sample_pictures(
     width = context_width(model)
     checks.check_conditioning("positive", positive, width)
     checks.check_conditioning("negative", negative, width if request.guided else None)
+    checks.check_references("positive", positive)
+    if request.guided or model.model_options.get("disable_cfg1_optimization", False):
+        checks.check_references("negative", negative)
 
     start = prepare_start(model, vae, request, latent, image)
     facts = facts_of(model)
@@ -295,11 +299,12 @@ def decode_each(vae: Any, results: list[Tensor]) -> Tensor:
 
 
 def _start_from_image(vae: Any, image: Tensor) -> Start:
-    checks.check_image(image)
+    check_image(image)
+    words: list[str] = []
+    pixels = to_rgb(to_unit(image, "image", words), "white", words)
     fit = fit_picture(image.shape[2], image.shape[1])
-    pixels = image
     if fit.scaled != fit.given:
-        moved = comfy.utils.common_upscale(image.movedim(-1, 1), *fit.scaled, "lanczos", "disabled")
+        moved = comfy.utils.common_upscale(pixels.movedim(-1, 1), *fit.scaled, "lanczos", "disabled")
         pixels = moved.movedim(1, -1)
     left, top = fit.offset
     width, height = fit.cropped
@@ -310,7 +315,8 @@ def _start_from_image(vae: Any, image: Tensor) -> Start:
     notes = [f"Size {width}x{height} is the image's; width and height are not used."]
     if fit.describe():
         notes.append(fit.describe())
-    return Start({"samples": samples}, True, pixels[..., :3], tuple(notes))
+    notes += [f"The image came with {word}." for word in words]
+    return Start({"samples": samples}, True, pixels, tuple(notes))
 
 
 def _start_from_latent(model: Any, latent: dict[str, Any]) -> Start:
@@ -321,6 +327,8 @@ def _start_from_latent(model: Any, latent: dict[str, Any]) -> Start:
         # Empty latents of other models are converted as every core sampler does.
         samples = comfy.sample.fix_empty_latent_channels(model, samples, *ratios)
     checks.check_latent(samples)
+    if out.get("noise_mask") is not None:
+        check_mask(out["noise_mask"], "The mask of latent")
     out["samples"] = samples
     filled = bool(torch.count_nonzero(samples))
     notes = ["Size {}x{} is the latent's; width and height are not used.".format(*Start(out).size)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 
 import pytest
@@ -11,7 +12,13 @@ from hypothesis import strategies as st
 from kleinod_pure.base.values import MASK_PIXELS, FaceRefinement
 from kleinod_pure.faces.choice import ORDERS, FaceFilter, choose_faces, reading_ranks
 from kleinod_pure.faces.detection import Face
-from kleinod_pure.faces.given import faces_from_boxes, faces_from_mask, outline_with_mask
+from kleinod_pure.faces.given import (
+    explain_boxes,
+    explain_mask,
+    faces_from_boxes,
+    faces_from_mask,
+    outline_with_mask,
+)
 from kleinod_pure.faces.plan import RefineRequest, plan_faces
 from kleinod_pure.faces.presets import API, CUSTOM, FIELDS, KLEIN_BASE, PRESET_NAMES, choose_settings
 from kleinod_pure.faces.preview import draw_preview
@@ -181,6 +188,15 @@ def test_faces_of_different_pictures_share_a_batch() -> None:
     assert len(group) == 4 and len({region.seed for region in group}) == 4
 
 
+def test_the_same_seed_for_every_picture_where_it_is_asked_for() -> None:
+    asked = RefineRequest(FaceRefinement(), same_seed=True)
+    plan = plan_faces([TWO_APART, TWO_APART[::-1]], SIZE, asked)
+    seeds = [{r.face.box: r.seed for r in plan.regions if r.picture == picture} for picture in (0, 1)]
+    assert seeds[0] == seeds[1] and len(set(seeds[0].values())) == 2
+    alone = plan_faces([TWO_APART], SIZE, RefineRequest(FaceRefinement()))
+    assert {r.face.box: r.seed for r in alone.regions} == seeds[0]
+
+
 def test_prompts_by_line_with_skip_and_shared_text() -> None:
     prompts = FacePrompts.read("an old man\n\n[skip] \n[PROMPT], smiling [SEP] last")
     assert prompts.for_face(0, "she") == "an old man"
@@ -272,3 +288,31 @@ def test_the_preview_marks_every_face_and_nothing_far_from_them() -> None:
     assert grey.max() - grey.min() < 0.01 and abs(float(grey[0]) - 0.5) > 0.05, "the other a grey one"
     assert (preview[0, 330:] - 0.5).abs().max() < 0.01
     assert (preview[1] - 0.5).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (torch.full((1, 400, 600), 0.4), "nowhere above 0.5 .*highest value is 0.40"),
+        (torch.zeros(1, 64, 64), "mask is empty"),
+        (torch.zeros(1, 400, 600).index_fill(2, torch.tensor([3]), 0).index_put(
+            (torch.tensor([0]), torch.tensor([5]), torch.tensor([5])), torch.tensor(1.0)), "fewer than 16"),
+    ],
+)  # fmt: skip
+def test_a_mask_that_marks_nothing_says_why(mask: torch.Tensor, words: str) -> None:
+    assert faces_from_mask(mask, 1, SIZE) == [[]]
+    (reason,) = explain_mask(mask)
+    assert re.search(words, reason)
+
+
+def test_boxes_that_are_no_faces_say_why() -> None:
+    inside, outside = box(10, 20, 30, 40), box(700, 10, 20, 20)
+    assert explain_boxes([inside], SIZE) == []
+    (reason,) = explain_boxes([[inside], [outside]], SIZE)
+    assert (
+        reason.startswith("1 of 2 boxes are empty or outside the picture of 600x400") and "700, 10" in reason
+    )
+    assert explain_boxes(box(3, 3, 0, 4), SIZE)[0].startswith("The box is empty or outside")
+    assert explain_boxes([[], []], SIZE)[0].startswith("bounding_boxes holds no box")
+    white = torch.ones(1, 400, 600)
+    assert explain_mask(white) == []

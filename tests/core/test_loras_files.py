@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 import os
+import weakref
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,9 @@ from kleinod_pure.loras.hashes import BOOK, HashBook
 from kleinod_pure.loras.info import describe_file, find_picture, find_trigger_words
 from kleinod_pure.loras.plan import plan_file
 from kleinod_pure.loras.routes import add_routes
-from kleinod_pure.loras.search import Shelf, Unhashed, find_all
+from kleinod_pure.loras.search import LoraIndex, Unhashed, find_all
 from kleinod_pure.loras.targets import Architecture
-from kleinod_pure.loras.tensors import FileCache, build_parts
+from kleinod_pure.loras.tensors import LoraFile, OpenFiles, build_parts, load_plan
 from safetensors.torch import save_file
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
@@ -38,7 +39,7 @@ def book(tmp_path: Path) -> HashBook:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, book: HashBook) -> Shelf:
+def index(tmp_path: Path, book: HashBook) -> LoraIndex:
     files = {}
     for name, content in (
         ("style.safetensors", b"style"), ("people/anna.safetensors", b"anna"),
@@ -48,7 +49,7 @@ def shelf(tmp_path: Path, book: HashBook) -> Shelf:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         files[name.replace("/", "\\") if name.startswith("people") else name] = str(path)
-    return Shelf(files, book)
+    return LoraIndex(files, book)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +66,8 @@ def shelf(tmp_path: Path, book: HashBook) -> Shelf:
         (LoraRow("style.safetensors", sha256=sha(b"lost")), "style.safetensors"),
     ],
 )
-def test_rows_find_their_files(shelf: Shelf, row: LoraRow, name: str) -> None:
-    found = shelf.find(row)
+def test_rows_find_their_files(index: LoraIndex, row: LoraRow, name: str) -> None:
+    found = index.find(row)
     assert found.name == name and Path(found.path).is_file()
     plain = row.file.removesuffix(".safetensors") == name.removesuffix(".safetensors")
     assert bool(found.note) == (not plain or row.sha256 == sha(b"lost"))
@@ -83,11 +84,11 @@ def test_rows_find_their_files(shelf: Shelf, row: LoraRow, name: str) -> None:
         (LoraRow("old.ckpt"), "cannot carry code"),
     ],
 )
-def test_rows_without_a_file(shelf: Shelf, row: LoraRow, words: str) -> None:
+def test_rows_without_a_file(index: LoraIndex, row: LoraRow, words: str) -> None:
     with pytest.raises(ValueError, match="LoRA row 2") as caught:
-        find_all([LoraRow("style"), row], shelf.find, skips_missing=False)
+        find_all([LoraRow("style"), row], index.find, skips_missing=False)
     assert words in str(caught.value)
-    found, notes = find_all([LoraRow("style"), row], shelf.find, skips_missing=True)
+    found, notes = find_all([LoraRow("style"), row], index.find, skips_missing=True)
     assert [place is not None for place in found] == [True, False]
     assert "Row 2 skipped" in notes[0] and words in notes[0]
 
@@ -100,12 +101,12 @@ def test_rows_that_do_nothing_look_for_nothing() -> None:
     assert find_all(rows, find, skips_missing=False) == ([None, None, None], [])
 
 
-def test_hashing_waits_where_it_would_take_long(shelf: Shelf) -> None:
+def test_hashing_waits_where_it_would_take_long(index: LoraIndex) -> None:
     row = LoraRow("renamed", sha256=sha(b"anna"))
     with pytest.raises(Unhashed):
-        shelf.find(row, most_bytes=6)
-    assert shelf.find(row).name == "people/anna.safetensors"
-    assert shelf.find(row, most_bytes=0).name == "people/anna.safetensors"  # remembered
+        index.find(row, max_bytes=6)
+    assert index.find(row).name == "people/anna.safetensors"
+    assert index.find(row, max_bytes=0).name == "people/anna.safetensors"  # remembered
 
 
 def test_hashes_are_computed_once_and_again_after_a_change(tmp_path: Path, book: HashBook) -> None:
@@ -155,33 +156,33 @@ def write_small(path: Path, size: int = 2, **tensors: torch.Tensor) -> str:
     return str(path)
 
 
-def load(cache: FileCache, path: str) -> object:
-    file = cache.open(path, Path(path).name)
-    cache.load(file, plan_file(file.header, SMALL))
+def load(files: OpenFiles, path: str) -> LoraFile:
+    file = files.open(path, Path(path).name)
+    load_plan(file, plan_file(file.header, SMALL))
     return file
 
 
-def test_files_are_kept_within_the_limit_the_last_used_longest(tmp_path: Path) -> None:
-    paths = [write_small(tmp_path / f"{letter}.safetensors") for letter in "abc"]
-    cache = FileCache(most_bytes=300)  # two files of 128 bytes
-    a, b = load(cache, paths[0]), load(cache, paths[1])
-    assert load(cache, paths[0]) is a and cache.openings == 2
-    load(cache, paths[2])
-    assert load(cache, paths[0]) is a
-    assert load(cache, paths[1]) is not b
+def test_files_in_use_are_shared_and_go_with_their_last_user(tmp_path: Path) -> None:
+    path, files = write_small(tmp_path / "a.safetensors"), OpenFiles()
+    first = load(files, path)
+    assert load(files, path) is first
+    gone = weakref.ref(first)
+    del first
+    assert gone() is None
+    assert len(load(files, path).tensors) == 2
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
-    cache = FileCache()
-    first = load(cache, write_small(tmp_path / "a.safetensors"))
-    second = load(cache, write_small(tmp_path / "a.safetensors", size=4))
+    files = OpenFiles()
+    first = load(files, write_small(tmp_path / "a.safetensors"))
+    second = load(files, write_small(tmp_path / "a.safetensors", size=4))
     assert first is not second
     assert build_parts(second, plan_file(second.header, SMALL), 1.0)[0][1].tensors[0].shape == (8, 4)
 
 
 def test_only_what_is_used_is_read(tmp_path: Path) -> None:
     path = write_small(tmp_path / "a.safetensors", unrelated=torch.full((4,), float("nan")))
-    assert len(load(FileCache(), path).tensors) == 2
+    assert len(load(OpenFiles(), path).tensors) == 2
 
 
 def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "a.safetensors")
     save_file({f"{name}.lora_A.weight": torch.ones(2, 8), f"{name}.lora_B.weight": spoilt}, path)
     with pytest.raises(ValueError, match="values that are not numbers"):
-        load(FileCache(), path)
+        load(OpenFiles(), path)
 
 
 # --- what a file says

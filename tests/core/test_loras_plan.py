@@ -10,10 +10,10 @@ import pytest
 from kleinod_pure.base.safetensors import Entry, Header
 from kleinod_pure.base.values import StageBoundary
 from kleinod_pure.loras.keys import split_key
-from kleinod_pure.loras.plan import MOST_LETTERS, FilePlan, plan_file
+from kleinod_pure.loras.plan import MAX_LETTERS, FilePlan, plan_file
 from kleinod_pure.loras.stages import edge_of, is_active
 from kleinod_pure.loras.targets import Architecture, Target, UnknownModule, find_target
-from kleinod_pure.loras.tensors import FileCache
+from kleinod_pure.loras.tensors import OpenFiles
 
 from tests.model.headers import header_of, write_header, write_shapes
 from tests.model.tiny_klein import dit_shapes
@@ -106,7 +106,11 @@ def test_names_of_nothing_here(name: str, reason: str) -> None:
         ("a.hada_w1_a.weight", ("a", "hada_w1_a")),
         ("a.lora_B.bias", ("a", "bias")),
         ("a.norm.query_norm.scale", ("a.norm.query_norm", "whole")),
-        ("a.oft_blocks", ("a", "unsupported")),
+        ("a.oft_blocks", ("a", "oft_blocks")),
+        ("a.oft_R.weight", ("a", "unsupported")),
+        ("a.a1.weight", ("a", "a1")),
+        ("a.set_weight", ("a", "set_weight")),
+        ("lora_unet_a.lora_down.2.weight", ("lora_unet_a", "split")),
         ("lora_A.weight", ("lora_A", "whole")),
         ("logit_scale", ("", "")),
     ],
@@ -179,12 +183,15 @@ def unused(extra: dict[str, tuple[int, ...]], dtype: str = "BF16") -> FilePlan:
     [
         ({"double_blocks.0.img_attn.proj.lora_A.weight": (4, HIDDEN)}, "half of a pair"),
         ({"double_blocks.0.img_attn.proj.alpha": ()}, "a scale without"),
-        ({"double_blocks.0.img_attn.proj.oft_blocks": (8, 8, 8)}, "OFT"),
+        ({"double_blocks.0.img_attn.proj.oft_R.weight": (8, 28)}, "OFT"),
+        ({"double_blocks.0.img_attn.proj.oft_blocks": (8, 8, 8)}, "of another size"),
+        ({"double_blocks.0.img_attn.proj.oft_blocks": (2, 1024, 3, 3)}, "butterfly does not fit"),
+        ({"double_blocks.0.img_attn.proj.lora_down.0.weight": (4, HIDDEN)}, "kohya's working form"),
         ({"double_blocks.0.img_attn.proj.diff_b": (HIDDEN,)}, "no biases"),
         ({"something": (2,)}, "belong to nothing"),
         ({"ema.single_blocks.0.linear2.lora_A.weight": (4, 4 * HIDDEN),
           "ema.single_blocks.0.linear2.lora_B.weight": (HIDDEN, 4)}, "a second change of the same weight"),
-        ({"x" * (MOST_LETTERS + 1) + ".alpha": ()}, "belong to nothing"),
+        ({"x" * (MAX_LETTERS + 1) + ".alpha": ()}, "belong to nothing"),
         ({"double_blocks.0.img_attn.proj.lora_A.weight": (9000, HIDDEN),
           "double_blocks.0.img_attn.proj.lora_B.weight": (HIDDEN, 9000)}, "its rank is 9,000"),
         ({"double_blocks.0.img_attn.proj.lora_A.weight": (4, 2048),
@@ -235,7 +242,7 @@ def test_hostile_headers_are_refused_in_one_sentence(tmp_path: Path) -> None:
 
 def refuse(path: Path, words: str) -> None:
     with pytest.raises(ValueError, match=r"^lora ") as caught:
-        FileCache().open(str(path), path.name)
+        OpenFiles().open(str(path), path.name)
     text = str(caught.value)
     assert words in text
     assert "\n" not in text and len(text) < 400
@@ -248,7 +255,7 @@ def test_a_hole_as_large_as_a_disk_is_never_read(tmp_path: Path) -> None:
     path = write_shapes(tmp_path / "it.safetensors", shapes)
     began = time.monotonic()
     with pytest.raises(ValueError, match="its rank is 268,435,456"):
-        plan_file(FileCache().open(str(path), path.name).header, KLEIN_4B)
+        plan_file(OpenFiles().open(str(path), path.name).header, KLEIN_4B)
     assert time.monotonic() - began < 5
 
 

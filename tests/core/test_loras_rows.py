@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kleinod_pure.base.values import LoraRow, Loras, StageBoundary
 from kleinod_pure.loras.request import NO_LORA, StackRequest, rows_of_stack, stack_of_rows
-from kleinod_pure.loras.rows import MOST_ROWS, format_rows, parse_rows
+from kleinod_pure.loras.rows import MAX_ROWS, format_row, parse_rows
 from kleinod_pure.remote.job_request import JobRequest, RunContext
 from kleinod_pure.remote.services import find_service
 
@@ -59,8 +59,8 @@ def test_errors_name_the_line(line: str, words: str) -> None:
 
 
 def test_too_many_rows() -> None:
-    with pytest.raises(ValueError, match=f"at most {MOST_ROWS}"):
-        parse_rows("a.safetensors\n" * (MOST_ROWS + 1))
+    with pytest.raises(ValueError, match=f"at most {MAX_ROWS}"):
+        parse_rows("a.safetensors\n" * (MAX_ROWS + 1))
 
 
 names = (
@@ -89,7 +89,7 @@ rows = st.builds(
 @given(st.lists(rows, max_size=5))
 def test_text_and_rows_say_the_same(listed: list[LoraRow]) -> None:
     loras = Loras(tuple(listed))
-    assert parse_rows(format_rows(loras)) == loras
+    assert parse_rows("\n".join(map(format_row, loras.rows))) == loras
 
 
 def test_plain_widgets_are_one_more_row() -> None:
@@ -101,7 +101,7 @@ def test_plain_widgets_are_one_more_row() -> None:
         LoraRow("a.safetensors", boundary=boundary),
         LoraRow("b.safetensors", 0.5, "low", boundary=boundary),
     )
-    assert request.skips_missing and request.beside
+    assert request.skips_missing and request.bypass
     none = StackRequest.read(
         "", NO_LORA, 1.0, "both", "stop with an error", "share of steps", 0.5, "into the weights"
     )

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from kleinod_pure.model.prompt import PAD_TOKEN, check_encoder_width, count_tokens, truncate
+from kleinod_pure.model.prompt import (
+    PAD_TOKEN,
+    check_encoder_width,
+    count_tokens,
+    find_foreign_syntax,
+    truncate,
+    warn_of_syntax,
+)
 
 
 def row(count: int, padded_to: int = 512) -> list[tuple]:
@@ -60,3 +67,48 @@ def test_widths() -> None:
         check_encoder_width(width)
     with pytest.raises(ValueError, match="2560 wide.*Z-Image.*flux2"):
         check_encoder_width(2560)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "meaning"),
+    [
+        ("a (red:1.3) fox", "(red:1.3)", "a weight"),
+        ("a (red (dark) fox : 0.8)", "(red (dark) fox : 0.8)", "a weight"),
+        ("((masterpiece)), a fox", "((masterpiece))", "emphasis"),
+        ("[[blurry]] fox", "[[blurry]]", "emphasis"),
+        ("a [fox:wolf:0.5]", "[fox:wolf:0.5]", "a switch of prompts"),
+        ("a fox <lora:film look:0.7>", "<lora:film look:0.7>", "a LoRA"),
+        ("a fox, <LyCO:x>", "<LyCO:x>", "a LoRA"),
+        ("a fox, embedding:easynegative, night", "embedding:easynegative", "an embedding"),
+        ("a fox BREAK a wolf", "BREAK", "a new chunk"),
+        ("a fox --ar 16:9", "--ar 16:9", "an option"),
+    ],
+)
+def test_forms_of_other_programs_are_named(text: str, words: str, meaning: str) -> None:
+    assert find_foreign_syntax(text) == [(words, meaning)]
+    (line,) = warn_of_syntax(text, "negative")
+    assert line.startswith(f"Warning: negative holds {words}, {meaning} in other programs")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a fox (a small one) at 12:30, ratio (width:height)",
+        "a sign that says (open: 9-17)",
+        "take a break; breaking news; 1 < 2 > 0",
+        r"a fox \(red:1.3\)",
+        "array[0], f(x) -- a dash, e-mail, the embedding of words",
+        "{red|blue} fox",
+    ],
+)
+def test_plain_text_is_left_in_peace(text: str) -> None:
+    assert find_foreign_syntax(text) == []
+
+
+def test_several_forms_are_each_named_once() -> None:
+    text = "(a:1.2) (b:1.3) <lora:x:1> BREAK BREAK embedding:y"
+    assert [meaning for _, meaning in find_foreign_syntax(text)] == [
+        "a weight", "a LoRA", "an embedding", "a new chunk",
+    ]  # fmt: skip
+    assert find_foreign_syntax("(" * 4000 + "a:1" + "[" * 4000) == []

@@ -13,12 +13,12 @@ from kleinod_pure.references.resample import resize
 from kleinod_pure.references.sizing import (
     AUTO,
     EACH,
+    MAX_SIDE,
     MEGAPIXEL,
     NATIVE,
     POLICIES,
-    SIDE_MOST,
     TOTAL,
-    Fit,
+    SizePlan,
     plan_sizes,
     share_budget,
 )
@@ -29,7 +29,7 @@ SIZES = st.tuples(SIDES, SIDES).filter(lambda size: max(size) <= 8 * min(size))
 BUDGETS = st.floats(0.5, 16)
 
 
-def plan(sizes: list[tuple[int, int]], policy: str = AUTO, megapixels: float = 1.0) -> list[Fit]:
+def plan(sizes: list[tuple[int, int]], policy: str = AUTO, megapixels: float = 1.0) -> list[SizePlan]:
     return plan_sizes(sizes, policy, megapixels, [f"image_{n}" for n in range(1, len(sizes) + 1)])
 
 
@@ -65,14 +65,14 @@ def test_limits_of_each_policy(sizes: list[tuple[int, int]], megapixels: float) 
     assert all(area(fit.used) <= megapixels * MEGAPIXEL for fit in plan(sizes, EACH, megapixels))
     assert sum(area(fit.used) for fit in plan(sizes, TOTAL, megapixels)) <= megapixels * MEGAPIXEL
     for policy in (AUTO, TOTAL, EACH):
-        assert all(max(fit.used) <= SIDE_MOST for fit in plan(sizes, policy, megapixels))
+        assert all(max(fit.used) <= MAX_SIDE for fit in plan(sizes, policy, megapixels))
 
 
 @given(SIZES, st.floats(0.5, 4))
 def test_no_resolution_is_given_away(size: tuple[int, int], megapixels: float) -> None:
     """One more cell on both axes would break the limit, or be larger than the picture."""
     (fit,) = plan([size], EACH, megapixels)
-    scale = min(1, math.sqrt(megapixels * MEGAPIXEL / area(size)), SIDE_MOST / max(size))
+    scale = min(1, math.sqrt(megapixels * MEGAPIXEL / area(size)), MAX_SIDE / max(size))
     assert all(side * scale - used < 16 + 1e-5 for side, used in zip(size, fit.used, strict=True))
 
 
@@ -89,7 +89,7 @@ def test_a_budget_is_shared_fairly_and_wholly(pixels: list[int], budget: int) ->
 
 def test_small_pictures_leave_their_share_to_large_ones() -> None:
     small, large = plan([(256, 256), (4096, 4096)], TOTAL, 1.0)
-    assert small.untouched
+    assert small.given == small.used
     assert area(large.used) > 0.9 * (MEGAPIXEL - 256 * 256)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from tests.detectors.clients import run_script
+from tests.borrowed import run_script
 
 
 @functools.cache
 def photograph_with_face() -> tuple[torch.Tensor, tuple[tuple[float, float, float, float], ...]]:
     """IMAGE `[1, 512, 512, 3]` and the boxes MTCNN finds on it."""
-    found = run_script("mtcnn_client.py")
+    found = run_script("detectors", Path(__file__).with_name("mtcnn_client.py"))
     pixels = np.asarray(Image.open(found["photograph"]).convert("RGB"), np.float32) / 255.0
     return torch.from_numpy(pixels)[None], tuple(tuple(face[:4]) for face in found["faces"])

@@ -10,7 +10,7 @@ from kleinod_pure.faces.blueprint import read_blueprint
 from kleinod_pure.faces.network import Network, UnknownLayer
 from kleinod_pure.faces.yolo import YoloDetector
 
-from tests.detectors.clients import ROOT, run_script
+from tests.borrowed import ROOT, run_script
 from tests.detectors.photograph import photograph_with_face
 
 READ_BY_US = ("yolov8n", "yolov8n-seg", "yolo11n", "yolo26n-seg")
@@ -22,7 +22,8 @@ CONFIDENCE = 0.5
 def ultralytics(tmp_path_factory) -> tuple[Path, dict]:
     """The folder with files and findings, and what the guard let through."""
     folder = tmp_path_factory.mktemp("ultralytics")
-    return folder, run_script("ultralytics_client.py", str(ROOT), str(folder), *READ_BY_US, *READ_BY_THEM)
+    script = Path(__file__).with_name("ultralytics_client.py")
+    return folder, run_script("detectors", script, str(ROOT), str(folder), *READ_BY_US, *READ_BY_THEM)
 
 
 @pytest.mark.parametrize("name", READ_BY_US)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 from kleinod.nodes.base.values import LoraRow, Loras, StageBoundary
-from kleinod.nodes.loras import engine, library
+from kleinod.nodes.loras import library
+from kleinod.nodes.loras.engine import read_architecture
 from kleinod.nodes.loras.nodes import KleinodLoraStack
+from kleinod.nodes.loras.tensors import LoraFile
 from kleinod.nodes.model.nano import load_nano
 
 from tests.model.acceleration_rig import sample, with_short_text
@@ -38,7 +41,6 @@ def folder(model_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         library.folder_paths, "get_system_user_directory", lambda name: str(model_folders / name)
     )
     library.find_book.cache_clear()
-    engine.find_cache.cache_clear()
     return loras
 
 
@@ -79,7 +81,6 @@ def test_nothing_to_do_gives_back_the_model_itself_and_reads_nothing(
     patched, _, lora_stack, _ = stack(model, rows)
     assert patched is model
     assert lora_stack == []
-    assert engine.find_cache().openings == 0
 
 
 def test_without_a_model_rows_are_collected_unread(folder: Path) -> None:
@@ -88,13 +89,40 @@ def test_without_a_model_rows_are_collected_unread(folder: Path) -> None:
     assert loras.to_runware() == [{"model": "civitai:1@2", "weight": 0.5, "transformer": "high"}]
     assert lora_stack == [("gone.safetensors", 0.5, 0.5)]
     assert "No model connected" in report
-    assert engine.find_cache().openings == 0
 
 
-def test_a_file_is_read_once_for_any_number_of_runs_and_weights(model: Any, folder: Path) -> None:
+def test_a_weight_scales_the_change(model: Any, folder: Path) -> None:
     changes = [change(stack(model, f"a.safetensors {weight}")[0]) for weight in (0.5, 1.0, -2.0)]
-    assert engine.find_cache().openings == 1
     assert torch.equal(2 * changes[0], changes[1]) and torch.equal(-2 * changes[1], changes[2])
+
+
+def lora_bytes() -> int:
+    """Bytes of all tensors of LoRA files that anybody still holds."""
+    gc.collect()
+    files = [found for found in gc.get_objects() if type(found) is LoraFile]
+    return sum(tensor.nbytes for file in files for tensor in file.tensors.values())
+
+
+def test_nothing_outlives_the_models_that_use_it(model: Any, folder: Path) -> None:
+    """20 different stacks, of each kind; and two that are there at once share what they read."""
+    assert lora_bytes() == 0
+    ways = ("into the weights", "beside the weights")
+    for number in range(20):
+        made = stack(
+            model, f"a.safetensors 0.0{number + 1} {'high' * (number % 3 == 0)}", apply=ways[number % 2]
+        )
+        one = lora_bytes()
+        assert one > 100_000
+        del made
+    assert lora_bytes() == 0
+    first = stack(model, "a.safetensors 0.5")[0]
+    second = stack(model, "a.safetensors 0.25 low")[0]
+    assert lora_bytes() == one
+    further = second.clone()
+    del first, second
+    assert lora_bytes() == one
+    del further
+    assert lora_bytes() == 0
 
 
 def test_rows_that_came_with_the_model_are_not_applied_twice(model: Any, folder: Path) -> None:
@@ -205,7 +233,7 @@ def _linear() -> dict[str, tuple[int, int]]:
 def test_klein_nano_takes_loras(folder: Path) -> None:
     """The built-in model: its blocks bear the same names."""
     nano = load_nano()[0]
-    shapes = {name: shape for name, shape in engine.read_architecture(nano).shapes.items() if len(shape) == 2}
+    shapes = {name: shape for name, shape in read_architecture(nano).shapes.items() if len(shape) == 2}
     write_lora(folder / "nano.safetensors", FORMATS["OneTrainer"], weights=_nano_weights(shapes))
     plain = nano.model_state_dict()["diffusion_model.single_blocks.0.linear2.weight"].clone()
     patched, _, _, report = stack(nano, "nano.safetensors 0.01")

@@ -89,7 +89,7 @@ def test_each_stage_acts_on_its_steps(
 
 
 def test_beside_the_weights_is_the_same_model(model: Any, folder: Path) -> None:
-    beside = apply(model, row("a"), row("b", weight=-0.01), beside=True)
+    beside = apply(model, row("a"), row("b", weight=-0.01), bypass=True)
     assert beside.patches == {}
     patched = apply(model, row("a"), row("b", weight=-0.01))
     for got, wanted, plain in zip(velocities(beside), velocities(patched), velocities(model), strict=True):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from kleinod.nodes.base.values import LoraRow, Loras
+from kleinod.nodes.loras.bundled import BUILT_IN, list_bundled
 from kleinod.nodes.loras.engine import apply_stack
 from kleinod.nodes.loras.library import list_files
 from kleinod.nodes.loras.request import StackRequest
-from kleinod.nodes.loras.supplied import BUILT_IN, supplied_files
 from kleinod.nodes.model.choices import AUTOMATIC, NANO
 from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
 from kleinod.nodes.sampling.nodes import KleinodSampler
@@ -138,7 +138,7 @@ def test_the_subject_is_new_and_leaves_the_others_alone(nano) -> None:
 
 
 def test_files_are_small_described_and_listed() -> None:
-    files = supplied_files()
+    files = list_bundled()
     assert list(files) == [STYLE, SUBJECT]
     assert set(files) <= set(list_files())
     assert sum(Path(path).stat().st_size for path in files.values()) < 2 * 2**20

@@ -94,11 +94,71 @@ def test_the_middle_of_the_image_is_kept(parts: dict[str, Any]) -> None:
     assert torch.equal(made.image, image[:, 1:129, 7:135])
 
 
-def test_alpha_is_left_out(parts: dict[str, Any]) -> None:
+def test_transparency_is_laid_on_white(parts: dict[str, Any]) -> None:
+    """Red that cannot be seen does not paint red; an opaque picture stays bit for bit what it is."""
     image = picture(128, 128, channels=4)
+    seen = torch.lerp(torch.ones_like(image[..., :3]), image[..., :3], image[..., 3:])
     for strength in (0.0, 0.4):
         made = make(parts, image=image, strength=strength)
-        assert torch.equal(made.image, make(parts, image=image[..., :3], strength=strength).image)
+        assert torch.equal(made.image, make(parts, image=seen, strength=strength).image)
+    assert "transparency laid on white" in made.report.text()
+    image[..., 3] = 1
+    assert torch.equal(make(parts, image=image, strength=0.0).image, image[..., :3])
+
+
+def test_pictures_of_whole_numbers_and_of_one_channel(parts: dict[str, Any]) -> None:
+    image = (picture(128, 128) * 255).round()
+    as_float = make(parts, image=image / 255, strength=0.0)
+    assert torch.equal(make(parts, image=image.to(torch.uint8), strength=0.0).image, as_float.image)
+    grey = make(parts, image=image[..., :1] / 255, strength=0.0).image
+    assert torch.equal(grey, (image[..., :1] / 255).expand(-1, -1, -1, 3))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda image: image.fill_(float("nan")), "image holds values that are not numbers"),
+        (lambda image: image * 255, "image holds values up to .*divide by 255"),
+        (lambda image: image[0], "image has the shape"),
+        (lambda image: image[:0], "image is empty"),
+        (lambda image: image.repeat(1, 1, 1, 2), "image has the shape"),
+    ],
+)
+def test_what_is_no_picture_is_named_before_any_step(spoil: Any, words: str, parts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(parts, image=spoil(picture(128, 128)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"noise_mask": torch.ones(8)}, "The mask of latent has the shape"),
+        ({"noise_mask": torch.full((1, 8, 8), float("nan"))}, "The mask of latent holds values"),
+        ({"samples": torch.full((1, 128, 8, 8), float("inf"))}, "latent holds values that are not numbers"),
+    ],
+)
+def test_a_spoilt_latent_is_named_before_any_step(change: dict, words: str, parts: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(parts, latent={"samples": torch.ones(1, 128, 8, 8), **change})
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 8, 8), (1, 128, 1, 8, 8), (128, 8, 8), (1, 128, 0, 8)])
+def test_references_of_another_vae_are_named_before_any_step(shape: tuple, parts: dict[str, Any]) -> None:
+    watched = Watched(parts["model"])
+    for name in ("positive", "negative"):
+        spoilt = [[tensor, {**options, "reference_latents": [torch.zeros(1, 128, 8, 8), torch.zeros(shape)]}]
+                  for tensor, options in parts[name]]  # fmt: skip
+        with pytest.raises(ValueError, match=f"Reference latent 2 in {name} .*vae of Klein Loader"):
+            make({**parts, "model": watched.model, name: spoilt})
+    assert watched.batches == []
+
+
+def test_every_entry_of_a_conditioning_is_checked(parts: dict[str, Any]) -> None:
+    foreign = [*parts["positive"], [torch.zeros(1, 77, 768), {}]]
+    with pytest.raises(ValueError, match="positive comes from the wrong text encoder .*CLIP-L"):
+        make({**parts, "positive": foreign})
+    with pytest.raises(ValueError, match="positive holds values that are not numbers"):
+        make({**parts, "positive": [[torch.full_like(parts["positive"][0][0], float("nan")), {}]]})
 
 
 def test_small_and_large_images_are_brought_into_range(parts: dict[str, Any]) -> None:

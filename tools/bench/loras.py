@@ -133,9 +133,7 @@ class Stack:
         self.model, self.how = model, apply
 
     def forget(self) -> None:
-        from kleinod.nodes.loras import engine
-
-        engine.find_cache.cache_clear()
+        pass
 
     def apply(self, weights: tuple[float, ...]) -> Any:
         from kleinod.nodes.loras.nodes import KleinodLoraStack

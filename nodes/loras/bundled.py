@@ -11,6 +11,6 @@ from pathlib import Path
 BUILT_IN = Path(__file__).with_name("built_in")
 
 
-def supplied_files() -> dict[str, str]:
+def list_bundled() -> dict[str, str]:
     """Name -> path, in the order of names. A file of the same name in models/loras goes before it."""
     return {path.name: str(path) for path in sorted(BUILT_IN.glob("*.safetensors"))}

@@ -1,4 +1,4 @@
-"""LoRAs that run beside the layers instead of in their weights, for some or all steps.
+"""LoRAs that bypass the weights: their change is added to what a layer gives, for some or all steps.
 
 While the network is called, the layers concerned carry a forward hook that adds the change to their output;
 the hooks go when the call ends, however it ends, so no other model that shares the layers ever meets them.
@@ -16,21 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.values import StageBoundary
-from .parts import Part, SidePath
+from ..base.transformer_options import MODEL_EDGES
+from ..base.values import BOTH_STAGES, StageBoundary
+from .parts import Adapt, Part, SidePath
 from .stages import edge_of, is_active
 
-# transformer_options of a run: sigmas at which the model changes (acceleration/conditions.py heeds them).
-EDGES = "kleinod_model_edges"
 # Inputs of the unit matrix that are sent through a layer at once to read its weight.
 _ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Gate:
+class StageGate:
     """When a group of parts acts."""
 
-    stage: str = "both"
+    stage: str = BOTH_STAGES
     boundary: StageBoundary = StageBoundary()
 
     def is_open(self, sigma: float | None, sigmas: Sequence[float]) -> bool:
@@ -47,19 +46,39 @@ class Slot:
 
 
 @dataclass
-class BesideLoras:
+class BypassLoras:
     """The wrapper of one stack: `sample` around a run, `apply` around each call of the network.
 
-    groups: gate -> slot -> parts.
+    groups: gate -> slot -> parts. adapt: see `parts.py`.
     """
 
-    groups: Mapping[Gate, Mapping[Slot, Sequence[Part]]]
+    groups: Mapping[StageGate, Mapping[Slot, Sequence[Part]]]
+    adapt: Adapt
     _paths: dict[tuple[Any, ...], list[SidePath]] = field(default_factory=dict)
-    _open: tuple[Gate, ...] = ()
+    _open: tuple[StageGate, ...] = ()
 
     @property
-    def staged(self) -> list[StageBoundary]:
-        return list(dict.fromkeys(gate.boundary for gate in self.groups if gate.stage != "both"))
+    def boundaries(self) -> list[StageBoundary]:
+        """Where the model changes during a run."""
+        return list(dict.fromkeys(gate.boundary for gate in self.groups if gate.stage != BOTH_STAGES))
+
+    @property
+    def whole_runs(self) -> Mapping[Slot, Sequence[Part]]:
+        """What acts on every step: in the weights it would be the same."""
+        return self.groups.get(StageGate(), {})
+
+    def staged(self, scales: Mapping[Slot, float]) -> BypassLoras | None:
+        """What acts on some steps only, at `scales` of its strength (1 where none is named); None for "
+        "nothing."""
+        groups = {
+            gate: {
+                slot: [part._replace(weight=part.weight * scales.get(slot, 1.0)) for part in parts]
+                for slot, parts in slots.items()
+            }
+            for gate, slots in self.groups.items()
+            if gate != StageGate()
+        }
+        return BypassLoras(groups, self.adapt) if groups else None
 
     def sample(
         self,
@@ -74,9 +93,9 @@ class BesideLoras:
         """OUTER_SAMPLE: drop what an earlier run left, and tell caches where the model will change."""
         self._forget()
         options = executor.class_obj.model_options.setdefault("transformer_options", {})
-        edges = [edge_of(boundary, sigmas.tolist()) for boundary in self.staged]
+        edges = [edge_of(boundary, sigmas.tolist()) for boundary in self.boundaries]
         if edges:
-            options[EDGES] = (*options.get(EDGES, ()), *edges)
+            options[MODEL_EDGES] = (*options.get(MODEL_EDGES, ()), *edges)
         try:
             return executor(noise, latent, sampler, sigmas, *rest, **named)
         finally:
@@ -90,7 +109,7 @@ class BesideLoras:
         """APPLY_MODEL: `t` are the sigmas of the batch, the same for all of a step."""
         transformer_options = options.get("transformer_options") or (args[3] if len(args) > 3 else None) or {}
         # A number from the device is waited for only where a stage depends on it.
-        sigma = float(t.flatten()[0]) if self.staged else None
+        sigma = float(t.flatten()[0]) if self.boundaries else None
         schedule = transformer_options.get("sample_sigmas")
         sigmas = [] if sigma is None or schedule is None else schedule.tolist()
         gates = tuple(gate for gate in self.groups if gate.is_open(sigma, sigmas))
@@ -102,7 +121,7 @@ class BesideLoras:
             return executor(x, t, *args, **options)
 
     @contextmanager
-    def _hooked(self, network: nn.Module, gates: tuple[Gate, ...]) -> Iterator[None]:
+    def _hooked(self, network: nn.Module, gates: tuple[StageGate, ...]) -> Iterator[None]:
         handles = []
         try:
             for module in dict.fromkeys(slot.module for gate in gates for slot in self.groups[gate]):
@@ -114,7 +133,7 @@ class BesideLoras:
                 handle.remove()
 
     def paths_for(
-        self, layer: nn.Module, module: str, gates: tuple[Gate, ...], x: Tensor, out: Tensor
+        self, layer: nn.Module, module: str, gates: tuple[StageGate, ...], x: Tensor, out: Tensor
     ) -> list[SidePath]:
         """The side paths of a layer, made when it is first called in a run."""
         key = (id(layer), gates, out.device, out.dtype)
@@ -133,6 +152,7 @@ class BesideLoras:
                     out.device,
                     out.dtype,
                     lambda: read_weight(layer, x),
+                    self.adapt,
                 )
                 for slot, parts in slots.items()
             ]
@@ -150,7 +170,7 @@ def _uncompiled(wanted: bool) -> Iterator[None]:
 
 
 class _Hook:
-    def __init__(self, loras: BesideLoras, module: str, gates: tuple[Gate, ...]) -> None:
+    def __init__(self, loras: BypassLoras, module: str, gates: tuple[StageGate, ...]) -> None:
         self.loras, self.module, self.gates = loras, module, gates
 
     def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
