@@ -16,9 +16,11 @@ from torch import Tensor
 from ..base.errors import InputError
 from ..base.pictures import check_image, to_unit
 from ..model.engine import facts_of
+from ..model.text_engine import encode_prompt
 from ..regions.blend import cut_out
-from ..regions.painter import PAINTED, Painter, PaintInputs
+from ..regions.painter import Painter, PaintInputs
 from ..regions.prompts import RegionPrompts
+from ..regions.result import PAINTED
 from ..regions.sampler import CropSampler
 from ..regions.waves import order_waves
 from ..sampling.engine import context_width
@@ -104,7 +106,12 @@ def make_painter(inputs: PaintInputs, request: RefineRequest, count: int) -> Pai
     sampler = CropSampler(
         inputs.model, inputs.vae, request.painting, count, inputs.references, inputs.acceleration
     )
-    prompts = RegionPrompts(inputs.clip, context_width(inputs.model), "faces", "face_prompts")
+    prompts = RegionPrompts(
+        lambda text, field: encode_prompt(inputs.clip, text, field)[0],
+        context_width(inputs.model),
+        "faces",
+        "face_prompts",
+    )
     settings = request.settings
     prompts.share(
         settings.positive_prompt,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..regions.painter import PAINTED, Painted
+from ..regions.result import PAINTED, Painted
 from .plan import FacePlan, FaceRegion, RefineRequest
 
 PaintedFace = Painted[FaceRegion]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -18,13 +18,11 @@ from torch import Tensor
 from .blend import blend, cut_out, fit_back
 from .colour import match_colours
 from .prompts import RegionPrompts
+from .result import NOT_A_NUMBER, Painted
 from .sampler import CropSampler
 from .waves import AnyRegion, group_by_size
 
 logger = logging.getLogger("kleinod.regions")
-
-PAINTED = "painted"
-NOT_A_NUMBER = "kept as it was (the painting came out as not-a-number)"
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,6 @@ class PaintInputs:
     negative: Any = None
     references: Any = None
     acceleration: Any = None
-
-
-@dataclass(frozen=True)
-class Painted(Generic[AnyRegion]):
-    """What became of one region. sigma: the noise level it began with. fate: PAINTED, or why not. shift: how
-    far its colours were moved, RGB in 1/255."""
-
-    region: AnyRegion
-    sigma: float = 0.0
-    fate: str = PAINTED
-    shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 class Painter:

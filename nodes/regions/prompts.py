@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..model.text_engine import encode_prompt
 from ..sampling import checks
 from .conditioning import Conditioning, fits_one_batch, strip_picture
 from .waves import AnyRegion, Region
@@ -14,13 +13,15 @@ from .waves import AnyRegion, Region
 class RegionPrompts:
     """Conditionings for the regions of one run; each text is encoded once.
 
-    clip: encodes texts. width: of the conditioning that the model reads, None where it does not say. noun:
-    what sentences call the regions ("faces"), own_field: the input that holds their own prompts. notes: in
-    words, what was left out or taken for granted so far.
+    encode: makes the conditioning of (a text, the input it stands in). width: of the conditioning that the
+    model reads, None where it does not say. noun: what sentences call the regions ("faces"), own_field: the
+    input that holds their own prompts. notes: in words, what was left out or taken for granted so far.
     """
 
-    def __init__(self, clip: Any, width: int | None, noun: str, own_field: str) -> None:
-        self.clip, self.width, self.noun, self.own_field = clip, width, noun, own_field
+    def __init__(
+        self, encode: Callable[[str, str], Conditioning], width: int | None, noun: str, own_field: str
+    ) -> None:
+        self.encode, self.width, self.noun, self.own_field = encode, width, noun, own_field
         self.notes: list[str] = []
         self.positive: Conditioning = []
         self.negative: Conditioning = []
@@ -41,7 +42,7 @@ class RegionPrompts:
         if region.prompt is None:
             return self.positive
         if region.prompt not in self._own:
-            self._own[region.prompt] = encode_prompt(self.clip, region.prompt, self.own_field)[0]
+            self._own[region.prompt] = self.encode(region.prompt, self.own_field)
         return self._own[region.prompt]
 
     def split_batches(self, regions: Sequence[AnyRegion]) -> list[list[AnyRegion]]:
@@ -66,6 +67,6 @@ class RegionPrompts:
             return stripped
         if not text.strip() and default:
             self.notes.append(f'{field}: no prompt was given, so the {self.noun} were asked for "{default}"')
-        made = encode_prompt(self.clip, text.strip() or default, f"{field}_prompt")[0]
+        made = self.encode(text.strip() or default, f"{field}_prompt")
         checks.check_conditioning("clip", made, self.width)
         return made

@@ -48,7 +48,6 @@ TOUCHES_COMFYUI = {
     "references/nodes.py",
     "references/engine.py",
     "regions/painter.py",
-    "regions/prompts.py",
     "regions/sampler.py",
     "remote/inputs.py",
     "remote/nodes.py",
