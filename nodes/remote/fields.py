@@ -17,8 +17,8 @@ PROFILE = Field(
 PRICE_CHECK = Field(
     "price_check",
     PRICE_OFF,
-    "Ask what the job costs before it runs, or only ask: then nothing is sent and the rest of the graph "
-    "waits.",
+    "Tell about what the job costs before it runs, or only that: then nothing is sent and the rest of the "
+    "graph waits.",
     choices=PRICE_CHECKS,
     optional=True,
     advanced=True,

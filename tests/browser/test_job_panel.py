@@ -45,16 +45,34 @@ def test_a_job_is_shown_opened_and_recovered(studio: Studio, renderer: str, arti
         "async (address) => (await fetch(address)).headers.get('content-type')", address
     ) == ("image/png")
 
-    card.get_by_role("button", name="Recover").click()
+    card.get_by_role("button", name="To graph").click()
     (node,) = studio.build_prompt().values()
     assert node["class_type"] == "KleinodRecoverJob"
     job_id = address.split("/jobs/")[1].split("/")[0]
     assert node["inputs"]["job"].endswith(job_id)
+    card.get_by_role("button", name="To graph").click()
+    places = studio.page.evaluate("() => app.graph.nodes.map((node) => [...node.pos, ...node.size])")
+    (left, top, width, height), (x, y, _, _) = places
+    assert not (abs(x - left) < width and abs(y - top) < height), "one lies on the other"
     studio.page.get_by_role("button", name="Klein Jobs").click()
     assert studio.page.locator(".kleinod-job").count() == 0
     graph = {"1": node, "2": JOB["2"]}
     assert len(studio.client.run(graph).images()) == 2
     assert studio.complaints_about("kleinod") == []
+
+
+def test_recover_fetches_at_once_without_a_graph(studio: Studio, renderer: str) -> None:
+    studio.open(vue_nodes=RENDERERS[renderer])
+    studio.page.get_by_role("button", name="Klein Jobs").click()
+    card = studio.page.locator(".kleinod-job").filter(has_text="256x192").first
+    address = card.locator("a").first.get_attribute("href")
+    job_id = address.split("/jobs/")[1].split("/")[0]
+    card.get_by_role("button", name="Recover").click()
+    studio.page.get_by_text("In the output folder, under Klein Jobs").first.wait_for()
+    name = f"runware_{job_id[:8]}_01.png"
+    shown = studio.client.get(f"/view?filename={name}&subfolder=Klein%20Jobs&type=output")
+    assert shown.startswith(b"\x89PNG")
+    assert studio.page.evaluate("() => app.graph.nodes.length") == 0
 
 
 def test_the_job_chosen_stays_chosen(studio: Studio, renderer: str) -> None:
@@ -64,7 +82,7 @@ def test_the_job_chosen_stays_chosen(studio: Studio, renderer: str) -> None:
     studio.open(vue_nodes=RENDERERS[renderer])
     studio.page.get_by_role("button", name="Klein Jobs").click()
     older = studio.page.locator(".kleinod-job").filter(has_text="256x192").first
-    older.get_by_role("button", name="Recover").click()
+    older.get_by_role("button", name="To graph").click()
     studio.page.get_by_role("button", name="Klein Jobs").click()
     for _ in range(2):
         studio.page.wait_for_timeout(1500)

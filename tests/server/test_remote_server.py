@@ -196,6 +196,40 @@ def test_recover_from_the_list(server, emulator) -> None:
     assert emulator.accepted == before
 
 
+def test_recover_at_once_into_the_output_folder(server, emulator) -> None:
+    """The panel's button: no graph, no queue, also for a job that no node ever got."""
+    before = emulator.accepted
+    job = next(job for job in call(server, "/kleinod/jobs")[1]["jobs"] if job["state"] == "saved")
+    status, told = call(server, f"/kleinod/jobs/{job['id']}/recover", "POST", {})
+    assert status == 200 and len(told["files"]) == len(job["pictures"])
+    for file in told["files"]:
+        kept = Path(server.base) / "output" / file["subfolder"] / file["filename"]
+        assert kept.read_bytes().startswith(b"\x89PNG")
+    assert emulator.accepted == before
+    plain = {"Content-Type": "application/json"}
+    assert call(server, f"/kleinod/jobs/{job['id']}/recover", "POST", {}, plain)[0] == 403
+    unknown = "00000000-0000-4000-8000-000000000000"
+    status, told = call(server, f"/kleinod/jobs/{unknown}/recover", "POST", {})
+    assert status == 400 and "has no job" in told["error"]
+
+
+def test_another_seed_after_an_interrupt_pays_once(server, emulator) -> None:
+    """What the page does after Run, Interrupt, Run with its seed on randomize."""
+    emulator.book.seconds_per_job = 1.0
+    before = emulator.accepted
+
+    def cancel() -> None:
+        while emulator.accepted == before:
+            time.sleep(0.01)
+        server.client.interrupt()
+
+    threading.Thread(target=cancel).start()
+    with pytest.raises(WorkflowInterrupted):
+        server.client.run({"1": runware("twice", seed=11), "2": save("1", "t")})
+    assert len(server.client.run({"1": runware("twice", seed=12), "2": save("1", "t")}).images()) == 1
+    assert emulator.accepted == before + 1
+
+
 def test_killed_in_the_middle_of_a_job(server, emulator) -> None:
     """SIGKILL while the job runs; after the restart the same graph is free."""
     emulator.book.seconds_per_job = 2.0

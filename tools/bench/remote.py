@@ -94,8 +94,8 @@ class Bench:
         from kleinod.nodes.remote.limits import write_limits
         from kleinod.nodes.remote.session import find_engine, find_folder
 
-        write_limits(find_folder(), {"concurrency": 24})
-        find_engine().forget_gates()
+        write_limits(find_folder(), {"concurrency": 24, "day_usd": 0})
+        find_engine().forget_limits()
         ratios, together = [], []
         for _ in range(repeats):
             one_by_one = self.timed(lambda: [self.node(256) for _ in range(jobs)])
