@@ -25,6 +25,7 @@ from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.values import Acceleration
 from . import presets
+from .attached import adapt, find_attached
 from .conditions import read_conditions
 from .controller import Controller, Facts
 from .report import RunReport
@@ -120,8 +121,9 @@ class _Accelerator:
         require_alone(guider.model_options, self.acceleration)
         network = guider.model_patcher.model.diffusion_model
         doubles, singles = count_blocks(network)
+        settings, given_up = adapt(self.acceleration, find_attached(guider.model_options))
         controller = Controller(
-            self.acceleration,
+            settings,
             Facts(tuple(sigmas.tolist()), steps_like_euler(sampler), doubles, singles),
         )
         run = _Run(controller, guider, getattr(network, "patch_size", 1))
@@ -130,6 +132,7 @@ class _Accelerator:
                 run.install()
                 result = executor(noise, latent, sampler, sigmas, *rest, **options)
             report = controller.finish()
+            report.notes.extend(given_up)
         finally:
             controller.forget()
         logger.info(report.line())

@@ -22,17 +22,28 @@ def list_warnings(request: SamplingRequest, facts: KleinFacts | None) -> list[st
     return []
 
 
-def list_notes(request: SamplingRequest, facts: KleinFacts | None, size: tuple[int, int]) -> list[str]:
-    """Settings worth knowing about, for pictures of `size` (width, height) pixels."""
+def list_notes(
+    request: SamplingRequest,
+    facts: KleinFacts | None,
+    size: tuple[int, int],
+    reads_negative: bool = False,
+) -> list[str]:
+    """Settings worth knowing about, for pictures of `size` (width, height) pixels. reads_negative: the model
+    came with a node that runs the negative prompt whatever guidance says."""
     notes = []
-    if not request.guided:
+    if not request.guided and reads_negative:
+        notes.append(
+            "Guidance 1, but a node on the model (such as Normalized Attention Guidance) has the negative "
+            "prompt run in every step: it counts, and each step costs as much as with guidance."
+        )
+    elif not request.guided:
         notes.append("Guidance 1: the negative prompt is not used, and each step costs half.")
     if size[0] * size[1] > LARGE_TOKENS * CELL**2 and request.mu == MU_AUTO:
         notes.append("Above 1 MP mu grows: if the picture turns blurred or patterned, try capped above 1 MP.")
     if facts is None:
         return notes
     steps, guidance = facts.recommended_steps, facts.recommended_guidance
-    if not facts.distilled and not request.guided:
+    if not facts.distilled and not request.guided and not reads_negative:
         notes.append(f"A Base model follows the prompt loosely at guidance 1; it is made for {guidance:g}.")
     if not facts.distilled and request.steps < 10:
         notes.append(f"{request.steps} steps are few for a Base model; take 20 to {steps}.")

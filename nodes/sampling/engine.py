@@ -150,9 +150,11 @@ def sample_pictures(
     checks.check_one_source(latent, image)
     width = context_width(model)
     checks.check_conditioning("positive", positive, width)
-    checks.check_conditioning("negative", negative, width if request.guided else None)
+    # A node on the model may have both prompts run where guidance alone would not (core's NAG).
+    reads_negative = request.guided or bool(model.model_options.get("disable_cfg1_optimization", False))
+    checks.check_conditioning("negative", negative, width if reads_negative else None)
     checks.check_references("positive", positive)
-    if request.guided or model.model_options.get("disable_cfg1_optimization", False):
+    if reads_negative:
         checks.check_references("negative", negative)
 
     start = prepare_start(model, vae, request, latent, image)
@@ -163,8 +165,13 @@ def sample_pictures(
         start.size,
         batch=len(start.samples),
         from_picture=start.from_picture,
-        notes=(*start.notes, *list_notes(request, facts, start.size), *([notice] if notice else [])),
+        notes=(
+            *start.notes,
+            *list_notes(request, facts, start.size, reads_negative),
+            *([notice] if notice else []),
+        ),
         warnings=tuple(list_warnings(request, facts)),
+        reads_negative=reads_negative,
     )
     if start.from_picture and not request.steps_run and sigmas is None:
         return _return_untouched(vae, start, report)

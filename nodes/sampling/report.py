@@ -17,7 +17,7 @@ class Report:
     size: pixels (width, height). batch: pictures of one result. from_picture: it started from a latent or an
     image. acceleration: a line a run (or one for all), empty where nothing was accelerated. extra: further
     lines (title, text) of nodes that add to the sampler, in their order. skipped: what was left out, in the
-    words that fit under the node.
+    words that fit under the node. reads_negative: the negative prompt ran in every step.
     """
 
     request: SamplingRequest
@@ -32,6 +32,7 @@ class Report:
     extra: tuple[tuple[str, str], ...] = ()
     acceleration: tuple[str, ...] = ()
     skipped: str = ""
+    reads_negative: bool = False
 
     def with_lines(self, *lines: tuple[str, str]) -> Report:
         """The same report with lines (title, text) added before the notes."""
@@ -96,7 +97,7 @@ class Report:
         if self.solver is None:
             return ""
         text = f", {self.solver.model_calls(schedule.steps)} model calls a result"
-        if self.request.guided:
+        if self.request.guided or self.reads_negative:
             text += (
                 f", each with the prompt and with the negative prompt (guidance {self.request.guidance:g})"
             )
