@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kleinod_pure.base.pictures import check_image
 from kleinod_pure.model.facts import facts_from_sizes, nano_facts
 from kleinod_pure.sampling.advice import list_notes, list_warnings
-from kleinod_pure.sampling.checks import check_conditioning, check_image, check_latent, check_vae
+from kleinod_pure.sampling.checks import check_conditioning, check_latent, check_vae
 from kleinod_pure.sampling.report import Report
 from kleinod_pure.sampling.request import SamplingRequest
 from kleinod_pure.sampling.schedule import Schedule, compute_mu
@@ -145,8 +146,8 @@ def test_checks_name_the_input() -> None:
         check_conditioning("positive", [], 7680)
     with pytest.raises(ValueError, match="vae is empty"):
         check_vae(None)
-    with pytest.raises(ValueError, match=r"image has the shape \[1, 64, 64, 1\]"):
-        check_image(torch.zeros(1, 64, 64, 1))
+    with pytest.raises(ValueError, match=r"image has the shape \[1, 64, 64, 5\]"):
+        check_image(torch.zeros(1, 64, 64, 5))
     with pytest.raises(ValueError, match="latent has 16 channels, but .* 128"):
         check_latent(torch.zeros(1, 16, 8, 8))
     with pytest.raises(ValueError, match="still pictures"):
