@@ -17,6 +17,7 @@ _GENERATED = {
     "__pycache__",
     ".pytest_cache",
     ".ruff_cache",
+    ".mypy_cache",
     ".hypothesis",
 }
 

