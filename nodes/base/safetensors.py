@@ -12,7 +12,8 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field  # Header has a field of that name
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,7 +54,7 @@ class Header:
     field: str
     name: str
     tensors: Mapping[str, Entry]
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = dataclass_field(default_factory=dict)
 
     @property
     def label(self) -> str:

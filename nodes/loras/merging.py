@@ -64,7 +64,7 @@ def fold(patcher: Any, scales: Mapping[str, float] | None = None) -> None:
 
 def _scale_slots(loras: BypassLoras, scales: Mapping[str, float], names: Any) -> dict[Slot, float]:
     slots: Iterable[Slot] = (slot for group in loras.groups.values() for slot in group)
-    keys = {slot: patch_key(Slot(slot.module), names) for slot in slots}
+    keys: dict[Slot, Any] = {slot: patch_key(Slot(slot.module), names) for slot in slots}
     return {slot: scales[key] for slot, key in keys.items() if key in scales}
 
 

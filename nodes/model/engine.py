@@ -187,7 +187,7 @@ def _load_model(request: LoaderRequest) -> Any:
     import nodes as comfy_nodes
 
     with _loading("diffusion_model", request.diffusion_model):
-        return comfy_nodes.UNETLoader().load_unet(request.diffusion_model, request.weight_dtype)[0]
+        return comfy_nodes.UNETLoader().load_unet(request.diffusion_model, request.weight_dtype)[0]  # type: ignore[attr-defined]
 
 
 def _choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
@@ -266,7 +266,7 @@ def _load_vae(name: str) -> Any:
     import nodes as comfy_nodes
 
     with _loading("vae", name):
-        vae = comfy_nodes.VAELoader().load_vae(name)[0]
+        vae = comfy_nodes.VAELoader().load_vae(name)[0]  # type: ignore[attr-defined]
     if name == TAEF2:
         # ComfyUI 0.30 leaves both at 8, so sides not divisible by 16 fail to encode and tiles do not fit.
         vae.downscale_ratio = vae.upscale_ratio = 16

@@ -80,7 +80,7 @@ def gguf_loader(node: str, field: str, name: str) -> Callable[..., tuple]:
     """The load function of one of ComfyUI-GGUF's nodes; ValueError naming that pack when it is missing."""
     import nodes as comfy_nodes
 
-    loader = comfy_nodes.NODE_CLASS_MAPPINGS.get(node)
+    loader = comfy_nodes.NODE_CLASS_MAPPINGS.get(node)  # type: ignore[attr-defined]
     if loader is None:
         raise InputError(
             f'{field} "{name}" is a GGUF file, which ComfyUI reads only with the pack ComfyUI-GGUF (city96): '

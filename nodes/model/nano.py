@@ -8,6 +8,7 @@ tokenizer and chat template; the autoencoder has FLUX.2's latent layout. Only th
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import comfy.latent_formats
 import comfy.ldm.models.autoencoder
@@ -113,6 +114,8 @@ class NanoVAE(comfy.sd.VAE):
 
     The base class can only build nets it knows, so it gets the smallest of those, which is then replaced.
     """
+
+    patcher: Any  # a CoreModelPatcher, as the base class makes it
 
     def __init__(self, autoencoder: NanoAutoencoder) -> None:
         shape = {

@@ -64,7 +64,8 @@ def _thumbnail(item: Reference) -> Image.Image:
     scale = WINDOW / max(picture.size)
     # A small picture is shown in large pixels, so that it is seen to be small.
     method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
-    return picture.resize(tuple(max(8, round(side * scale)) for side in picture.size), method)
+    width, height = (max(8, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), method)
 
 
 def _draw_badge(card: Image.Image, text: str, corner: tuple[int, int]) -> None:
@@ -91,5 +92,5 @@ def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
     return mask.resize(size, Image.Resampling.BOX)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)

@@ -63,7 +63,7 @@ def plan_sizes(
     if policy == NATIVE:
         return [cut_to_cells(size) for size in given]
     if policy == AUTO:
-        pixels = PIXELS_OF_ONE if len(given) == 1 else PIXELS_OF_MANY
+        pixels: float = PIXELS_OF_ONE if len(given) == 1 else PIXELS_OF_MANY
     elif policy == EACH:
         pixels = megapixels * MEGAPIXEL
     else:
@@ -105,7 +105,8 @@ def fit_within(given: Size, pixels: float, label: str) -> SizePlan:
     width, height = given
     limit = min(1.0, math.sqrt(pixels / (width * height)), MAX_SIDE / max(given))
     # A hair more than the limit: 1023.9999999 is meant to be 1024.
-    used = tuple(int(side * limit + 1e-6) // CELL * CELL for side in given)
+    across, down = (int(side * limit + 1e-6) // CELL * CELL for side in given)
+    used = (across, down)
     if min(used) < MIN_SIDE:
         raise InputError(
             f"{label} ({width}x{height}) would become {used[0]}x{used[1]}, but both sides must stay at least "
@@ -125,6 +126,6 @@ def fit_within(given: Size, pixels: float, label: str) -> SizePlan:
 
 def cut_to_cells(given: Size) -> SizePlan:
     """Not scaled at all: up to 15 pixels of each axis are cut off, where VAE Encode cuts them as well."""
-    used = tuple(side // CELL * CELL for side in given)
+    used = (given[0] // CELL * CELL, given[1] // CELL * CELL)
     left, top = ((side % CELL) // 2 for side in given)
     return SizePlan(given, used, (left, top, left + used[0], top + used[1]))

@@ -186,7 +186,12 @@ def sample_pictures(
     if notice:
         show(notice)  # until the headline takes its place
     results = sample_results(
-        guide, sampler or build_sampler(solver), schedule.sigmas, start.latent, request, clock
+        guide,
+        sampler if solver is None else build_sampler(solver),
+        schedule.sigmas,
+        start.latent,
+        request,
+        clock,
     )
     clock.sampled()
     pixels = decode_each(vae, results)

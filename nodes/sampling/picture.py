@@ -19,7 +19,8 @@ class Fit:
     @property
     def offset(self) -> tuple[int, int]:
         """Left and top edge of the cut."""
-        return tuple((whole - part) // 2 for whole, part in zip(self.scaled, self.cropped, strict=True))
+        (width, height), (inner_width, inner_height) = self.scaled, self.cropped
+        return (width - inner_width) // 2, (height - inner_height) // 2
 
     def describe(self) -> str:
         """One sentence about what was changed; empty when nothing was."""
@@ -51,5 +52,8 @@ def fit_picture(width: int, height: int) -> Fit:
         scale = MAX_SIZE / long
     elif short < MIN_SIZE:
         scale = MIN_SIZE / short
-    scaled = tuple(min(MAX_SIZE, max(MIN_SIZE, round(side * scale))) for side in (width, height))
-    return Fit((width, height), scaled, tuple(side // CELL * CELL for side in scaled))
+    width_scaled, height_scaled = (
+        min(MAX_SIZE, max(MIN_SIZE, round(side * scale))) for side in (width, height)
+    )
+    cropped = (width_scaled // CELL * CELL, height_scaled // CELL * CELL)
+    return Fit((width, height), (width_scaled, height_scaled), cropped)

@@ -108,5 +108,5 @@ def _as_picture(pixels: Tensor, size: tuple[int, int]) -> Image.Image:
     return picture.resize(size, method)
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
