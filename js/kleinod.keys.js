@@ -10,8 +10,12 @@ import { make } from "./lib/elements.js";
 import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
 import { call, wordsOf } from "./lib/server.js";
 import { SERVICES } from "./lib/services.js";
+import { findWidget, follow } from "./lib/widgets.js";
 
-/** @import {Limits} from "./lib/remote_text.js" */
+/**
+ * @import {Limits} from "./lib/remote_text.js"
+ * @import {GraphNode} from "../../scripts/app.js"
+ */
 
 const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };
 const FIELD = {
@@ -125,8 +129,57 @@ function makeLimitsPanel() {
   return make("div", { style: { display: "flex", flexDirection: "column", gap: "4px" } }, row, news);
 }
 
+/** The field that lets a browser on another computer in: the server says when it is needed. */
+function makeCodePanel() {
+  const news = make("div", { style: { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em" }, role: "status" });
+  const code = make("input", {
+    autocomplete: "off",
+    placeholder: "ABCD-EFGH-JKMN-PQRS",
+    ariaLabel: "Code of ComfyUI's console",
+    style: { ...FIELD, width: "16em" },
+  });
+  const open = make("button", { type: "button", textContent: "Unlock", style: BUTTON });
+  open.addEventListener("click", async () => {
+    try {
+      await call("unlock", "POST", { code: code.value });
+      code.value = "";
+      news.textContent = "This browser may manage keys, limits and jobs until ComfyUI is started again.";
+    } catch (error) {
+      news.textContent = wordsOf(error);
+    }
+  });
+  const row = make("div", { style: ROW }, code, open);
+  return make("div", { style: { display: "flex", flexDirection: "column", gap: "4px" } }, row, news);
+}
+
+/**
+ * A key typed where a profile's name belongs would be saved with the workflow: it is taken out again.
+ * @param {GraphNode} node
+ */
+function guardProfile(node) {
+  const widget = findWidget(node, "profile");
+  if (!widget) return;
+  follow(widget, "callback", async () => {
+    const profile = String(widget.value);
+    if (profile === "default") return;
+    const { is_key } = await call("profiles/check", "POST", { profile }).catch(() => ({ is_key: false }));
+    if (!is_key || widget.value !== profile) return;
+    widget.value = "default";
+    node.setDirtyCanvas(true, true);
+    app.extensionManager.toast.add({
+      severity: "error",
+      summary: "Klein",
+      detail: "That looked like an API key and was taken out of the node. Keys go into Settings > Kleinod > API keys.",
+      life: 10000,
+    });
+  });
+}
+
 app.registerExtension({
   name: "kleinod.keys",
+  nodeCreated(node) {
+    if (node.comfyClass?.startsWith("Kleinod")) guardProfile(node);
+  },
   settings: [
     ...Object.entries(SERVICES).map(([service, { title, company }]) => ({
       id: `Kleinod.Keys.${title}`,
@@ -136,6 +189,16 @@ app.registerExtension({
       type: () => makeKeyPanel(service),
       defaultValue: "",
     })),
+    {
+      id: "Kleinod.Keys.Code",
+      category: ["Kleinod", "API keys", "Code"],
+      name: "Code",
+      tooltip:
+        "ComfyUI's console shows it once somebody comes from another computer or through a proxy. With it, keys, " +
+        "limits and jobs are managed from there, too.",
+      type: () => makeCodePanel(),
+      defaultValue: "",
+    },
     {
       id: "Kleinod.Spending.Limits",
       category: ["Kleinod", "Spending", "Limits"],

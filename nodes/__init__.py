@@ -18,10 +18,12 @@ from .loras.library import register_routes as register_lora_routes
 from .loras.nodes import KleinodLoraStack
 from .model.nodes import KleinodLoader, KleinodPrompt
 from .references.nodes import KleinodReferences
+from .remote.environment import asks_for_code
 from .remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
 from .remote.session import register_routes
 from .sampling.fast_nodes import KleinodFast
 from .sampling.nodes import KleinodSampler
+from .service.session import register_routes as register_request_routes
 from .study.nodes import KleinodCalibrate, KleinodCompare
 
 NODES: list[type[io.ComfyNode]] = [
@@ -53,7 +55,7 @@ def make_doors() -> Doors:
     """Who is let in to the pack's own addresses, as ComfyUI was started."""
     from comfy.cli_args import args
 
-    return Doors(cors=args.enable_cors_header, multi_user=args.multi_user)
+    return Doors(cors=args.enable_cors_header, multi_user=args.multi_user, always=asks_for_code())
 
 
 class KleinodExtension(ComfyExtension):
@@ -68,8 +70,10 @@ class KleinodExtension(ComfyExtension):
                 "panels may be missing. Rename it to kleinod and restart.",
                 folder,
             )
-        register_routes()
-        register_lora_routes(make_doors())
+        doors = make_doors()
+        register_routes(doors)
+        register_lora_routes(doors)
+        register_request_routes(doors)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

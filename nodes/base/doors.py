@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import json
 import secrets
 import sys
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from .addresses import is_loopback
 from .errors import ArtistError, InputError
 
 GUARD_HEADER = "X-Kleinod"
@@ -91,7 +91,9 @@ class Doors:
     async def read(
         self, request: web.Request, *, private: bool = True, most_bytes: int = SMALL_BODY
     ) -> dict[str, Any]:
-        """The JSON object of a request that changes something. Denied, or InputError where it is none."""
+        """The JSON object of a request that changes something, {} for an empty one. Raises Denied, and
+        InputError where it is none.
+        """
         if request.headers.get(GUARD_HEADER) != "1" or request.content_type != "application/json":
             raise Denied("This request did not come from Kleinod's own page.")
         if private and self._cors == "*":
@@ -106,7 +108,7 @@ class Doors:
             if len(data) > most_bytes:
                 raise InputError(f"The request is larger than the {most_bytes:,} bytes allowed here.")
         try:
-            body = json.loads(data)
+            body = json.loads(data or b"{}")
         except (ValueError, RecursionError):
             raise InputError("The request is not JSON.") from None
         if not isinstance(body, dict):
@@ -188,17 +190,6 @@ def find_stranger(peer: str | None, headers: Mapping[str, str], version: tuple[i
         if name in headers and _split_host(headers[name]) != _split_host(f"//{host}"):
             return "This request came from another page"
     return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own and can be nobody else's."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _split_host(address: str) -> tuple[str, int | None]:

@@ -2,7 +2,7 @@
 
 Each service names its own: the key's, `<KEY VARIABLE>_<PROFILE>` for any profile but "default", and the one
 that puts an emulator of this machine in the service's place.
-`KLEINOD_ALLOW_REMOTE_SETTINGS`   "1" lets a browser on another machine change the keys
+`KLEINOD_ASK_FOR_CODE`   "1" asks every browser for the code of the console: for a proxy that hides itself
 """
 
 from __future__ import annotations
@@ -27,5 +27,6 @@ def read_address(variable: str) -> str | None:
     return address.rstrip("/") if address else None
 
 
-def allows_remote_settings() -> bool:
-    return read_variable("KLEINOD_ALLOW_REMOTE_SETTINGS") == "1"
+def asks_for_code() -> bool:
+    """Whether every browser has to show the code of the console, this machine's, too."""
+    return read_variable("KLEINOD_ASK_FOR_CODE") == "1"

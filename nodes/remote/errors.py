@@ -13,7 +13,6 @@ ArtistError
     +-- Unsafe           an answer broke a safety rule: host, size or picture format
     |   +-- UnknownHost  a picture lies on a host that the user has not allowed
     +-- StorageError     the folder of keys, ledger and results cannot be used
-    +-- Denied           a request to the settings' routes that may not change anything
 
 TransportError           between transport and submission only: never shown
 +-- NotSent              the request provably did not reach the service whole; the text names the cause
@@ -72,10 +71,6 @@ class UnknownHost(Unsafe):
 
 class StorageError(RemoteError):
     """The folder of keys, ledger and results cannot be used."""
-
-
-class Denied(RemoteError):
-    """A request to the settings' routes that may not change anything; the text says why."""
 
 
 class TransportError(Exception):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
+from ..base.addresses import is_loopback
 from .environment import read_address
 from .errors import UnknownHost, Unsafe
 
@@ -120,15 +121,6 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         raise Unsafe("The service answered with an address that cannot be read; it was refused.") from None
     return parts
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def check_public(host: str) -> None:

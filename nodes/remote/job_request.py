@@ -15,6 +15,7 @@ import numpy as np
 
 from .hosts import make_endpoint
 from .limits import Limits
+from .profiles import check_profile
 from .retry import Deadline
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def make_job_request(
         make_endpoint(service, region).base,
         endpoint,
         body,
-        profile=inputs.get("profile", "default"),
+        profile=check_profile(inputs.get("profile", "default")),
         take=inputs.get("take", 0),
         wanted=wanted,
         estimate_usd=estimate_usd,

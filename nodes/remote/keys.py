@@ -11,19 +11,19 @@ import json
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.errors import InputError
+from ..base.errors import ArtistError, InputError
+from ..base.files import write_json
 from .environment import name_key_variable, read_variable
 from .errors import NoKey
-from .folder import make_private_folder
+from .folder import make_private_folder, refuse_folder
+from .profiles import check_profile
 from .services import find_service, list_services
 
 _KEY = re.compile(r"[\x21-\x7e]{8,256}")
-_PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,39}")
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,7 +89,7 @@ class KeyStore:
                 try:
                     secret = self.find(service, profile)
                     table[service][profile] = {"set": True, "source": secret.source, "hint": secret.hint}
-                except (NoKey, ValueError):
+                except ArtistError:
                     table[service][profile] = {"set": False, "source": "", "hint": ""}
         return table
 
@@ -104,6 +104,18 @@ class KeyStore:
         stored.get(find_service(service).name, {}).pop(check_profile(profile), None)
         self._write(stored)
 
+    def holds(self, text: str) -> bool:
+        """Whether a text is, or contains, one of the keys that are set: a key typed into the wrong field."""
+        stored = self._read()
+        for service in (known.name for known in list_services()):
+            for profile in {"default", *stored.get(service, {})}:
+                try:
+                    if self.find(service, profile).value in text:
+                        return True
+                except ArtistError:
+                    continue
+        return False
+
     @staticmethod
     def _check(key: object) -> str:
         if not isinstance(key, str) or not _KEY.fullmatch(key):
@@ -113,41 +125,50 @@ class KeyStore:
         return key
 
     def _read(self) -> dict[str, dict[str, str]]:
+        """{service: {profile: key}}. InputError for a file that is not safe to use or holds anything else."""
         try:
+            if self.file.is_symlink():
+                raise InputError(
+                    "Kleinod's key file is a link to another place, so it was not used. Put the file itself "
+                    "into ComfyUI's user/__kleinod folder, or delete the link and save the keys again."
+                )
             handle = os.open(self.file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            with os.fdopen(handle, encoding="utf-8") as file:
+                if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                    raise InputError(
+                        "Other users of this computer can read Kleinod's key file, so it was not used. Run "
+                        "'chmod 600' on keys.json in ComfyUI's user/__kleinod folder, and consider changing "
+                        "the keys."
+                    )
+                stored = json.load(file)
+        except InputError:
+            raise
         except FileNotFoundError:
             return {}
-        with os.fdopen(handle, encoding="utf-8") as file:
-            if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise InputError(
-                    "Other users of this computer can read Kleinod's key file, so it was not used. Run "
-                    "'chmod 600' on keys.json in ComfyUI's user/__kleinod folder, and consider changing the "
-                    "keys."
-                )
-            try:
-                return json.load(file)
-            except ValueError:
-                raise InputError(
-                    "Kleinod's key file is damaged. Delete keys.json in ComfyUI's user/__kleinod folder and "
-                    "save the keys again."
-                ) from None
+        except OSError as error:
+            raise InputError(
+                f"Kleinod's key file cannot be read ({error.strerror or type(error).__name__}). Look at "
+                "keys.json in ComfyUI's user/__kleinod folder."
+            ) from None
+        except (ValueError, RecursionError):
+            stored = None
+        if not _is_table(stored):
+            raise InputError(
+                "Kleinod's key file is damaged. Delete keys.json in ComfyUI's user/__kleinod folder and save "
+                "the keys again."
+            )
+        return stored
 
     def _write(self, stored: dict[str, dict[str, str]]) -> None:
-        make_private_folder(self.folder)
-        # mkstemp opens with O_EXCL and mode 0600; the rename makes the change whole or not at all.
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=".keys-")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(stored, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self.file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            make_private_folder(self.folder)
+            write_json(self.file, stored)
+        except OSError as error:
+            raise refuse_folder(self.folder, error) from None
 
 
-def check_profile(profile: object) -> str:
-    if not isinstance(profile, str) or not _PROFILE.fullmatch(profile):
-        raise InputError("A profile's name is 1 to 40 letters, digits, spaces, dots, dashes or underscores.")
-    return profile
+def _is_table(stored: object) -> bool:
+    return isinstance(stored, dict) and all(
+        isinstance(profiles, dict) and all(isinstance(key, str) for key in profiles.values())
+        for profiles in stored.values()
+    )

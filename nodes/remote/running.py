@@ -16,6 +16,7 @@ from .errors import (
     Abandoned,
     JobFailed,
     MaybeBilled,
+    NotSent,
     Refused,
     RemoteError,
     StillRunning,
@@ -70,8 +71,10 @@ class JobRunner:
             self.accounts.ask_balance(request.service, request.profile)
         except RemoteError:
             raise
-        except Exception as error:  # noqa: BLE001 - the price is known all the same
-            note = f"the key could not be checked ({type(error).__name__})"
+        except NotSent as error:
+            note = f"the key could not be checked: {error}"
+        except Exception:  # noqa: BLE001 - the price is known all the same
+            note = "the key could not be checked: the service gave no usable answer"
         seconds = time.monotonic() - started
         return JobResult(request.service, estimate_usd=estimate, seconds=seconds, note=note)
 

@@ -21,11 +21,15 @@ from comfy_api.v0_0_2 import ComfyAPI, io
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import get_executing_context
 
+from ..base.doors import Doors
+from ..base.errors import InputError
 from ..base.notices import show
 from .engine import Engine
 from .job_request import JobHandle, JobResult, RunContext
+from .keys import KeyStore
 from .ledger import format_usd
 from .limits import read_limits
+from .profiles import KEY_AS_PROFILE, check_profile
 from .results import Delivery, deliver
 from .routes import add_routes
 from .services import find_service
@@ -48,6 +52,17 @@ def find_context(node_id: str | None) -> RunContext:
     """Which node of which run asks, and the user's limits."""
     context = get_executing_context()
     return RunContext(str(node_id or ""), context.prompt_id if context else "", read_limits(find_folder()))
+
+
+def judge_profile(profile: object) -> bool | str:
+    """At queue time, before a prompt is in any history: True, or why this is no name of a profile."""
+    if profile is None:  # linked: known when it runs
+        return True
+    try:
+        name = check_profile(profile)
+    except InputError as error:
+        return str(error)
+    return KEY_AS_PROFILE if KeyStore(find_folder()).holds(name) else True
 
 
 async def run_job(node_id: str | None, service: str, inputs: Mapping[str, Any]) -> io.NodeOutput:
@@ -113,16 +128,13 @@ def _register_assets(files: list[Path]) -> None:
         logger.debug("ComfyUI's assets were not told of new files (%s).", type(error).__name__)
 
 
-def register_routes() -> None:
+def register_routes(doors: Doors) -> None:
     """Put the settings panel's routes on ComfyUI's server, if there is one."""
-    from comfy.cli_args import args
     from server import PromptServer
 
     server = getattr(PromptServer, "instance", None)
     if server is not None:
-        add_routes(
-            server.routes, find_engine, find_folder, lambda: args.enable_cors_header == "*", save_to_output
-        )
+        add_routes(server.routes, doors, find_engine, find_folder, save_to_output)
 
 
 def wrap(delivery: Delivery, result: JobResult, node_id: str | None) -> io.NodeOutput:

@@ -30,7 +30,7 @@ from .connection_errors import explain
 from .errors import Expired, NotSent, RemoteError, TransportError, Unclear, Unsafe
 from .hosts import Endpoint, check_public
 from .keys import Secret
-from .redact import redact, shorten
+from .redact import hide_key, redact, shorten
 from .retry import Deadline, RetryPolicy
 from .services.base import Answer, HttpCall
 
@@ -128,7 +128,7 @@ class Transport:
                 logger.exception("A request stopped on an unexpected error.")
             if upload.is_whole:
                 raise Unclear(type(error).__name__) from None
-            raise NotSent(explain(error, call.url)) from None
+            raise NotSent(self.clean(explain(error, call.url))) from None
         if not answer.sent and answer.status >= 500:
             raise NotSent(f"the service answered HTTP {answer.status} before the request had left") from None
         return answer
@@ -190,7 +190,7 @@ class Transport:
                     raise problem
                 return self._answer(response, raw)
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise NotSent(explain(error, call.url)) from None
+            raise NotSent(self.clean(explain(error, call.url))) from None
 
     def _fetch(self, url: str) -> tuple[bytes, int]:
         try:
@@ -240,7 +240,7 @@ class Transport:
     def _scrub(self, value: Any) -> Any:
         """Every text of an answer without the key, and fit to be written down."""
         if isinstance(value, str):
-            return _mend(value).replace(self._secret.value, "[key]")
+            return hide_key(_mend(value), self._secret.value)
         if isinstance(value, list):
             return [self._scrub(entry) for entry in value]
         if isinstance(value, dict):
