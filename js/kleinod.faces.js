@@ -3,13 +3,26 @@
 // the preset into custom, so that what is seen is what counts. So does connecting one: a preset would not read it.
 
 import { app } from "../../scripts/app.js";
-import { CUSTOM, PRESETS, numbersOf } from "./lib/face_presets.js";
+import { call } from "./lib/server.js";
 import { follow } from "./lib/widgets.js";
 
 const INPUT = 1; // the side of a node, as its hook is told
 
+/** What the server says, asked before the page makes its first node. */
+let custom = "custom";
+/** @type {Record<string, Record<string, number | string>>} */
+let presets = {};
+
 app.registerExtension({
   name: "kleinod.faces",
+
+  async init() {
+    try {
+      ({ custom, presets } = await call("faces/presets"));
+    } catch (error) {
+      console.warn("Kleinod: the presets of Klein Face Settings stay unread.", error);
+    }
+  },
 
   nodeCreated(node) {
     if (node.comfyClass !== "KleinodFaceSettings") return;
@@ -20,7 +33,7 @@ app.registerExtension({
 
     const write = () => {
       writing = true;
-      for (const [name, value] of Object.entries(numbersOf(String(preset.value)))) {
+      for (const [name, value] of Object.entries(presets[String(preset.value)] ?? {})) {
         const widget = widgets.get(name);
         if (widget) widget.value = value;
       }
@@ -29,12 +42,12 @@ app.registerExtension({
     };
 
     const leave = () => {
-      preset.value = CUSTOM;
+      preset.value = custom;
       node.setDirtyCanvas?.(true, true);
     };
 
     follow(preset, "callback", write);
-    const names = Object.keys(Object.values(PRESETS)[0]);
+    const names = Object.keys(Object.values(presets)[0] ?? {});
     for (const name of names) {
       const widget = widgets.get(name);
       if (widget) follow(widget, "callback", () => !writing && leave());

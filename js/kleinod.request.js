@@ -1,33 +1,36 @@
 // @ts-check
 /**
  * "Copy as Runware JSON" and "Paste Runware JSON" on Klein Sampler and Klein Runware: in the node's menu, and as
- * commands for the selected node.
+ * commands for the selected node. The server reads and writes the requests; here is only what becomes of the graph.
  */
 import { app } from "../../scripts/app.js";
-import { buildRequest, planPaste, readRequest } from "./lib/runware_request.js";
-import { wordsOf } from "./lib/server.js";
+import { call, wordsOf } from "./lib/server.js";
 import { addNode, changeGraph, findDeciding, findWidget } from "./lib/widgets.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 
-/** @type {Record<string, "runware" | "sampler">} */
-const NODES = { KleinodRunware: "runware", KleinodSampler: "sampler" };
+/**
+ * What nodes/service/routes.py makes of a request.
+ * @typedef {{own: Record<string, any>, prompt: Record<string, any>, acceleration: Record<string, any> | null,
+ *   rows: string | null, faces: Record<string, any> | null, options: Record<string, any>, needs_options: boolean,
+ *   pictures: string[], notes: string[]}} Paste
+ */
+
+const RUNWARE = "KleinodRunware";
+const NODES = [RUNWARE, "KleinodSampler"];
+const OPTIONS = "KleinodRunwareOptions";
 const GAP = 40;
-const IDLE = new Set([2, 4]); // a node's modes where it is muted or bypassed
+const SOCKET_MILLISECONDS = 2000; // until a node that grows has its next socket
 
 /** @param {GraphNode} node undefined for nodes that have no part in this */
-const kindOf = (node) => NODES[node.comfyClass ?? ""];
+const takesPart = (node) => NODES.includes(node.comfyClass ?? "");
 
 /** @param {"success" | "warn" | "error"} severity @param {string} detail */
 const tell = (severity, detail) =>
   app.extensionManager.toast.add({ severity, summary: "Runware JSON", detail, life: 6000 });
 
-/** @param {GraphNode} node @returns {Record<string, any>} */
-const readWidgets = (node) =>
-  Object.fromEntries((node.widgets ?? []).map((own) => [own.name, (findDeciding(node, own.name) ?? own).value]));
-
 /**
- * Sets widgets as a user would: in range, and with their callbacks.
+ * Sets widgets as a user would, with their callbacks.
  * @param {GraphNode} node @param {Record<string, any>} values
  */
 function writeWidgets(node, values) {
@@ -82,98 +85,124 @@ function unplug(node, name, warnings) {
   warnings.push(`${name} was disconnected: the request has none.`);
 }
 
-/** @param {GraphNode} node */
-function collect(node) {
-  const kind = kindOf(node);
-  /** @param {string} name @param {string} type */
-  const values = (name, type) => {
-    const source = findSource(node, name);
-    return source?.comfyClass === type && !IDLE.has(source.mode) ? readWidgets(source) : null;
-  };
-  const own = readWidgets(node);
-  if (kind === "runware") {
-    return {
-      runware: own,
-      acceleration: values("acceleration", "KleinodAcceleration"),
-      rows: values("loras", "KleinodLoraStack")?.rows,
-      face: values("face_refinement", "KleinodFaceSettings"),
-    };
-  }
-  const prompt = values("positive", "KleinodPrompt") ?? { positive: "", negative: "" };
-  return {
-    sampler: own,
-    prompt,
-    acceleration: values("acceleration_settings", "KleinodAcceleration"),
-    rows: values("model", "KleinodLoraStack")?.rows,
-  };
+/** The number that the node has in what is queued. @param {GraphNode} node @returns {string} */
+function findQueuedId(node) {
+  const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
+  const nodes = /** @type {any[]} */ (graphs.flatMap((graph) => graph.nodes));
+  const host = node.graph === app.rootGraph ? undefined : nodes.find((one) => one.subgraph === node.graph);
+  return host ? `${findQueuedId(host)}:${node.id}` : String(node.id);
 }
 
 /** @param {GraphNode} node */
 async function copyRequest(node) {
-  const request = buildRequest(collect(node), crypto.randomUUID?.() ?? "");
   try {
-    await navigator.clipboard.writeText(JSON.stringify(request, null, 2));
+    const { output } = await app.graphToPrompt();
+    const { text, notes } = await call("runware/copy", "POST", { prompt: output, node: findQueuedId(node) });
+    for (const note of notes) tell("warn", note);
+    await offer(text);
+  } catch (error) {
+    tell("error", wordsOf(error));
+  }
+}
+
+/** @param {string} text */
+async function offer(text) {
+  try {
+    await navigator.clipboard.writeText(text);
     tell("success", "The request is on the clipboard.");
   } catch {
     await app.extensionManager.dialog.prompt({
       title: "Runware JSON",
       message: "The browser keeps the clipboard closed. Copy the request from here.",
-      defaultValue: JSON.stringify(request),
+      defaultValue: text,
     });
   }
 }
 
 /** @param {GraphNode} node @param {string} text */
-export function pasteRequest(node, text) {
-  const plan = planPaste(readRequest(text));
-  changeGraph(() => fillIn(node, plan));
+export async function pasteRequest(node, text) {
+  /** @type {Paste} */
+  const paste = await call("runware/paste", "POST", { text, node: node.comfyClass });
+  await changeGraph(() => fillIn(node, paste));
   node.graph?.setDirtyCanvas(true, true);
-  for (const warning of plan.warnings) tell("warn", warning);
-  if (!plan.warnings.length) tell("success", "The request is in the node.");
+  for (const note of paste.notes) tell("warn", note);
+  tell("success", "The request is in the node.");
 }
 
 /**
- * Into the node and the ones on its inputs; what finds no place is a warning of the plan.
- * @param {GraphNode} node @param {ReturnType<typeof planPaste>} plan
+ * Into the node and the ones on its inputs; what finds no place is a note.
+ * @param {GraphNode} node @param {Paste} paste
  */
-function fillIn(node, plan) {
+async function fillIn(node, paste) {
   /** @param {string} name @param {Record<string, any> | null} values @param {[string, string, number]} source */
   const fillSource = (name, values, source) => {
     if (values) writeWidgets(ensureSource(node, name, ...source), values);
-    else unplug(node, name, plan.warnings);
+    else unplug(node, name, paste.notes);
   };
-  const kind = kindOf(node);
-  writeWidgets(node, plan[kind]);
-  if (kind === "runware") {
-    fillSource("acceleration", plan.acceleration, ["KleinodAcceleration", "acceleration", 0]);
-    fillSource("loras", plan.rows ? { rows: plan.rows } : null, ["KleinodLoraStack", "loras", 1]);
-    fillSource("face_refinement", plan.face, ["KleinodFaceSettings", "settings", 2]);
-  } else {
+  writeWidgets(node, paste.own);
+  if (node.comfyClass !== RUNWARE) {
     const prompt = findSource(node, "positive");
-    if (prompt?.comfyClass === "KleinodPrompt") writeWidgets(prompt, plan.prompt);
-    else plan.warnings.push("The prompt was left out: no Klein Prompt is connected to positive.");
-    fillSource("acceleration_settings", plan.acceleration, ["KleinodAcceleration", "acceleration", 0]);
-    if (plan.rows) plan.warnings.push("LoRAs by AIR id were left out: they exist at Runware only.");
-    if (plan.face) plan.warnings.push("Face settings were left out: connect Klein Face Refiner after the sampler.");
+    fillSource("acceleration_settings", paste.acceleration, ["KleinodAcceleration", "acceleration", 0]);
+    if (prompt?.comfyClass !== "KleinodPrompt") {
+      paste.notes.push("The prompt was left out: no Klein Prompt is connected to positive.");
+      return;
+    }
+    writeWidgets(prompt, paste.prompt);
+    await fillPictures(prompt, paste);
+    return;
   }
+  fillSource("acceleration", paste.acceleration, ["KleinodAcceleration", "acceleration", 0]);
+  fillSource("loras", paste.rows === null ? null : { rows: paste.rows }, ["KleinodLoraStack", "loras", 1]);
+  fillSource("face_refinement", paste.faces, ["KleinodFaceSettings", "settings", 2]);
+  if (paste.needs_options || findSource(node, "options")?.comfyClass === OPTIONS)
+    writeWidgets(ensureSource(node, "options", OPTIONS, "options", 3), paste.options);
+  unplug(node, "images", paste.notes);
+  await fillPictures(node, paste);
+}
+
+/**
+ * Pictures of the request, each from a Load Image, through a Klein References that leaves their size alone.
+ * @param {GraphNode} node @param {Paste} paste
+ */
+async function fillPictures(node, paste) {
+  if (paste.pictures.length === 0) {
+    unplug(node, "references", paste.notes);
+    return;
+  }
+  const [x, y] = node.pos;
+  const holder = addNode(node.graph, "KleinodReferences", (size) => [x - size[0] - GAP, y]);
+  writeWidgets(holder, { size: "native" });
+  const slot = (/** @type {string} */ name) => holder.inputs.findIndex((input) => input.name === name);
+  for (const [index, name] of paste.pictures.entries()) {
+    const picture = addNode(node.graph, "LoadImage", (size) => [
+      holder.pos[0] - size[0] - GAP,
+      y + index * (size[1] + GAP),
+    ]);
+    const widget = findWidget(picture, "image");
+    const choices = widget?.options?.values;
+    if (Array.isArray(choices) && !choices.includes(name)) choices.push(name);
+    writeWidgets(picture, { image: name });
+    const socket = `images.image_${index + 1}`;
+    const ends = performance.now() + SOCKET_MILLISECONDS;
+    while (slot(socket) < 0 && performance.now() < ends) await new Promise((next) => requestAnimationFrame(next));
+    picture.connect(0, holder, slot(socket));
+  }
+  holder.connect(0, node, node.inputs.findIndex((input) => input.name === "references"));
 }
 
 /** @param {GraphNode} node */
 async function askAndPaste(node) {
   /** @type {string | null} */
   let text = await navigator.clipboard.readText().catch(() => "");
-  try {
-    readRequest(text);
-  } catch {
+  if (!text.trim().match(/^[[{]/))
     text = await app.extensionManager.dialog.prompt({
       title: "Runware JSON",
       message: "Paste a Runware imageInference request.",
       defaultValue: "",
     });
-  }
   if (!text?.trim()) return;
   try {
-    pasteRequest(node, text);
+    await pasteRequest(node, text);
   } catch (error) {
     tell("error", wordsOf(error));
   }
@@ -181,7 +210,7 @@ async function askAndPaste(node) {
 
 /** @param {(node: GraphNode) => void} work */
 const onSelected = (work) => () => {
-  const node = [...app.canvas.selectedItems].find(kindOf);
+  const node = [...app.canvas.selectedItems].find(takesPart);
   if (node) work(node);
   else tell("warn", "Select a Klein Sampler or a Klein Runware first.");
 };
@@ -198,7 +227,7 @@ app.registerExtension({
     },
   ],
   getNodeMenuItems(node) {
-    if (!kindOf(node)) return [];
+    if (!takesPart(node)) return [];
     return [
       { content: "Copy as Runware JSON", callback: () => copyRequest(node) },
       { content: "Paste Runware JSON", callback: () => askAndPaste(node) },

@@ -18,7 +18,7 @@ const STATES = {
   saved: "finished",
   moderated: "held back by the service",
   unknown: "may have been billed",
-  refused: "refused, not billed",
+  refused: "not accepted, not billed",
   failed: "failed",
 };
 

@@ -2,6 +2,9 @@
 /**
  * The text of Klein LoRA Stack's rows: the JavaScript twin of `nodes/loras/rows.py`, whose head shows the grammar.
  * Pure functions, no side effects. Lines nobody can read, and remarks, are kept as they are.
+ *
+ * The only rule of the pack that a script says again: rows are drawn while they are typed, and a question to the server
+ * for each key would be felt. `tests/core/test_javascript_twins.py` keeps both alike.
  */
 
 /**

@@ -39,17 +39,25 @@ export function addElement(node, name, element, { least, most, margin = 2, hideO
 }
 
 /**
- * Changes the graph as one step of undoing: the page itself looks for changes only after clicks and keys.
+ * Changes the graph as one step of undoing: the page itself looks for changes only after clicks and keys. What takes
+ * its time is one step, too.
  * @template Result
  * @param {() => Result} work
+ * @returns {Result}
  */
 export function changeGraph(work) {
+  const done = () => app.canvas.emitAfterChange();
   app.canvas.emitBeforeChange();
+  let result;
   try {
-    return work();
-  } finally {
-    app.canvas.emitAfterChange();
+    result = work();
+  } catch (error) {
+    done();
+    throw error;
   }
+  if (result instanceof Promise) return /** @type {Result} */ (result.finally(done));
+  done();
+  return result;
 }
 
 /**

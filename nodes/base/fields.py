@@ -82,6 +82,19 @@ class Field:
         if self.type in (int, float):
             self._check_number(value, label)
 
+    def check_step(self, value: Any, label: str = "") -> None:
+        """Raises InputError unless `value` is a whole number of steps, for an API that counts in them."""
+        if self.step is None or value is None:
+            return
+        count = value / self.step
+        if abs(count - round(count)) > 1e-6:
+            below = round(math.floor(count) * self.step, 6)
+            above = round(math.ceil(count) * self.step, 6)
+            raise InputError(
+                f"{label or self.label} is {value}, but must be in steps of {self.step:g}: use {below:g} or "
+                f"{above:g}."
+            )
+
     def _check_number(self, value: Any, label: str) -> None:
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high

@@ -81,7 +81,7 @@ def split_frames(images: Any) -> list[np.ndarray]:
         array = np.asarray(batch.detach().cpu().float().numpy() if hasattr(batch, "detach") else batch)
         if array.ndim == 3:
             array = array[None]
-        if array.ndim != 4 or array.shape[-1] not in (1, 3, 4):
+        if array.ndim != 4 or array.shape[-1] not in (1, 2, 3, 4):
             raise InputError(
                 f"A reference image has the shape {array.shape}; expected an IMAGE [B, H, W, 3]."
             )
@@ -89,8 +89,22 @@ def split_frames(images: Any) -> list[np.ndarray]:
             raise InputError(
                 "A reference image holds values that are not numbers (NaN); check the node before it."
             )
-        frames += [np.repeat(f, 3, axis=2) if f.shape[-1] == 1 else f[..., :3] for f in array]
+        frames += [_to_rgb(frame) for frame in array]
     return frames
+
+
+def _to_rgb(frame: np.ndarray) -> np.ndarray:
+    """Three channels; transparency is laid on white, as Klein References does, instead of showing what it
+    hides.
+    """
+    channels = frame.shape[-1]
+    colour = frame[..., :-1] if channels in (2, 4) else frame
+    if colour.shape[-1] == 1:
+        colour = np.repeat(colour, 3, axis=2)
+    if channels in (1, 3):
+        return colour
+    alpha = np.clip(frame[..., -1:], 0, 1)
+    return colour * alpha + (1 - alpha)
 
 
 def collect_frames(references: Any, pictures: Any, most: int, title: str) -> list[np.ndarray]:

@@ -53,7 +53,9 @@ def list_runware_inputs() -> list[io.Input]:
             optional=True,
             tooltip="Reference pictures as a plain IMAGE; each frame counts as one, after references.",
         ),
-        *make_inputs((*runware.ADVANCED_FIELDS, MODERATION, DEADLINE, TAKE, UPLOAD_FORMAT)),
+        *make_inputs(
+            (*runware.ADVANCED_FIELDS, MODERATION, DEADLINE, TAKE, UPLOAD_FORMAT, *runware.LATER_FIELDS)
+        ),
     ]
 
 

@@ -20,7 +20,7 @@ from .inputs import (
 )
 from .job_request import PRICE_OFF
 from .services import bfl, runware
-from .session import run_job, run_recovery
+from .session import judge_profile, run_job, run_recovery
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -58,7 +58,7 @@ class KleinodRunware(io.ComfyNode):
         model=runware.MODEL, scheduler="Default", acceleration_level="high", true_cfg_scale=0.0,
         output_format="PNG", output_quality=95, check_content=False, safety_mode="none", ttl=0,
         include_cost=True, delivery_method="async", moderation="error", deadline=600, take=0,
-        upload_format="PNG",
+        upload_format="PNG", large_seed="", reference_addresses="",
     ) -> io.NodeOutput:  # fmt: skip
         inputs = {name: value for name, value in locals().items() if name != "cls"}
         return await run_job(cls.hidden.unique_id, "runware", inputs)
@@ -83,6 +83,10 @@ class KleinodRunwareOptions(io.ComfyNode):
                 )
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, profile=None) -> bool | str:
+        return judge_profile(profile)
 
     @classmethod
     @reports_errors()
@@ -118,6 +122,10 @@ class KleinodBFL(io.ComfyNode):
             outputs=list_outputs(),
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, profile=None) -> bool | str:
+        return judge_profile(profile)
 
     @classmethod
     @reports_errors()

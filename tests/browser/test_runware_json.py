@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 
 import pytest
+from PIL import Image
 
 from tools.browser import RENDERERS, Studio
 from tools.launch.server import Server
@@ -46,7 +49,7 @@ async ([type, text]) => {
     prompt.connect(0, node, node.inputs.findIndex((slot) => slot.name === "positive"));
   }
   window.kleinodNode = node;
-  pasteRequest(node, text);
+  await pasteRequest(node, text);
 }
 """
 _COPY = """
@@ -69,6 +72,16 @@ def paste(studio: Studio, node_type: str, request: object) -> dict:
     studio.page.evaluate("() => app.graph.clear()")
     studio.page.evaluate(_PASTE, [node_type, json.dumps(request)])
     return studio.build_prompt()
+
+
+def make_uri(colour: str) -> str:
+    made = io.BytesIO()
+    Image.new("RGB", (96, 64), colour).save(made, "PNG")
+    return "data:image/png;base64," + base64.b64encode(made.getvalue()).decode()
+
+
+def read_colour(uri: str) -> tuple[int, ...]:
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).getpixel((9, 9))
 
 
 def pick(prompt: dict, node_type: str) -> dict:
@@ -98,7 +111,7 @@ def test_a_second_request_leaves_nothing_of_the_first(studio: Studio) -> None:
     studio.page.evaluate(
         """async (text) => {
           const { pasteRequest } = await import("/extensions/kleinod/kleinod.request.js");
-          pasteRequest(window.kleinodNode, text);
+          await pasteRequest(window.kleinodNode, text);
         }""",
         json.dumps(PLAIN),
     )
@@ -135,16 +148,62 @@ def test_the_sampler_takes_what_exists_here_and_says_what_does_not(studio: Studi
     assert copied["acceleratorOptions"] == FULL["acceleratorOptions"]
 
 
+def test_references_come_and_go_as_addresses_and_pictures(studio: Studio, renderer: str) -> None:
+    studio.open(vue_nodes=RENDERERS[renderer])
+    address = "https://assets.runware.ai/assets/inputs/cfa98149-a68b-4386-b745-6c8c1c1fac4a.jpg"
+    given = [address, make_uri("red"), PLAIN["taskUUID"], make_uri("blue")]
+    request = PLAIN | {"seed": 2**53 + 1, "inputs": {"referenceImages": given}}
+    prompt = paste(studio, "KleinodRunware", request)
+    assert pick(prompt, "KleinodReferences")["size"] == "native"
+    assert len([node for node in prompt.values() if node["class_type"] == "LoadImage"]) == 2
+    copied = studio.page.evaluate(_COPY)
+    assert f'"seed": {2**53 + 1},' in copied  # which no number of JavaScript's holds
+    found = json.loads(copied)["inputs"]["referenceImages"]
+    assert [found[0], found[2]] == [given[0], given[2]]
+    assert [read_colour(found[1]), read_colour(found[3])] == [(255, 0, 0), (0, 0, 255)]
+    studio.page.evaluate(
+        """async (text) => {
+          const { pasteRequest } = await import("/extensions/kleinod/kleinod.request.js");
+          await pasteRequest(window.kleinodNode, text);
+        }""",
+        json.dumps(PLAIN),
+    )
+    assert "inputs" not in json.loads(studio.page.evaluate(_COPY))
+
+
+def test_addresses_and_output_go_to_the_options(studio: Studio) -> None:
+    studio.open()
+    far = {
+        "outputType": "dataURI",
+        "webhookURL": "https://a.example/x",
+        "uploadEndpoint": "https://b.example/y",
+    }
+    prompt = paste(studio, "KleinodRunware", PLAIN | far)
+    options = pick(prompt, "KleinodRunwareOptions")
+    assert (options["output_type"], options["webhook_url"]) == ("dataURI", "https://a.example/x")
+    copied = json.loads(studio.page.evaluate(_COPY))
+    assert {name: copied[name] for name in far} == far
+
+
 @pytest.mark.parametrize(
-    ("text", "words"),
-    [("{", "not JSON"), ('{"taskType": "ping"}', "no Runware imageInference request"), ("[]", "no Runware")],
+    ("request_", "words"),
+    [
+        ({"taskType": "ping"}, "no Runware imageInference request"),
+        (PLAIN | {"CFGScale": 99}, "CFGScale is 99"),
+        (PLAIN | {"lora": {"model": "a:b@1"}}, "lora must be a list"),
+    ],
 )
-def test_nonsense_is_a_sentence_and_changes_nothing(studio: Studio, text: str, words: str) -> None:
+def test_what_is_refused_is_a_sentence_and_changes_nothing(
+    studio: Studio, request_: dict, words: str
+) -> None:
+    studio.open()
+    paste(studio, "KleinodRunware", PLAIN)
+    before = studio.build_prompt()
     told = studio.page.evaluate(
         """async (text) => {
-          const { readRequest } = await import("/extensions/kleinod/lib/runware_request.js");
-          try { readRequest(text); return ""; } catch (error) { return error.message; }
+          const { pasteRequest } = await import("/extensions/kleinod/kleinod.request.js");
+          return pasteRequest(window.kleinodNode, text).then(() => "", (error) => error.message);
         }""",
-        text,
+        json.dumps(request_),
     )
-    assert words in told
+    assert words in told and studio.build_prompt() == before

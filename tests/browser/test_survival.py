@@ -26,7 +26,7 @@ HOST = "const host = app.graph.nodes.find((one) => one.isSubgraphNode());"
 _PASTE = """
 async (text) => {
   const { pasteRequest } = await import("/extensions/kleinod/kleinod.request.js");
-  pasteRequest(desk.find("KleinodRunware"), text);
+  await pasteRequest(desk.find("KleinodRunware"), text);
 }
 """
 

@@ -54,6 +54,8 @@ TOUCHES_COMFYUI = {
     "remote/session.py",
     "sampling/fast_nodes.py",
     "sampling/nodes.py",
+    "service/graph_values.py",
+    "service/session.py",
     "sampling/engine.py",
 }
 CORE = sorted((ROOT / "tests" / "core").glob("*.py"))

@@ -22,7 +22,17 @@ MAY_IMPORT = {
     "faces": {"base", "references", "loras", "acceleration", "model", "sampling", "regions"},
     "edits": {"base", "references", "loras", "acceleration", "model", "sampling", "regions"},
     "study": {"base", "references", "loras", "acceleration", "model", "sampling"},
-    "service": {"base", "references", "loras", "remote", "acceleration", "model", "sampling", "regions"},
+    "service": {
+        "base",
+        "references",
+        "loras",
+        "remote",
+        "acceleration",
+        "model",
+        "sampling",
+        "regions",
+        "faces",
+    },
 }
 # What has still to move: each entry goes with the room that is rebuilt.
 PENDING: set[tuple[str, str]] = set()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kleinod_pure.base.values import Acceleration, FaceRefinement
+from kleinod_pure.remote.images import split_frames
 from kleinod_pure.remote.job_request import RunContext
 from kleinod_pure.remote.ledger import Job
 from kleinod_pure.remote.services import bfl, find_service, runware
@@ -111,7 +112,7 @@ def test_a_full_request_carries_every_field_of_the_document() -> None:
     st.integers(8, 128),
     st.integers(8, 128),
     st.integers(1, 50),
-    st.floats(1, 20),
+    st.integers(100, 2000).map(lambda number: number / 100),
     st.integers(0, 2**32 - 1),
     st.integers(1, 20),
     st.sampled_from(runware.SCHEDULERS),
@@ -366,3 +367,83 @@ def test_the_emulator_refuses_what_the_document_refuses() -> None:
     ):
         with pytest.raises(Refusal):
             check(good | bad)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("mismatchedInferenceParameters", "invalid"), ("mismatch", "invalid"),
+        ("invalidCredentials", "key"), ("invalidApiKey", "key"), ("insufficientCredits", "balance"),
+        ("invalidContentType", "invalid"), ("promptTokensExceeded", "invalid"),
+        ("invalidProvider", "invalid"), ("missingServerURL", "invalid"),
+        ("contentModerated", "moderated"), ("providerTimeout", "busy"), ("inferenceFailed", "busy"),
+        ("conflictTaskUUID", "conflict"), ("modelNotFound", "gone"), ("accountSuspended", "permission"),
+    ],
+)  # fmt: skip
+def test_codes_are_put_into_their_own_class(code: str, kind: str) -> None:
+    assert runware.classify(400 if kind != "gone" else 200, code) == kind
+
+
+@pytest.mark.parametrize(
+    ("address", "fine"),
+    [
+        ("https://example.com/hook?x=1", True), ("", True), ("https://example.com:8443/", True),
+        ("https://", False), ("https:///path", False), ("https://user:word@example.com/", False),
+        ("https://user@example.com/", False), ("http://example.com", False), ("https://a b.example/", False),
+        ("https://example.com/" + "x" * 2064, False), ("https://example.com:99999/", False),
+    ],
+)  # fmt: skip
+def test_addresses_that_a_service_may_call(address: str, fine: bool) -> None:
+    makers = [
+        lambda: BflRequest("x", webhook_url=address),
+        lambda: RunwareOptions(webhook_url=address),
+        lambda: RunwareOptions(upload_endpoint=address),
+    ]
+    for make in makers:
+        if fine:
+            make()
+        else:
+            with pytest.raises(ValueError, match="must be an address such as https://"):
+                make()
+
+
+def test_bfls_pictures_are_connected_without_a_gap() -> None:
+    picture = np.zeros((1, 64, 64, 3), np.float32)
+    service = find_service("bfl")
+    with pytest.raises(ValueError, match="with 0 pictures before it, .* take it as input_image"):
+        service.make_request(RunContext(), {"prompt": "x", "input_image_3": picture})
+    with pytest.raises(ValueError, match="with 2 pictures before it, .* take it as input_image_3"):
+        inputs = {"references": Pictures((picture,)), "input_image_2": picture, "input_image_4": picture}
+        service.make_request(RunContext(), {"prompt": "x"} | inputs)
+    inputs = {"input_image": np.concatenate([picture, picture]), "input_image_3": picture}
+    body = service.make_request(RunContext(), {"prompt": "x"} | inputs).body
+    assert {"input_image", "input_image_2", "input_image_3"} <= set(body)
+
+
+def test_webp_from_bfl() -> None:
+    assert BflRequest("x", output_format="webp").to_body()["output_format"] == "webp"
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_hidden_colours_of_transparent_pictures_stay_hidden(channels: int) -> None:
+    frame = np.zeros((1, 64, 64, channels), np.float32)
+    frame[..., :32, 0] = 0.5
+    frame[..., :32, -1] = 1.0
+    (found,) = split_frames(frame)
+    assert found.shape == (64, 64, 3)
+    assert (found[:, 32:] == 1).all() and found[0, 0, 0] == 0.5
+
+
+def test_a_negative_prompt_of_blanks_is_not_sent() -> None:
+    assert "negativePrompt" not in RunwareRequest("a fox", " ").to_task()
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "words"),
+    [(413, "<html><body>413 Request Entity Too Large</body></html>", "too large (HTTP 413)"),
+     (400, "<?xml version='1.0'?><Error/>", "HTTP 400"), (400, "", "HTTP 400"),
+     (400, "plainly no", "plainly no")],
+)  # fmt: skip
+def test_a_page_of_html_is_no_reason(status: int, text: str, words: str) -> None:
+    found = find_service("bfl").read_submit(Answer(status, None, text), None).words
+    assert words in found and "<" not in found

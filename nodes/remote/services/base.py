@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
+from ...base.errors import InputError
 from ...base.fields import Field
 from ..retry import PollPace
 from ..status import JobStatus
@@ -31,6 +33,7 @@ BALANCE, KEY, PERMISSION, GONE, REDIRECT, INVALID = (
 )
 
 ANSWER_BYTES = 8 << 20
+MAX_ADDRESS = 2083
 ANSWER_BYTES_WITH_PICTURES = 256 << 20
 
 
@@ -138,6 +141,39 @@ class Service(Protocol):
     def read_balance(self, answer: Answer) -> float | None:
         """USD; None where the service does not say. Raises PermissionError for a key it does not know."""
         ...
+
+
+def describe_status(status: int) -> str:
+    """Words for an answer that says nothing a person can read, such as a proxy's page of HTML."""
+    if status == 413:
+        return (
+            "the request is too large (HTTP 413): send fewer or smaller source pictures, or set "
+            "upload_format to JPG or WEBP"
+        )
+    return f"HTTP {status}"
+
+
+def is_readable(text: str) -> bool:
+    """Whether a text is a reason in words, not a page of HTML or XML."""
+    return bool(text.strip()) and not re.search(r"<\s*[!?/a-zA-Z]", text)
+
+
+def check_webhook(name: str, address: str) -> None:
+    """Raises InputError unless an address that a service is to call can be one; an empty one is not sent."""
+    if not address:
+        return
+    try:
+        parts = urlsplit(address)
+        sound = parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc
+        _ = parts.port
+    except ValueError:
+        sound = False
+    if not sound or len(address) > MAX_ADDRESS or not address.isprintable() or " " in address:
+        shown = address if len(address) <= 80 else f"{address[:80]}..."
+        raise InputError(
+            f"{name} is '{shown}', but must be an address such as https://example.com/hook, with a host, "
+            f"without a password, at most {MAX_ADDRESS} characters, or empty."
+        )
 
 
 def read_number(value: Any) -> float | None:

@@ -20,7 +20,7 @@ from ...base.fields import Field
 from ...base.flux2 import CELL, MAX_SEED
 from ..environment import read_variable
 from ..fields import UPLOAD_FORMAT
-from ..images import collect_frames, encode
+from ..images import collect_frames, encode, split_frames
 from ..job_request import JobRequest, RunContext, make_job_request
 from ..retry import PollPace
 from ..status import FAILURE, MODERATION, Failure, JobStatus, RemoteImage
@@ -37,6 +37,9 @@ from .base import (
     HttpCall,
     Service,
     SubmitAnswer,
+    check_webhook,
+    describe_status,
+    is_readable,
     read_cost,
     read_number,
     read_seed,
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from ..ledger import Job
 
 ENDPOINTS = ("flux-2-klein-4b", "flux-2-klein-9b", "flux-2-klein-9b-preview")
-OUTPUT_FORMATS = ("png", "jpeg")
+OUTPUT_FORMATS = ("png", "jpeg", "webp")
 IMAGE_INPUTS = ("input_image", "input_image_2", "input_image_3", "input_image_4")
 MIN_SIDE, MAX_SIDE = 64, 8192
 MAX_PIXELS = 4 * 2**20
@@ -137,10 +140,7 @@ class BflRequest:
             raise InputError(
                 f"width x height is {self.width}x{self.height}, more than the 4 megapixels BFL makes."
             )
-        if self.webhook_url and not self.webhook_url.startswith("https://"):
-            raise InputError(
-                f"webhook_url is '{self.webhook_url}', but must start with https://, or be empty."
-            )
+        check_webhook("webhook_url", self.webhook_url)
         if len(self.images) > len(IMAGE_INPUTS):
             raise InputError(
                 f"There are {len(self.images)} input images, and BFL takes at most {len(IMAGE_INPUTS)}. "
@@ -193,6 +193,7 @@ class Bfl(Service):
 
     def make_request(self, context: RunContext, inputs: Mapping[str, Any]) -> JobRequest:
         """The job of a Klein BFL with these inputs."""
+        _check_gaps(inputs)
         frames = collect_frames(
             inputs.get("references"),
             [inputs.get(name) for name in IMAGE_INPUTS],
@@ -230,7 +231,7 @@ class Bfl(Service):
         accepted = _read_accepted(answer)
         if accepted is not None:
             return accepted
-        words = read_error(answer.body, answer.text)
+        words = read_error(answer.body, answer.text) or describe_status(answer.status)
         if answer.status in (401, 403):  # BFL answers 403 for a missing or malformed key
             return SubmitAnswer(KEY, words)
         known = {402: BALANCE, 404: GONE, 429: BUSY, 408: UNCLEAR}
@@ -304,6 +305,24 @@ def _read_accepted(answer: Answer) -> SubmitAnswer | None:
     return SubmitAnswer(ACCEPTED, vendor_id=job_id.strip(), polling_url=url, cost_usd=cost)
 
 
+def _check_gaps(inputs: Mapping[str, Any]) -> None:
+    """BFL numbers input images without gaps: after one, a picture would go under a lower number than its own,
+    which is not the one the prompt means.
+    """
+    references = inputs.get("references")
+    before = 0 if references is None else len(references.images)
+    for number, name in enumerate(IMAGE_INPUTS):
+        picture = inputs.get(name)
+        if picture is None:
+            continue
+        if before < number:
+            raise InputError(
+                f"{name} is connected with {before} pictures before it, so BFL would take it as "
+                f"{IMAGE_INPUTS[before]}. Connect the pictures in order, without a gap."
+            )
+        before += len(split_frames(picture))
+
+
 def _is_about(body: Mapping[str, Any], job: Job) -> bool:
     return body.get("id") in (None, "") or str(body["id"]) == job.vendor_id
 
@@ -320,7 +339,7 @@ def read_error(body: Any, text: str) -> str:
             )
         if detail:
             return str(detail)
-    return text or "no reason given"
+    return text if is_readable(text) else ""
 
 
 def _read_details(details: Any) -> str:

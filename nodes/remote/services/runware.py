@@ -30,10 +30,11 @@ from ...base.flux2 import (
     MIN_STEPS,
 )
 from ...base.schedulers import SCHEDULER_NAMES
-from ...base.values import ACCELERATION_LEVELS, LORA_STAGES
+from ...base.values import ACCELERATION_LEVELS, FACE_FIELDS, LORA_STAGES, LORA_WEIGHT
 from ..fields import PRICE_CHECK, PROFILE, UPLOAD_FORMAT
 from ..images import collect_frames, encode, to_data_uri
 from ..job_request import JobRequest, RunContext, make_job_request
+from ..profiles import check_profile
 from ..retry import PollPace
 from ..status import FAILURE, MODERATION, Failure, JobStatus, RemoteImage
 from .base import (
@@ -46,6 +47,7 @@ from .base import (
     GONE,
     INVALID,
     KEY,
+    MAX_ADDRESS,
     MODERATED,
     PERMISSION,
     REDIRECT,
@@ -54,6 +56,8 @@ from .base import (
     HttpCall,
     Service,
     SubmitAnswer,
+    check_webhook,
+    describe_status,
     read_cost,
     read_number,
     read_seed,
@@ -72,12 +76,15 @@ SCHEDULERS = tuple(SCHEDULER_NAMES)
 # The document writes one name with a space; Runware's own client, and with it the server, does not.
 _SPELLING = {"Euler DiscreteScheduler": "EulerDiscreteScheduler"}
 MAX_REFERENCES = 4
+# The document's own number, which no 64-bit integer holds.
+MAX_LARGE_SEED = 9223372036854776000
+PICTURE_MARK = "picture "
 MAX_PROMPT = 10000
 MAX_REFERENCE_SIDE = 2048
 MIN_TTL = 60
-LORA_WEIGHT = Field("weight", 1.0, low=-4, high=4)
 _AIR = re.compile(r"[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+")
 _ARCHIVE_EVERY = 8
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 FIELDS = (
     Field(
@@ -129,7 +136,7 @@ ADVANCED_FIELDS = (
     ),
     Field(
         "true_cfg_scale", 0.0, "settings.trueCFGScale, as in Runware's examples (4). 0 is not sent.",
-        low=0, high=MAX_GUIDANCE, step=0.01, optional=True, advanced=True,
+        api="settings.trueCFGScale", low=0, high=MAX_GUIDANCE, step=0.01, optional=True, advanced=True,
     ),
     Field(
         "output_format", "PNG", "outputFormat: PNG keeps every pixel; JPG and WEBP are smaller.",
@@ -141,11 +148,11 @@ ADVANCED_FIELDS = (
     ),
     Field(
         "check_content", False, "safety.checkContent: let Runware check the picture and flag it in info.",
-        optional=True, advanced=True,
+        api="safety.checkContent", optional=True, advanced=True,
     ),
     Field(
         "safety_mode", "none", "safety.mode: how it is checked. none is not sent.", choices=SAFETY_MODES,
-        optional=True, advanced=True,
+        api="safety.mode", optional=True, advanced=True,
     ),
     Field(
         "ttl", 0,
@@ -160,6 +167,21 @@ ADVANCED_FIELDS = (
         "delivery_method", "async",
         "deliveryMethod: async polls and shows progress; sync waits on one long answer.",
         api="deliveryMethod", choices=DELIVERIES, optional=True, advanced=True,
+    ),
+)  # fmt: skip
+# Added after the first release, so they stand at the end of the node.
+LATER_FIELDS = (
+    Field(
+        "large_seed", "",
+        f"A seed above {MAX_SEED}, up to {MAX_LARGE_SEED}: Runware takes more than a widget holds. Empty: "
+        "seed counts.",
+        optional=True, advanced=True,
+    ),
+    Field(
+        "reference_addresses", "",
+        "References that are on the network already, one a line: an https address or a Runware UUID. They "
+        "come after the connected pictures; a line such as 'picture 1' puts that picture in between.",
+        optional=True, advanced=True, multiline=True,
     ),
 )  # fmt: skip
 OPTION_FIELDS = (
@@ -183,6 +205,9 @@ OPTION_FIELDS = (
 )  # fmt: skip
 
 
+_REQUEST_FIELDS = (*FIELDS, *ADVANCED_FIELDS, LATER_FIELDS[0])
+
+
 @dataclass(frozen=True)
 class RunwareOptions:
     """The rarely used part of a Runware request, and how the job is handled. Empty means: not sent.
@@ -197,15 +222,11 @@ class RunwareOptions:
     price_check: str = "off"
 
     def __post_init__(self) -> None:
+        check_profile(self.profile)
         for row in OPTION_FIELDS:
             row.check(getattr(self, row.name), row.name)
         for name in ("webhook_url", "upload_endpoint"):
-            value = getattr(self, name)
-            parts = urlsplit(value)
-            if value and not (parts.scheme == "https" and parts.hostname and not parts.password):
-                raise InputError(
-                    f"{name} is '{value}', but must be an address that starts with https://, or empty."
-                )
+            check_webhook(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -231,6 +252,7 @@ class RunwareRequest:
     ttl: int = 0
     include_cost: bool = True
     delivery_method: str = "async"
+    large_seed: str = ""
     accelerator: Mapping[str, Any] | None = None
     loras: Sequence[Mapping[str, Any]] = ()
     references: Sequence[str] = ()
@@ -238,7 +260,7 @@ class RunwareRequest:
     options: RunwareOptions = field(default_factory=RunwareOptions)
 
     def __post_init__(self) -> None:
-        for row in (*FIELDS, *ADVANCED_FIELDS):
+        for row in _REQUEST_FIELDS:
             row.check(getattr(self, row.name), row.name)
         self._check_texts()
         if 0 < self.true_cfg_scale < MIN_GUIDANCE:
@@ -256,8 +278,18 @@ class RunwareRequest:
                 f"references holds {len(self.references)} images, and Runware takes at most {MAX_REFERENCES} "
                 "for this model. Connect fewer; each frame of a batch counts as one."
             )
+        if self.large_seed and not (self.large_seed.isdecimal() and self.sent_seed <= MAX_LARGE_SEED):
+            raise InputError(
+                f"large_seed is '{self.large_seed[:40]}', but must be a whole number from 0 to "
+                f"{MAX_LARGE_SEED}, or empty."
+            )
         self._check_loras()
         self._check_accelerator()
+        self._check_steps()
+
+    @property
+    def sent_seed(self) -> int:
+        return int(self.large_seed) if self.large_seed else self.seed
 
     def _check_texts(self) -> None:
         if not self.positive_prompt.strip():
@@ -280,6 +312,7 @@ class RunwareRequest:
                     "the id of the LoRA at Runware into its row of Klein LoRA Stack, or switch the row off."
                 )
             LORA_WEIGHT.check(row.get("weight", 1.0), f"The weight of LoRA '{row['model']}'")
+            LORA_WEIGHT.check_step(row.get("weight", 1.0), f"The weight of LoRA '{row['model']}'")
             stage = row.get("transformer", "both")
             if stage not in LORA_STAGES:
                 raise InputError(
@@ -289,19 +322,35 @@ class RunwareRequest:
 
     def _check_accelerator(self) -> None:
         options = (self.accelerator or {}).get("acceleratorOptions", {})
-        start, end = options.get("cacheStartStep"), options.get("cacheEndStep")
+        end = options.get("cacheEndStep")
         if end is not None and end > self.steps:
             raise InputError(
                 f"acceleration ends its cache at step {end} (cacheEndStep), but steps is {self.steps}: lower "
                 "cacheEndStep, raise steps, or give the window in percent."
             )
-        last = self.steps if end is None else end
-        if start is not None and start >= last:
-            before = "the last step" if end is None else "cacheEndStep"
+        start, start_words = self._read_edge(options, "cacheStartStep", 0)
+        end, end_words = self._read_edge(options, "cacheEndStep", self.steps)
+        if start >= end:
             raise InputError(
-                f"acceleration starts its cache at step {start} (cacheStartStep), which must come before "
-                f"{before} ({last})."
+                f"acceleration starts its cache at {start_words or 'the first step'}, which must come before "
+                f"its end, {end_words or f'the last step ({self.steps})'}."
             )
+
+    def _read_edge(self, options: Mapping[str, Any], name: str, open_edge: float) -> tuple[float, str]:
+        """A side of the cache's window in steps, and how it was said; the two sides may differ in unit."""
+        percent = options.get(f"{name}Percentage")
+        if options.get(name) is not None:
+            return options[name], f"step {options[name]} ({name})"
+        if percent is not None:
+            return self.steps * percent / 100, f"{percent}% of {self.steps} steps ({name}Percentage)"
+        return open_edge, ""
+
+    def _check_steps(self) -> None:
+        """Runware counts some numbers in steps; between two of them it refuses."""
+        for row in (*FIELDS, *ADVANCED_FIELDS):
+            row.check_step(getattr(self, row.name), row.name)
+        for row in FACE_FIELDS:
+            row.check_step((self.ultralytics or {}).get(row.api), f"face_refinement: {row.api}")
 
     def to_task(self) -> dict[str, Any]:
         """The task as Runware spells it, without `taskUUID`."""
@@ -313,13 +362,13 @@ class RunwareRequest:
             "height": self.height,
             "steps": self.steps,
             "CFGScale": self.cfg_scale,
-            "seed": self.seed,
+            "seed": self.sent_seed,
             "outputFormat": self.output_format,
             "deliveryMethod": self.delivery_method,
         }
         has_scheduler = self.scheduler != "Default"
         optional = {
-            "negativePrompt": self.negative_prompt,
+            "negativePrompt": self.negative_prompt if self.negative_prompt.strip() else None,
             "numberResults": self.number_results if self.number_results > 1 else None,
             "scheduler": _SPELLING.get(self.scheduler, self.scheduler) if has_scheduler else None,
             "settings": {"trueCFGScale": self.true_cfg_scale} if self.true_cfg_scale else None,
@@ -350,6 +399,43 @@ class RunwareRequest:
         return math.ceil(one * 10000) / 10000 * self.number_results
 
 
+def is_address(text: str) -> bool:
+    """Whether Runware finds a picture by it: an address on the network, or the UUID of a picture there."""
+    if _UUID.fullmatch(text):
+        return True
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    plain = text.isprintable() and " " not in text and len(text) <= MAX_ADDRESS
+    return plain and parts.scheme in ("https", "http") and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def order_references(pictures: Sequence[str], addresses: str, check: bool = True) -> list[str]:
+    """All references in order: pictures that no line of `addresses` names, then its lines. Raises InputError
+    for a line that is neither an address, a UUID nor 'picture N'.
+    """
+    lines = [line.strip() for line in addresses.splitlines() if line.strip()]
+    named: dict[int, int] = {}
+    for place, line in enumerate(lines):
+        number = line[len(PICTURE_MARK) :] if line.startswith(PICTURE_MARK) else ""
+        if number.isdecimal() and 1 <= int(number) <= len(pictures) and int(number) not in named:
+            named[int(number)] = place
+        elif check and not is_address(line):
+            raise InputError(
+                f"reference_addresses, line {place + 1}, is '{line[:80]}', but must be an https address, a "
+                f"Runware UUID, or 'picture N' for one of the {len(pictures)} connected pictures, each once."
+            )
+    placed = {place: pictures[number - 1] for number, place in named.items()}
+    first = [picture for number, picture in enumerate(pictures, 1) if number not in named]
+    return first + [placed.get(place, line) for place, line in enumerate(lines)]
+
+
+def read_scheduler(name: Any) -> Any:
+    """A scheduler of a request by the name the widget has for it."""
+    return next((own for own, sent in _SPELLING.items() if sent == name), name)
+
+
 class Runware(Service):
     """Runware over REST."""
 
@@ -368,7 +454,7 @@ class Runware(Service):
     )
     repeats_safely = True
     poll_pace = PollPace(1.0, 1.5, 8.0)
-    fields = (*FIELDS, *ADVANCED_FIELDS)
+    fields = (*FIELDS, *ADVANCED_FIELDS, *LATER_FIELDS)
 
     def make_key_header(self, key: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {key}"}
@@ -382,12 +468,14 @@ class Runware(Service):
         acceleration, loras, faces = (
             inputs.get(name) for name in ("acceleration", "loras", "face_refinement")
         )
-        given = {row.name: inputs[row.name] for row in self.fields if row.name in inputs}
+        given = {row.name: inputs[row.name] for row in _REQUEST_FIELDS if row.name in inputs}
+        pictures = [to_data_uri(encode(frame, form, longest_side=MAX_REFERENCE_SIDE)) for frame in frames]
+        references = order_references(pictures, inputs.get("reference_addresses", ""))
         request = RunwareRequest(
             **given,
             accelerator=None if acceleration is None else acceleration.to_runware(),
             loras=() if loras is None else tuple(loras.to_runware()),
-            references=[to_data_uri(encode(f, form, longest_side=MAX_REFERENCE_SIDE)) for f in frames],
+            references=references,
             ultralytics=None if faces is None else faces.to_runware(),
             options=options,
         )
@@ -396,8 +484,8 @@ class Runware(Service):
             "width": request.width,
             "height": request.height,
             "steps": request.steps,
-            "seed": request.seed,
-            "references": len(frames),
+            "seed": request.sent_seed,
+            "references": len(references),
         }
         return make_job_request(
             self, context, request.to_task(), "imageInference", request.positive_prompt, summary,
@@ -408,7 +496,8 @@ class Runware(Service):
     def estimate_usd(self, widgets: Mapping[str, Any], references: int) -> float:
         names = ("width", "height", "steps", "number_results")
         given = {name: widgets[name] for name in names if name in widgets}
-        return RunwareRequest("price", references=["reference"] * references, **given).estimate_usd()
+        there = len(order_references([], str(widgets.get("reference_addresses", "")), check=False))
+        return RunwareRequest("price", references=["picture"] * (references + there), **given).estimate_usd()
 
     def make_submit(self, base: str, job: Job, body: Mapping[str, Any]) -> HttpCall:
         pictures = body.get("outputType", "URL") != "URL"
@@ -433,7 +522,7 @@ class Runware(Service):
         if errors:
             words = "; ".join(describe_error(error) for error in errors) + _hint(errors)
             return SubmitAnswer(classify(answer.status, codes[0]), words)
-        words = f"HTTP {answer.status}"
+        words = describe_status(answer.status)
         if 300 <= answer.status < 400:
             return SubmitAnswer(REDIRECT, words)
         if answer.status == 429:
@@ -475,7 +564,7 @@ class Runware(Service):
 _FAMILIES = (
     (MODERATED, ("content", "nsfw", "moderat", "unsafe", "sensitive", "promptblocked", "imageblocked")),
     (BALANCE, ("credit", "balance", "quota", "payment")),
-    (KEY, ("apikey", "unauthor", "authentication", "token")),
+    (KEY, ("apikey", "unauthor", "authentication", "token", "credential")),
     (PERMISSION, ("forbidden", "permission", "suspended", "disabled")),
     (
         BUSY,
@@ -485,6 +574,10 @@ _FAMILIES = (
         ),
     ),
 )  # fmt: skip
+# A code that begins so is about a field of the request, also where a word of another family follows, as in
+# "mismatchedInferenceParameters" or "invalidContentType".
+_WRONG = re.compile(r"invalid|missing|mismatch|unsupported|malformed|incompatible|duplicate")
+_NO_FAMILY = re.compile(r"content(type|length|encoding|size)|tokens|token(count|length|limit)")
 _BY_STATUS = {402: BALANCE, 401: KEY, 403: PERMISSION, 429: BUSY}
 # Errors of these families are about the moment, not about the job, also where they name it.
 _PASSING = (
@@ -502,8 +595,10 @@ def classify(status: int, code: str) -> str:
     low = code.lower()
     if "conflict" in low and "uuid" in low:
         return CONFLICT
+    family = _NO_FAMILY.sub("", low)
     for kind, words in _FAMILIES:
-        if any(word in low for word in words) or _BY_STATUS.get(status) == kind:
+        said = any(word in family for word in words) and not (kind == BUSY and _WRONG.match(low))
+        if said or _BY_STATUS.get(status) == kind:
             return kind
     if status >= 500:
         return BUSY
