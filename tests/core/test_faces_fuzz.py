@@ -35,10 +35,10 @@ def load(path: Path) -> Network:
 
 
 def assert_one_sentence(path: Path) -> str:
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ValueError) as caught:
         load(path)
-    assert time.monotonic() - started < MOST_SECONDS
+    assert time.process_time() - started < MOST_SECONDS
     text = str(caught.value)
     assert 10 < len(text) < 300 and "\n" not in text and text.endswith("."), text
     assert re.match(r"its? ", text), text
