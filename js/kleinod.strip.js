@@ -16,7 +16,7 @@ const WIDGET = "kleinod_strip";
 /** @type {Record<string, {words: string, background: string}>} */
 const CELLS = {
   C: { words: "computed", background: "#3f8cff" },
-  H: { words: "computed for the prompt only, guidance reused", background: "linear-gradient(#3f8cff 50%, #5a5a5a 50%)" },
+  H: { words: "prompt only", background: "linear-gradient(#3f8cff 50%, #5a5a5a 50%)" },
   R: { words: "reused", background: "#5a5a5a" },
 };
 const ROW_HEIGHT = 14;
@@ -37,6 +37,23 @@ function makeRow(run) {
 }
 
 /**
+ * What the cells mean. What came of the run stands in the node's own line above, and here in the tooltip, which stays
+ * when the page is loaded again.
+ * @param {Run[]} runs
+ */
+function makeLegend(runs) {
+  const used = Object.keys(CELLS).filter((kind) => runs.some((run) => run.pattern.includes(kind)));
+  const swatch = { display: "inline-block", width: "9px", height: "9px", borderRadius: "2px", margin: "0 4px 0 0" };
+  const entries = used.map((kind) => {
+    const { words, background } = CELLS[kind];
+    return make("span", { style: { marginRight: "10px" } }, make("span", { style: { ...swatch, background } }), words);
+  });
+  if (runs.length > MOST_ROWS) entries.push(make("span", {}, `first ${MOST_ROWS} of ${runs.length} results`));
+  const style = { color: "var(--descrip-text, #999)", whiteSpace: "nowrap", overflow: "hidden" };
+  return make("div", { style: { ...style, textOverflow: "ellipsis" }, title: runs[0].line }, ...entries);
+}
+
+/**
  * The strip is put on the node only when there is something to draw: an empty page widget is never put on the page.
  * @param {GraphNode} node @param {Run[]} runs
  */
@@ -45,9 +62,7 @@ function drawStrip(node, runs) {
   if (there) node.removeWidget(there);
   if (!runs.length) return;
   const shown = runs.slice(0, MOST_ROWS).map(makeRow);
-  const more = runs.length > MOST_ROWS ? ` (first ${MOST_ROWS} of ${runs.length} results)` : "";
-  const style = { color: "var(--descrip-text, #999)", whiteSpace: "nowrap", overflow: "hidden" };
-  shown.push(make("div", { style: { ...style, textOverflow: "ellipsis" }, title: runs[0].line }, runs[0].line + more));
+  shown.push(makeLegend(runs));
   const font = "11px/1.5 Inter, Arial, sans-serif";
   const root = make("div", { className: "kleinod-strip", style: { font, width: "100%", padding: "0 8px", boxSizing: "border-box" } }, ...shown);
   const height = () => (shown.length - 1) * ROW_HEIGHT + WORDS_HEIGHT;

@@ -113,7 +113,8 @@ function findLink(node, slot) {
 }
 
 /**
- * The widget whose value a node will get: its own, or where its subgraph shows it on the outside, the one there.
+ * The widget whose value a node will get: its own, that of a primitive connected to it (Int, Float, String ...), or where
+ * its subgraph shows it on the outside, the one there.
  * undefined where a link brings what only a run can tell.
  * @param {GraphNode} node
  * @param {string} name
@@ -122,6 +123,8 @@ function findLink(node, slot) {
 export function findDeciding(node, name) {
   const link = findLink(node, node.inputs?.findIndex((one) => one.widget?.name === name) ?? -1);
   if (!link) return findWidget(node, name);
+  const source = node.graph?.getNodeById(link.origin_id);
+  if (source?.comfyClass?.startsWith("Primitive")) return findDeciding(source, "value");
   const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
   const nodes = /** @type {any[]} */ (graphs.flatMap((graph) => graph.nodes));
   const hosts = nodes.filter((one) => one.subgraph === node.graph);

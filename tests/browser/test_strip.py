@@ -14,7 +14,7 @@ _DATA = """
 () => Object.fromEntries(app.graph.nodes.filter((node) => node.type === "KleinodSampler").map((node) => {
   const strip = node.widgets.find((one) => one.name === "kleinod_strip");
   const rows = [...(strip?.element.children ?? [])];
-  return [node.id, rows.map((row) => row.getAttribute("aria-label") ?? row.textContent)];
+  return [node.id, rows.map((row) => row.getAttribute("aria-label") ?? row.title)];
 }))
 """
 

@@ -45,7 +45,8 @@ import { registered } from "./scripts/app.js";
 for (const name of JSON.parse(process.argv[2])) await import(`./extensions/kleinod/${name}`);
 console.log(JSON.stringify(registered.map((extension) => [extension.name, Object.keys(extension)])));
 """
-HOOKS = set("name init setup nodeCreated onNodeOutputsUpdated settings commands getNodeMenuItems".split())
+HOOKS = {"name", "init", "setup", "nodeCreated", "afterConfigureGraph", "onNodeOutputsUpdated", "settings"}
+HOOKS |= {"commands", "getNodeMenuItems"}
 
 
 @pytest.fixture(scope="module")

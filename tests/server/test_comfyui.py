@@ -231,9 +231,8 @@ def test_the_face_refiner_paints_faces_and_nothing_else(comfy_server: Server) ->
     changed = (before != after).any(-1)
     assert 0.05 < changed.mean() < 0.7
     assert not changed[:4].any() and not changed[:, :4].any(), "the faces are not at the edge"
-    for rows in (slice(0, 96), slice(96, 192)):
-        for columns in (slice(0, 96), slice(96, 192)):
-            assert changed[rows, columns].any(), "each of the four faces was painted"
+    for columns in (slice(0, 96), slice(96, 192)):
+        assert changed[:, columns].any(), "each of the two faces was painted"
     settings = next(node for node in prompt.values() if node["class_type"] == "KleinodFaceSettings")
     settings["inputs"]["strength"] = 0.0
     again = [image for image in comfy_server.client.run(prompt).images() if image["type"] == "output"]

@@ -10,7 +10,8 @@ from tools.launch.weights import SET
 Place = tuple[int, int, int, int]
 """x, y, width, height in canvas units; the title bar of a node lies 30 above y."""
 
-BLUE, GREEN, GREY = "#3f789e", "#4d7c59", "#444"
+# Group colours in which ComfyUI's titles can be read on its dark and on its light page.
+BLUE, GREEN, GREY = "#3f789e", "#4d7c59", "#777"
 
 MODELS = tuple({"name": file.name, "url": file.url, "directory": file.folder} for file in SET)
 
@@ -46,25 +47,23 @@ def draw_groups(groups: Iterable[Group]) -> list[dict[str, object]]:
 
 @dataclass(frozen=True)
 class Layout:
-    """`nodes`: the place of every node by its id in the API twin. `collapsed`: those that show only their
-    title. `fixed_seeds`: Run keeps the seeds, because the graph compares pictures.
+    """`nodes`: the place of every node by its id in the API twin. `fixed_seeds`: Run keeps the seeds, because
+    the graph compares pictures.
 
-    A template opens with the whole graph in view, and the classic renderer draws no text below 57%: at most
-    2080 x 1160 units are legible at once on a page of 1600 x 900, 2500 x 1240 on 1920 x 960.
+    Neither renderer draws text below 57%, and js/kleinod.templates.js opens a template as large as the page
+    allows: 2100 x 1050 units, the note included, are legible as a whole on a page of 1280 x 720. Of a larger
+    graph such a page shows the beginning. No node is collapsed: Nodes 2.0 counts it with its full height.
     """
 
     nodes: dict[str, Place]
     groups: tuple[Group, ...] = ()
     notes: tuple[Note, ...] = ()
-    collapsed: tuple[str, ...] = ()
     models: tuple[dict[str, str], ...] = MODELS
     fixed_seeds: bool = False
     view: dict[str, object] = field(default_factory=lambda: {"scale": 0.8, "offset": [80, 120]})
 
 
-_LINKS = "\n".join(
-    f"- [{model['name']}]({model['url']}) in `models/{model['directory']}`" for model in MODELS
-)
+_LINKS = "\n".join(f"- [{model['name']}]({model['url']}) in models/{model['directory']}" for model in MODELS)
 
 _REAL_WEIGHTS = f"""\
 ## Use the real FLUX.2 [klein]
@@ -74,33 +73,33 @@ colours and is here so that Run works at once, on any machine. For real pictures
 
 1. Download these files (4B Base, Apache 2.0):
 {_LINKS}
-2. Press **R** to refresh the pickers, then choose `flux-2-klein-base-4b.safetensors` in **Klein Loader**.
+2. Press **R** to refresh the pickers, then choose **flux-2-klein-base-4b.safetensors** in **Klein Loader**.
 3. Set width and height to **1024** in **Klein Sampler**.
 """
 
 LAYOUTS = {
     "Klein - Text to Image": Layout(
         nodes={
-            "1": (0, 60, 400, 330),
-            "2": (0, 450, 400, 300),
-            "3": (460, 60, 380, 690),  # room for the live preview
-            "4": (900, 60, 520, 560),
+            "1": (0, 60, 340, 330),
+            "2": (0, 450, 340, 300),
+            "3": (400, 60, 320, 690),  # room for the live preview
+            "4": (750, 60, 420, 690),
         },
         groups=(
-            Group("1  Model and prompt", (-20, -20, 440, 790)),
-            Group("2  Picture", (440, -20, 1000, 790), GREEN),
+            Group("1  Model and prompt", (-20, -20, 380, 790)),
+            Group("2  Picture", (380, -20, 810, 790), GREEN),
         ),
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 520),
+                (-390, 10, 350, 760),
                 """\
 # Text to image
 
 Press **Run**. Four pictures appear on the right, each from its own seed.
 
-**Try**: `a red apple on a yellow background`, `a panda on a pink background`, `a rocket next to a star on a
-purple background` (width 192), or guidance 1 instead of 4, which switches the guidance off.
+**Try**: **a red apple on a yellow background**, **a panda on a pink background**, **a rocket next to a star
+on a purple background** (width 192), or guidance 1 instead of 4, which switches the guidance off.
 
 The **report** output of the sampler tells what really ran: connect it to *Preview as Text*.
 
@@ -112,23 +111,22 @@ The **report** output of the sampler tells what really ran: connect it to *Previ
     "Klein - Image to Image": Layout(
         nodes={
             "1": (0, 60, 340, 330),
-            "2": (0, 450, 340, 200),
-            "6": (0, 710, 340, 200),
-            "3": (390, 60, 330, 690),
-            "5": (770, 60, 330, 690),
-            "4": (1150, 60, 340, 370),
-            "7": (1150, 490, 340, 370),
+            "2": (0, 450, 340, 250),
+            "4": (0, 760, 340, 250),
+            "3": (400, 60, 330, 580),
+            "6": (400, 700, 330, 310),
+            "5": (790, 60, 330, 580),
+            "7": (790, 700, 330, 310),
         },
         groups=(
-            Group("1  Model and prompts", (-20, -20, 380, 950)),
-            Group("2  A picture to start from", (370, -20, 370, 950)),
-            Group("3  The same picture, repainted", (750, -20, 370, 950), GREEN),
-            Group("4  Before and after", (1130, -20, 380, 950), GREY),
+            Group("1  Model and prompts", (-20, -20, 380, 1050)),
+            Group("2  A picture to start from", (380, -20, 370, 1050)),
+            Group("3  The same picture, repainted", (770, -20, 370, 1050), GREEN),
         ),
         notes=(
             Note(
                 "Read me",
-                (-430, 10, 390, 920),
+                (-430, 10, 390, 1000),
                 """\
 # Image to image
 
@@ -148,40 +146,39 @@ noise.
     ),
     "Klein - Accelerated": Layout(
         nodes={
-            "1": (0, 60, 310, 330),
-            "2": (0, 450, 310, 300),
-            "3": (360, 60, 290, 690),
-            "6": (360, 820, 290, 320),
-            "4": (700, 60, 340, 700),
-            "5": (1070, 60, 300, 700),
-            "7": (1420, 60, 270, 320),
-            "8": (700, 820, 670, 320),
-            "10": (1420, 450, 270, 300),
-            "9": (1420, 820, 270, 320),
+            "1": (0, 60, 330, 330),
+            "2": (0, 450, 330, 300),
+            "3": (390, 60, 310, 580),
+            "6": (390, 700, 310, 310),
+            "5": (760, 60, 310, 580),
+            "7": (760, 700, 310, 310),
+            "8": (1130, 60, 460, 430),
+            "10": (1130, 550, 460, 460),
         },
         groups=(
-            Group("1  Model and prompt", (-20, -20, 350, 1180)),
-            Group("2  Every step computed", (340, -20, 330, 1180)),
-            Group("3  The same picture, accelerated", (680, -20, 710, 1180), GREEN),
-            Group("4  What came of it", (1400, -20, 310, 1180), GREY),
+            Group("1  Model and prompt", (-20, -20, 370, 1050)),
+            Group("2  Every step computed", (370, -20, 350, 1050)),
+            Group("3  The same picture, accelerated", (740, -20, 350, 1050), GREEN),
+            Group("4  What was skipped", (1110, -20, 500, 1050), GREY),
         ),
         fixed_seeds=True,
         notes=(
             Note(
                 "Read me",
-                (-350, 10, 310, 1130),
+                (-410, 10, 370, 1000),
                 """\
 # The same picture, faster
 
-Press **Run**. Both pictures come from one seed: on the left every step is computed, on the right **Klein
-Acceleration** leaves out those that can be foreseen. The chart shows which, and how far off each forecast
-would have been.
+Press **Run**. Both pictures come from one seed. On the left every step is computed; on the right **Klein
+Sampler** has *medium* under **acceleration** and leaves out the steps that can be foreseen. The chart shows
+which, and how far off each forecast would have been.
 
-**Simplest use**: no extra node at all. Choose *low*, *medium* or *high* under **acceleration** of *Klein
-Sampler*.
+**Try**: *high*, or *low* for a final picture; or, without any cache, **scheduler** *Kleinod Fast* with 14
+steps.
 
-**Try**: *high*; any **speed** from 1 to 5; **guidance_interval** 2, which also spares every second negative
-prompt; or, without any cache, **scheduler** *Kleinod Fast* with 14 steps.
+**Every dial** is in *Klein Acceleration*: connect it to **acceleration_settings**. There is **speed** from 1
+to 5, and **guidance_interval** 2, which also spares every second negative prompt. *Klein - Compare
+Acceleration* measures all of them.
 
 **When not to**: for a final picture in which every detail must stay, with fewer than about 20 steps, and with
 the distilled Klein (4 steps), which has nothing to spare. If speed is all you need, use *that* model: it is
@@ -199,23 +196,23 @@ plugs into *Klein Runware*.
         nodes={
             "1": (0, 60, 330, 330),
             "2": (0, 450, 330, 300),
-            "3": (380, 60, 310, 690),
-            "4": (380, 820, 310, 320),
-            "5": (740, 60, 450, 400),
-            "8": (740, 540, 450, 600),
-            "6": (1220, 60, 310, 690),
-            "7": (1220, 820, 310, 320),
+            "3": (390, 60, 310, 580),
+            "4": (390, 700, 310, 310),
+            "5": (760, 60, 450, 400),
+            "8": (760, 520, 450, 490),
+            "6": (1240, 60, 310, 580),
+            "7": (1240, 700, 310, 310),
         },
         groups=(
-            Group("1  Model and prompt", (-20, -20, 370, 1180)),
-            Group("2  Without LoRAs", (360, -20, 350, 1180)),
-            Group("3  The same picture with LoRAs", (720, -20, 830, 1180), GREEN),
+            Group("1  Model and prompt", (-20, -20, 370, 1050)),
+            Group("2  Without LoRAs", (370, -20, 350, 1050)),
+            Group("3  The same picture with LoRAs", (740, -20, 830, 1050), GREEN),
         ),
         fixed_seeds=True,
         notes=(
             Note(
                 "Read me",
-                (-430, 10, 390, 1130),
+                (-440, 10, 400, 1000),
                 """\
 # LoRAs
 
@@ -224,14 +221,14 @@ below the stack tells what of each file was used.
 
 **Rows**: switch on or off, click the name to search another file, drag the weight sideways (or click and
 type), drag \u2261 to reorder, **i** for trigger words, rank and a preview. **Text** shows the rows as text;
-`<lora:name:0.8>` can be pasted there.
+**&lt;lora:name:0.8&gt;** can be pasted there.
 
 **Try**:
-- switch on *klein-nano subject* and ask for `a penguin on a blue background`: klein-nano alone knows none;
+- switch on *klein-nano subject* and ask for **a penguin on a blue background**: klein-nano alone knows none;
 - weight 0.5, or -1;
 - stage **low**: the drawing stays, only its late, fine steps turn to ink; **high**: the other way round.
 
-**Your own LoRAs** go into `models/loras`, in any format; press **R** to refresh. One made for another model
+**Your own LoRAs** go into **models/loras**, in any format; press **R** to refresh. One made for another model
 is refused with a sentence instead of doing nothing. A renamed file is found again by its sha256.
 
 **loras** also plugs into *Klein Runware*: give the row its AIR id under **i**.
@@ -244,38 +241,34 @@ is refused with a sentence instead of doing nothing. A renamed file is found aga
     "Klein - Edit with References": Layout(
         nodes={
             "1": (0, 60, 310, 330),
-            "2": (0, 450, 310, 210),
-            "4": (0, 720, 310, 210),
-            "3": (340, 60, 290, 690),
-            "5": (660, 60, 290, 690),
-            "12": (340, 820, 290, 300),
-            "13": (660, 820, 290, 300),
-            "6": (1000, 60, 370, 600),
-            "7": (1000, 730, 370, 120),
-            "8": (1000, 920, 370, 200),
-            "9": (1420, 60, 290, 560),
-            "10": (1420, 1120, 290, 940),
-            "11": (1420, 690, 290, 90),
-            "14": (1420, 850, 290, 220),
+            "2": (0, 450, 310, 250),
+            "4": (0, 760, 310, 250),
+            "3": (340, 60, 280, 580),
+            "12": (340, 700, 280, 310),
+            "5": (650, 60, 280, 580),
+            "13": (650, 700, 280, 310),
+            "6": (990, 60, 340, 620),
+            "8": (990, 740, 340, 270),
+            "9": (1390, 60, 280, 580),
+            "14": (1390, 700, 280, 310),
         },
         groups=(
-            Group("1  Two pictures to refer to (or your own: Load Image)", (-20, -20, 990, 1160)),
-            Group("2  References and what to do with them", (980, -20, 410, 1160), GREEN),
-            Group("3  My GPU or the Runware API", (1400, -20, 330, 1160), GREY),
+            Group("1  Two pictures to refer to (or your own: Load Image)", (-20, -20, 970, 1050)),
+            Group("2  What to do with them", (970, -20, 380, 1050), GREEN),
+            Group("3  The edited picture", (1370, -20, 320, 1050), GREEN),
         ),
-        collapsed=("10",),
         notes=(
             Note(
                 "Read me",
-                (-350, 10, 310, 1110),
+                (-370, 10, 330, 1000),
                 """\
 # Edit with references
 
 Press **Run**. Two pictures are painted, then *Edited picture* puts both into a new one:
-`image 1 next to image 2 on a blue background`. The numbers are the sockets of **Klein References**; its sheet
-shows them.
+**image 1 next to image 2 on a blue background**. The numbers are the sockets of **Klein References**; its
+sheet shows them.
 
-**Try**: `image 2 next to image 1 on a blue background`, or `image 1 on a pink background` with the edited
+**Try**: **image 2 next to image 1 on a blue background**, or **image 1 on a pink background** with the edited
 picture's width at 128.
 
 **Your own pictures**: connect *Load Image* to **image_1**, **image_2** ...; a new socket appears when the
@@ -285,8 +278,7 @@ sheet says what was cut.
 **An edit of one picture**: connect **width** and **height** of Klein References to the sampler. The result
 then lies exactly over the picture of **match_image**.
 
-**The switch**: on, the same references and the same words go to *Klein Runware* (a click on the dot in its
-title opens it). That costs money and needs a key: **Settings > Kleinod > API keys**.
+**By the Runware API**: *Klein Runware* takes the same Klein References. See *Klein - Local or Remote*.
 
 """
                 + _REAL_WEIGHTS,
@@ -295,47 +287,44 @@ title opens it). That costs money and needs a key: **Settings > Kleinod > API ke
     ),
     "Klein - Face Refine": Layout(
         nodes={
-            "1": (0, 60, 310, 330),
-            "2": (0, 450, 310, 210),
-            "4": (0, 720, 310, 210),
-            "3": (340, 60, 290, 690),
-            "5": (660, 60, 290, 690),
-            "6": (340, 830, 290, 170),
-            "7": (340, 890, 290, 170),
-            "8": (660, 830, 290, 170),
-            "9": (660, 890, 290, 170),
-            "10": (660, 950, 290, 170),
-            "11": (1000, 60, 330, 720),
-            "16": (1000, 850, 330, 290),
-            "12": (1360, 60, 340, 1080),
-            "13": (1750, 60, 340, 320),
-            "14": (1750, 440, 340, 320),
-            "15": (1750, 820, 340, 320),
+            "1": (0, 60, 300, 330),
+            "2": (0, 450, 300, 250),
+            "4": (0, 760, 300, 250),
+            "3": (330, 60, 280, 540),
+            "5": (640, 60, 280, 540),
+            "8": (330, 660, 280, 180),
+            "9": (640, 660, 280, 150),
+            "10": (640, 870, 280, 140),
+            "11": (980, 60, 310, 560),
+            "16": (980, 680, 310, 330),
+            "12": (1320, 60, 310, 950),
+            "13": (1690, 60, 290, 270),
+            "14": (1690, 390, 290, 280),
+            "15": (1690, 730, 290, 280),
         },
         groups=(
-            Group("1  A picture with small faces (or your own: Load Image)", (-20, -20, 990, 1180)),
-            Group("2  Find the faces and paint them anew", (980, -20, 740, 1180), GREEN),
-            Group("3  Found, before, after", (1730, -20, 380, 1180), GREY),
+            Group("1  A picture with small faces (or your own: Load Image)", (-20, -20, 960, 1050)),
+            Group("2  Find the faces and paint them anew", (960, -20, 690, 1050), GREEN),
+            Group("3  Found, before, after", (1670, -20, 330, 1050), GREY),
         ),
-        collapsed=("6", "7", "8", "9", "10"),
         notes=(
             Note(
                 "Read me",
-                (-380, 10, 340, 1130),
+                (-400, 10, 360, 1000),
                 """\
 # Face refine
 
-Press **Run**. A small picture of four faces is enlarged, so the faces are mush; **Klein Face Refiner** finds
+Press **Run**. A small picture of two faces is enlarged, so the faces are mush; **Klein Face Refiner** finds
 them, paints each at full size with the face itself as reference, and blends it in. Outside the masks not a
 bit changes.
 
 **What was found** shows the faces with their numbers; **face_prompts** has one line for each number. An empty
-line takes the prompt of the picture, `[SKIP]` leaves a face alone.
+line takes the prompt of the picture, **[SKIP]** leaves a face alone.
 
 **Your own picture**: connect *Load Image* to **image** and empty **face_prompts**. In Klein Face Settings
 choose the preset **Klein** (or **Klein distilled**) and an inpaint_size of **1024**. As **detector** take a
-YOLO face file from `models/ultralytics/bbox`; the built-in one knows only klein-nano's faces. Boxes of core's
-MediaPipe nodes fit **bounding_boxes**, and any mask fits **mask**.
+YOLO face file from **models/ultralytics/bbox**; the built-in one knows only klein-nano's faces. Boxes of
+core's MediaPipe nodes fit **bounding_boxes**, and any mask fits **mask**.
 
 **Another person appears**: lower strength, or connect *Klein References* with pictures of the person.
 
@@ -346,30 +335,28 @@ MediaPipe nodes fit **bounding_boxes**, and any mask fits **mask**.
     ),
     "Klein - Everything": Layout(
         nodes={
-            "1": (0, 60, 330, 330),
-            "2": (0, 450, 330, 360),
-            "13": (0, 870, 330, 270),
-            "3": (380, 60, 300, 190),
-            "4": (380, 310, 300, 500),
-            "10": (380, 870, 300, 270),
-            "5": (730, 60, 340, 520),
-            "6": (730, 650, 340, 300),
-            "7": (1100, 60, 300, 720),
-            "8": (1450, 60, 320, 720),
-            "9": (1800, 60, 300, 860),
-            "12": (1100, 850, 300, 290),
-            "11": (1450, 850, 320, 290),
+            "1": (0, 60, 310, 330),
+            "2": (0, 450, 310, 560),
+            "3": (370, 60, 290, 250),
+            "4": (370, 370, 290, 640),
+            "5": (720, 60, 300, 620),
+            "6": (720, 740, 300, 270),
+            "7": (1050, 60, 290, 620),
+            "12": (1050, 740, 290, 270),
+            "8": (1400, 60, 290, 600),
+            "11": (1400, 720, 290, 290),
+            "9": (1720, 60, 290, 950),
         },
         groups=(
-            Group("1  Model with a LoRA", (-20, -20, 370, 1180)),
-            Group("2  A picture to refer to", (360, -20, 340, 1180)),
-            Group("3  The picture, accelerated", (710, -20, 710, 1180), GREEN),
-            Group("4  Its face", (1430, -20, 690, 1180), GREEN),
+            Group("1  Model with a LoRA", (-20, -20, 350, 1050)),
+            Group("2  A picture to refer to", (350, -20, 330, 1050)),
+            Group("3  The picture, accelerated", (700, -20, 660, 1050), GREEN),
+            Group("4  Its face", (1380, -20, 650, 1050), GREEN),
         ),
         notes=(
             Note(
                 "Read me",
-                (-370, 10, 330, 1130),
+                (-370, 10, 330, 1000),
                 """\
 # Everything at once
 
@@ -391,24 +378,24 @@ strength 0 of the face settings switch each part off.
     "Klein - Compare Acceleration": Layout(
         nodes={
             "1": (0, 60, 310, 330),
-            "2": (0, 450, 310, 300),
-            "3": (360, 60, 340, 700),
-            "4": (730, 60, 320, 700),
-            "5": (1100, 60, 620, 700),
-            "7": (360, 840, 690, 300),
-            "6": (1100, 840, 620, 300),
+            "2": (0, 450, 310, 250),
+            "3": (370, 60, 330, 640),
+            "4": (730, 60, 310, 640),
+            "5": (1100, 60, 560, 640),
+            "7": (370, 780, 670, 230),
+            "6": (1070, 780, 590, 230),
         },
         groups=(
-            Group("1  Model and prompt", (-20, -20, 350, 800)),
-            Group("2  One seed, every way", (340, -20, 730, 800), GREEN),
-            Group("3  What it costs, what it keeps", (340, 790, 1400, 370), GREY),
-            Group("4  The pictures, and where they differ", (1080, -20, 660, 800), GREY),
+            Group("1  Model and prompt", (-20, -20, 350, 740)),
+            Group("2  One seed, every way", (350, -20, 710, 740), GREEN),
+            Group("3  The pictures, and where they differ", (1080, -20, 600, 740), GREY),
+            Group("4  What it costs, what it keeps", (350, 730, 1330, 300), GREY),
         ),
         fixed_seeds=True,
         notes=(
             Note(
                 "Read me",
-                (-350, 10, 310, 1130),
+                (-410, 10, 370, 1000),
                 """\
 # Which acceleration keeps your picture?
 
@@ -434,16 +421,16 @@ Numbers from klein-nano are about klein-nano. Choose the real weights to learn a
     ),
     "Klein - Runware": Layout(
         nodes={
-            "1": (0, 60, 400, 200),
-            "2": (460, 60, 420, 940),
-            "3": (940, 60, 520, 560),
-            "4": (940, 690, 520, 310),
+            "1": (0, 60, 360, 230),
+            "2": (420, 60, 400, 950),
+            "3": (880, 60, 500, 560),
+            "4": (880, 690, 500, 320),
         },
-        groups=(Group("Klein through the Runware API", (-20, -20, 1500, 1040), GREEN),),
+        groups=(Group("Klein through the Runware API", (-20, -20, 1420, 1050), GREEN),),
         notes=(
             Note(
                 "Read me",
-                (-480, 10, 420, 640),
+                (-460, 10, 420, 640),
                 """\
 # Klein Base through Runware
 
@@ -470,7 +457,7 @@ as into the local nodes.
         nodes={
             "1": (0, 60, 420, 800),
             "2": (480, 60, 520, 520),
-            "3": (480, 650, 520, 210),
+            "3": (480, 640, 520, 220),
         },
         groups=(Group("Klein through the BFL API", (-20, -20, 1040, 900), GREEN),),
         notes=(
@@ -498,32 +485,43 @@ An accepted job is never lost: queue again, or use *Klein Recover Job*.
     ),
     "Klein - Local or Remote": Layout(
         nodes={
-            "1": (0, 60, 350, 330),
-            "2": (0, 450, 350, 300),
-            "3": (380, 60, 330, 690),
-            "4": (760, 60, 340, 940),
-            "5": (1150, 60, 380, 130),
-            "6": (1150, 260, 380, 490),
+            "7": (0, 60, 260, 120),
+            "8": (0, 240, 260, 100),
+            "9": (0, 400, 260, 75),
+            "10": (0, 515, 260, 75),
+            "11": (0, 630, 260, 75),
+            "12": (0, 745, 260, 55),
+            "13": (0, 840, 260, 75),
+            "14": (0, 935, 260, 75),
+            "1": (320, 60, 300, 270),
+            "2": (320, 390, 300, 200),
+            "3": (650, 60, 280, 530),
+            "4": (990, 60, 320, 950),
+            "5": (320, 690, 300, 130),
+            "6": (650, 690, 280, 320),
         },
         groups=(
-            Group("1  My GPU", (-20, -20, 750, 1040)),
-            Group("2  The Runware API", (740, -20, 380, 1040), GREEN),
-            Group("3  One switch", (1130, -20, 420, 1040), GREY),
+            Group("1  The request, once for both", (-20, -20, 300, 1050)),
+            Group("2  My GPU", (300, -20, 650, 630)),
+            Group("3  The Runware API", (970, -20, 360, 1050), GREEN),
+            Group("4  The switch, and what came", (300, 620, 650, 410), GREY),
         ),
         notes=(
             Note(
                 "Read me",
-                (-430, 10, 390, 740),
+                (-400, 10, 360, 1000),
                 """\
 # My GPU or the API
 
-Press **Run**. One graph, one switch. **Off**: *My GPU* draws. **On**: *The Runware API* gets the same
-request. Only the one that is wanted runs, so the switch off costs nothing.
+Press **Run**. One request, one switch. **Off**: *On my GPU* draws it. **On**: *By the Runware API* gets the
+same words, size, steps, guidance, seed and number of results, because both read them from group 1. Only the
+one that is wanted runs, so the switch off costs nothing.
 
-Both take the same settings objects: *Klein Acceleration*, *Klein References*, *Klein LoRA Stack*
-and *Klein Face Settings* can be connected to both at once.
+*Klein Acceleration*, *Klein References*, *Klein LoRA Stack* and *Klein Face Settings* can be connected to
+both at once.
 
-The API needs a Runware key: **Settings > Kleinod > API keys**.
+The API needs a Runware key: **Settings > Kleinod > API keys**. A picture costs as much as the line on its
+node says.
 
 """
                 + _REAL_WEIGHTS,

@@ -137,8 +137,8 @@ def _strength() -> Sheet:
 
 
 def _edit() -> Sheet:
-    graph = _load("Klein - Edit with References", "10", "11", "12", "13", "14")
-    words = graph.nodes["7"]["inputs"]["value"]
+    graph = _load("Klein - Edit with References", "12", "13", "14")
+    words = graph.nodes["8"]["inputs"]["positive"]
     cells = [Cell(graph.show("6", 3), "sheet"), Cell(graph.show("9"), words)]
     return Sheet(graph.nodes, cells, 1)
 

@@ -18,6 +18,8 @@ from tools.launch.server import Server
 from tools.shipped.layouts import LAYOUTS, Layout, draw_groups
 
 WORKFLOWS = ROOT / "workflows"
+NOTE_COLOUR = "#2b2b2b"  # the light page shows it lighter by half; core's yellow makes links unreadable
+TEMPLATE_MARK = "kleinod_template"  # js/kleinod.templates.js takes it off again when it has opened the graph
 
 _BUILD = """
 async ([prompt, name]) => {
@@ -40,7 +42,11 @@ def make_template(studio: Studio, name: str) -> Path:
     lay_out(graph, LAYOUTS[name])
     graph = json.loads(studio.page.evaluate(_RELOAD, [graph, name]))
     graph["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"kleinod:{name}"))  # the page's own is random
-    graph["extra"] = {"frontendVersion": graph["extra"]["frontendVersion"], "ds": LAYOUTS[name].view}
+    graph["extra"] = {
+        "frontendVersion": graph["extra"]["frontendVersion"],
+        "ds": LAYOUTS[name].view,
+        TEMPLATE_MARK: True,
+    }
     file = WORKFLOWS / f"{name}.json"
     file.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return file
@@ -52,8 +58,6 @@ def lay_out(graph: dict, layout: Layout) -> None:
         x, y, width, height = layout.nodes[str(node["id"])]
         node["pos"], node["size"] = [x, y], [width, height]
         node["properties"]["Node name for S&R"] = node["type"]
-        if str(node["id"]) in layout.collapsed:
-            node["flags"] = {**node.get("flags", {}), "collapsed": True}
         if layout.fixed_seeds:
             values = node.get("widgets_values", [])
             node["widgets_values"] = ["fixed" if value == "randomize" else value for value in values]
@@ -77,8 +81,8 @@ def lay_out(graph: dict, layout: Layout) -> None:
                 "outputs": [],
                 "properties": {},
                 "widgets_values": [note.text],
-                "color": "#222",
-                "bgcolor": "#000",
+                "color": NOTE_COLOUR,
+                "bgcolor": NOTE_COLOUR,
             }
         )
     graph["last_node_id"] = number

@@ -1,0 +1,39 @@
+// @ts-check
+/**
+ * Opens Kleinod's templates so that they can be read. ComfyUI fits a template into three quarters of the page, which
+ * on a small one is below the size from which text is drawn.
+ *
+ * Only the shipped file is marked; the mark goes when it is opened, so a user's own copy, a tab gone back to and
+ * undoing keep the view they had.
+ */
+import { app } from "../../scripts/app.js";
+import { boundsOf, planView } from "./lib/view.js";
+
+/** @import {Box} from "./lib/view.js" */
+
+const MARK = "kleinod_template";
+const TITLE_HEIGHT = 30;
+
+app.registerExtension({
+  name: "kleinod.templates",
+  afterConfigureGraph() {
+    const { rootGraph, canvas } = app;
+    if (!rootGraph.extra?.[MARK]) return;
+    delete rootGraph.extra[MARK];
+    /** @type {Box[]} */
+    const nodes = rootGraph.nodes.map((node) => [
+      node.pos[0],
+      node.pos[1] - TITLE_HEIGHT,
+      node.size[0],
+      node.size[1] + TITLE_HEIGHT,
+    ]);
+    /** @type {Box[]} */
+    const groups = rootGraph.groups.map((group) => [group.pos[0], group.pos[1], group.size[0], group.size[1]]);
+    const { scale, offset } = planView(boundsOf([...nodes, ...groups]), {
+      width: canvas.canvas.clientWidth,
+      height: canvas.canvas.clientHeight,
+    });
+    Object.assign(canvas.ds, { scale, offset });
+    canvas.setDirty(true, true);
+  },
+});

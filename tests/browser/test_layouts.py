@@ -1,0 +1,96 @@
+"""Every template in both renderers, after a run: nothing covers anything, and all of it can be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.browser.layout import contrast_of, find_disorder, find_unseen, measure
+from tools.browser import RENDERERS, Studio, keep_screenshot
+from tools.launch.environment import ROOT
+from tools.launch.workflows import ORDER
+
+pytestmark = pytest.mark.browser
+
+PAGES = ((1280, 720), (1600, 900), (1920, 1080))
+# Larger than the smallest page can show legibly: it shows their note and their first group.
+LARGE = {"Klein - Everything", "Klein - Face Refine", "Klein - Compare Acceleration"}
+_OPEN = """
+async ([graph, name]) => {
+  app.graph.clear();
+  await app.loadGraphData(graph, true, true, name, { openSource: "template" });
+}
+"""
+# The text of a note, cut off or not.
+_CUT = """
+() => [...document.querySelectorAll(".comfy-markdown-content, .comfy-markdown .tiptap, [class*=markdown]")]
+  .filter((one) => one.clientHeight && one.scrollHeight > one.clientHeight + 4)
+  .map((one) => `${one.className}: ${one.scrollHeight} in ${one.clientHeight}`)
+"""
+
+
+def open_file(studio: Studio, name: str) -> None:
+    graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text("utf-8"))
+    studio.page.evaluate(_OPEN, [graph, name])
+    studio.page.wait_for_timeout(400)  # Nodes 2.0 lays its elements out
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_nothing_covers_anything(studio: Studio, renderer: str, name: str, artifacts: Path) -> None:
+    studio.page.set_viewport_size({"width": 1600, "height": 900})
+    studio.open(vue_nodes=RENDERERS[renderer])
+    open_file(studio, name)
+    studio.press_run()
+    studio.page.wait_for_timeout(700)  # pictures make their nodes grow
+    slug = f"layout-{name.removeprefix('Klein - ').lower().replace(' ', '-')}-{renderer}"
+    keep_screenshot(studio, artifacts / "screenshots", slug)
+    assert find_disorder(measure(studio)) == []
+    assert studio.page.evaluate(_CUT) == []
+    for width, height in PAGES:
+        studio.page.set_viewport_size({"width": width, "height": height})
+        studio.page.wait_for_timeout(200)
+        open_file(studio, name)
+        seen = measure(studio)
+        assert find_unseen(seen, whole=width > 1280 or name not in LARGE) == [], f"{width}x{height}"
+        # What the page has opened is a graph like any other: the mark of the shipped file is off.
+        assert "kleinod_template" not in studio.page.evaluate("() => app.graph.serialize().extra")
+    studio.page.set_viewport_size({"width": 1600, "height": 900})
+
+
+@pytest.mark.parametrize("palette", ["dark", "light"])
+def test_notes_can_be_read(studio: Studio, renderer: str, palette: str, artifacts: Path) -> None:
+    studio.client.post_json("/settings/Comfy.ColorPalette", palette)
+    try:
+        studio.open(vue_nodes=RENDERERS[renderer])
+        open_file(studio, ORDER[0])
+        studio.page.evaluate("() => Object.assign(app.canvas.ds, { scale: 1.2, offset: [480, 90] })")
+        studio.page.evaluate("() => app.canvas.setDirty(true, true)")
+        studio.page.wait_for_timeout(600)
+        keep_screenshot(studio, artifacts / "screenshots", f"note-{palette}-{renderer}")
+        for words, least in (("flux2-vae.safetensors", 4.5), ("Four pictures appear", 4.5)):
+            clip = studio.page.get_by_text(words).first.bounding_box()
+            assert contrast_of(studio, clip) >= least, words
+        left, top = studio.page.evaluate("() => app.canvas.ds.convertOffsetToCanvas([-20, -20])")
+        place = studio.page.evaluate("() => app.canvas.canvas.getBoundingClientRect().toJSON()")
+        title = {"x": place["x"] + left + 6, "y": place["y"] + top + 4, "width": 300, "height": 28}
+        assert contrast_of(studio, title) >= 2, "the title of a group"
+    finally:
+        studio.client.post_json("/settings/Comfy.ColorPalette", "dark")
+
+
+def test_a_graph_keeps_the_view_its_user_gave_it(studio: Studio, renderer: str) -> None:
+    """Only opening a template moves the view: not undoing, and not coming back to a saved copy."""
+    studio.open(vue_nodes=RENDERERS[renderer])
+    open_file(studio, ORDER[0])
+    view = studio.page.evaluate(
+        """async () => {
+          Object.assign(app.canvas.ds, { scale: 0.9, offset: [5, 7] });
+          const saved = JSON.parse(JSON.stringify(app.graph.serialize()));
+          saved.extra.ds = { scale: 0.9, offset: [5, 7] };
+          await app.loadGraphData(saved);
+          return [app.canvas.ds.scale, ...app.canvas.ds.offset];
+        }"""
+    )
+    assert view == [0.9, 5, 7]
