@@ -10,14 +10,15 @@ import { make } from "./lib/elements.js";
 import { describeEstimate } from "./lib/job_text.js";
 import { serviceOf } from "./lib/services.js";
 import { addElement, findDeciding, findWidget, follow } from "./lib/widgets.js";
+import { say } from "./lib/words.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 
 const ASKED = ["width", "height", "steps", "number_results", "endpoint", "model", "upload_format"];
 const PICTURES = /^(images|input_image(_\d)?)$/;
 const CALM_MILLISECONDS = 250;
-const MEANING =
-  "An estimate: what your last equal jobs cost, else the service's list price; and how long your last jobs took.";
+const meaning = () =>
+  say("An estimate: what your last equal jobs cost, else the service's list price; and how long your last jobs took.");
 const LINE_HEIGHT = 24; // with the margins
 
 /** What makes a node's line ask anew. @type {WeakMap<object, () => void>} */
@@ -56,7 +57,7 @@ function addLine(node, service) {
   const line = make("div", {
     className: "kleinod-estimate",
     role: "status",
-    title: MEANING,
+    title: meaning(),
     style: {
       font: "12px/1.6 Inter, Arial, sans-serif",
       color: "var(--descrip-text, #999)",
@@ -81,14 +82,14 @@ function addLine(node, service) {
         const shown = findWidget(node, name);
         if (!shown) continue;
         const deciding = findDeciding(node, name);
-        if (!deciding) told = ", if the connected numbers are as shown";
+        if (!deciding) told = say(", if the connected numbers are as shown");
         query.set(name, String((deciding ?? shown).value));
       }
       try {
         const answer = await api.fetchApi(`/kleinod/estimate/${service}?${query}`);
         const book = await answer.json();
         line.textContent = answer.ok ? describeEstimate(book) + told : book.error;
-        line.title = `${line.textContent}\n${MEANING}`;
+        line.title = `${line.textContent}\n${meaning()}`;
         line.style.color = answer.ok ? "var(--descrip-text, #999)" : "var(--error-text, #f66)";
       } catch {
         line.textContent = "";

@@ -9,6 +9,7 @@ import { app } from "../../scripts/app.js";
 import { make } from "./lib/elements.js";
 import { call, wordsOf } from "./lib/server.js";
 import { SERVICES } from "./lib/services.js";
+import { say } from "./lib/words.js";
 
 const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };
 const FIELD = {
@@ -25,16 +26,16 @@ function makeHostsPanel() {
   const rows = Object.entries(SERVICES).map(([service, { company }]) => {
     const field = make("input", {
       placeholder: "images.example.com",
-      ariaLabel: `${company} picture hosts`,
+      ariaLabel: say("%1: picture hosts", company),
       style: { ...FIELD, width: "18em" },
     });
-    const save = make("button", { type: "button", textContent: "Save", style: { ...FIELD, cursor: "pointer" } });
+    const save = make("button", { type: "button", textContent: say("Save"), style: { ...FIELD, cursor: "pointer" } });
     save.addEventListener("click", async () => {
       const hosts = field.value.split(/[\s,]+/).filter(Boolean);
       try {
         const stored = await call("hosts", "POST", { service, hosts });
         field.value = stored[service].join(", ");
-        news.textContent = hosts.length ? "Saved. Queue again: the picture is fetched without paying twice." : "Saved.";
+        news.textContent = hosts.length ? say("Saved. Queue again: the picture is fetched without paying twice.") : say("Saved.");
       } catch (error) {
         news.textContent = wordsOf(error);
       }

@@ -8,8 +8,10 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { addStyles, make } from "./lib/elements.js";
 import { describeAge, describeCost, describeDays, describeJob, describeState } from "./lib/job_text.js";
+import { learnLanguage } from "./lib/language.js";
 import { call, wordsOf } from "./lib/server.js";
 import { addNode, changeGraph, findWidget, follow } from "./lib/widgets.js";
+import { say } from "./lib/words.js";
 
 /**
  * @import {Book, Job} from "./lib/job_text.js"
@@ -34,7 +36,7 @@ const pictureAddress = (job, position, kind) => api.apiURL(`/kleinod/jobs/${job.
 
 /** @param {"success" | "error"} severity @param {string} detail */
 const tell = (severity, detail) =>
-  app.extensionManager.toast.add({ severity, summary: "Klein Jobs", detail, life: 4000 });
+  app.extensionManager.toast.add({ severity, summary: say("Klein Jobs"), detail, life: 4000 });
 
 /** What a file or the panel chose for a node whose list has not come yet. @type {WeakMap<GraphNode, string>} */
 const chosen = new WeakMap();
@@ -64,17 +66,18 @@ function keepChosen(node) {
  */
 async function recover(job, button) {
   button.disabled = true;
-  button.textContent = "Fetching...";
+  button.textContent = say("Fetching...");
   try {
     const { files, note } = await call(`jobs/${job.id}/recover`, "POST", {});
     const names = files.map((/** @type {{subfolder: string, filename: string}} */ file) => file.filename).join(", ");
-    tell("success", `In the output folder, under ${files[0].subfolder}: ${names}.${note ? ` ${note}.` : ""}`);
+    const done = say("In the output folder, under %1: %2.", files[0].subfolder, names);
+    tell("success", note ? `${done} ${note}.` : done);
     document.dispatchEvent(new CustomEvent(CHANGED));
   } catch (error) {
     tell("error", wordsOf(error));
   } finally {
     button.disabled = false;
-    button.textContent = "Recover";
+    button.textContent = say("Recover");
   }
 }
 
@@ -96,7 +99,7 @@ function addRecovery(job) {
     chosen.set(node, job.choice);
     app.canvas.selectNode(node);
   });
-  tell("success", "Klein Recover Job is in the graph: connect its images, for example to Save Image.");
+  tell("success", say("Klein Recover Job is in the graph: connect its images, for example to Save Image."));
 }
 
 /**
@@ -112,9 +115,9 @@ function overlap({ pos, size: its }, place, size) {
 async function copyRequest(job) {
   try {
     await navigator.clipboard.writeText(JSON.stringify(job.request, null, 2));
-    tell("success", "The request is on the clipboard, without prompt and pictures: the ledger does not keep them.");
+    tell("success", say("The request is on the clipboard, without prompt and pictures: the ledger does not keep them."));
   } catch {
-    tell("error", "The browser does not let this page write to the clipboard. Open ComfyUI by https or localhost.");
+    tell("error", say("The browser does not let this page write to the clipboard. Open ComfyUI by https or localhost."));
   }
 }
 
@@ -134,21 +137,22 @@ function makeCard(job, now) {
   if (job.message) card.append(make("div", { className: "kleinod-dim" }, job.message));
   const pictures = make("div", { className: "kleinod-pictures" });
   for (const { position, width, height, seed } of job.pictures) {
-    const title = `${width}x${height}${seed === null ? "" : `, seed ${seed}`}. Click to open.`;
-    const image = make("img", { src: pictureAddress(job, position, "thumbnail"), alt: `Result ${position + 1}`, title });
+    const size = `${width}x${height}`;
+    const title = seed === null ? say("%1. Click to open.", size) : say("%1, seed %2. Click to open.", size, seed);
+    const image = make("img", { src: pictureAddress(job, position, "thumbnail"), alt: say("Result %1", position + 1), title });
     image.loading = "lazy";
     image.addEventListener("error", () => link.remove());
     const link = make("a", { href: pictureAddress(job, position, "picture"), target: "_blank", rel: "noopener" }, image);
     pictures.append(link);
   }
   if (job.pictures.length) card.append(pictures);
-  const fetching = make("button", { type: "button" }, "Recover");
-  fetching.title = "Fetches the pictures into the output folder, without paying again.";
+  const fetching = make("button", { type: "button" }, say("Recover"));
+  fetching.title = say("Fetches the pictures into the output folder, without paying again.");
   fetching.addEventListener("click", () => recover(job, fetching));
-  const place = make("button", { type: "button", onclick: () => addRecovery(job) }, "To graph");
-  place.title = "Adds Klein Recover Job to the graph: its images are those of this job, without paying again.";
-  const copy = make("button", { type: "button", onclick: () => copyRequest(job) }, "Copy request");
-  copy.title = "The request as JSON, without prompt and pictures.";
+  const place = make("button", { type: "button", onclick: () => addRecovery(job) }, say("To graph"));
+  place.title = say("Adds Klein Recover Job to the graph: its images are those of this job, without paying again.");
+  const copy = make("button", { type: "button", onclick: () => copyRequest(job) }, say("Copy request"));
+  copy.title = say("The request as JSON, without prompt and pictures.");
   card.append(make("div", { className: "kleinod-pictures" }, ...(job.choice ? [fetching, place, copy] : [copy])));
   return card;
 }
@@ -163,10 +167,10 @@ function makeContents(book) {
   const list = make("div", { role: "list", style: { display: "flex", flexDirection: "column", gap: "8px" } });
   const now = Date.now() / 1000;
   list.append(...book.jobs.map((job) => makeCard(job, now)));
-  if (!book.jobs.length) list.append(make("p", { className: "kleinod-dim" }, "No job was sent yet."));
-  const today = `$${book.spent_today_usd.toFixed(4)} today`;
+  if (!book.jobs.length) list.append(make("p", { className: "kleinod-dim" }, say("No job was sent yet.")));
+  const today = say("$%1 today", book.spent_today_usd.toFixed(4));
   return [
-    make("div", { className: "kleinod-line" }, make("h3", {}, "Klein Jobs"), make("span", {}, today)),
+    make("div", { className: "kleinod-line" }, make("h3", {}, say("Klein Jobs")), make("span", {}, today)),
     ...(book.note ? [make("p", { className: "kleinod-dim", role: "alert" }, book.note)] : []),
     days,
     list,
@@ -192,7 +196,7 @@ function keepFresh(root, signal) {
       shown = told;
       if (book.jobs.some((job) => job.unfinished)) timer = setTimeout(look, GLANCE_MILLISECONDS);
     } catch (error) {
-      root.replaceChildren(make("p", { className: "kleinod-dim" }, `The ledger could not be read: ${wordsOf(error)}`));
+      root.replaceChildren(make("p", { className: "kleinod-dim" }, say("The list of jobs could not be read: %1", wordsOf(error))));
     }
   };
   for (const kind of RUN_EVENTS) api.addEventListener(kind, look);
@@ -208,13 +212,14 @@ let opened = new AbortController();
 
 app.registerExtension({
   name: "kleinod.jobs",
-  init() {
+  async init() {
     addStyles("kleinod.jobs.css");
+    await learnLanguage(); // the tab is named once
     app.extensionManager.registerSidebarTab({
       id: TAB,
       icon: "pi pi-receipt",
-      title: "Klein Jobs",
-      tooltip: "Klein Jobs: API jobs, their pictures and costs",
+      title: say("Klein Jobs"),
+      tooltip: say("Klein Jobs: API jobs, their pictures and costs"),
       type: "custom",
       render(element) {
         opened.abort();

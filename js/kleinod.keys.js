@@ -11,6 +11,7 @@ import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js"
 import { call, wordsOf } from "./lib/server.js";
 import { SERVICES } from "./lib/services.js";
 import { findWidget, follow } from "./lib/widgets.js";
+import { say } from "./lib/words.js";
 
 /**
  * @import {Limits} from "./lib/remote_text.js"
@@ -26,24 +27,27 @@ const FIELD = {
   color: "var(--input-text, #ddd)",
 };
 const BUTTON = { ...FIELD, cursor: "pointer" };
+// As wide as its row, whatever it says, so that a long sentence moves nothing.
+const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "2.8em", width: "34em", maxWidth: "100%" };
+const PANEL = { display: "flex", flexDirection: "column", gap: "4px", maxWidth: "34em" };
 
 /**
- * The panel of one service: profile, password field, Save / Test / Clear, one line of news.
+ * The panel of one service: account, password field, Save / Test / Clear, where keys come from, a line of news.
  * @param {string} service
  */
 function makeKeyPanel(service) {
-  const news = make("div", { style: { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em" }, role: "status" });
+  const news = make("div", { style: { ...NEWS, overflowWrap: "anywhere" }, role: "status" });
   const profile = make("input", {
     value: "default",
-    ariaLabel: `${SERVICES[service].company} profile`,
-    title: "A name for this account. Nodes carry the name, never the key.",
+    ariaLabel: say("%1: account", SERVICES[service].company),
+    title: say("A name of your own for this account; default is enough for one. Nodes carry the name, never the key."),
     style: { ...FIELD, width: "7em" },
   });
   const key = make("input", {
     type: "password",
     autocomplete: "off",
-    placeholder: "API key",
-    ariaLabel: `${SERVICES[service].company} API key`,
+    placeholder: say("API key"),
+    ariaLabel: say("%1: API key", SERVICES[service].company),
     style: { ...FIELD, width: "16em" },
   });
   key.setAttribute("data-lpignore", "true");
@@ -73,37 +77,47 @@ function makeKeyPanel(service) {
     return element;
   };
   const who = () => ({ service, profile: profile.value.trim() });
-  const save = button("Save", async () => {
-    const typed = key.value.trim();
-    key.value = "";
-    await call("keys", "POST", { ...who(), key: typed });
+  const save = button(say("Save"), async () => {
+    await call("keys", "POST", { ...who(), key: key.value.trim() });
+    key.value = ""; // only a key that was taken: a refused one can be mended
     await refresh();
   });
-  const test = button("Test", async () => {
-    tell("Asking...");
+  key.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") save.click();
+  });
+  const test = button(say("Test"), async () => {
+    tell(say("Asking..."));
     const found = await call("keys/test", "POST", who());
     tell(found.message, !found.ok);
   });
-  const clear = button("Clear", async () => {
+  const clear = button(say("Clear"), async () => {
     await call("keys", "DELETE", who());
     await refresh();
   });
   profile.addEventListener("change", () => refresh().catch((error) => tell(wordsOf(error), true)));
   refresh().catch((error) => tell(wordsOf(error), true));
-  const row = make("div", { style: ROW }, profile, key, save, test, clear);
-  return make("div", { style: { display: "flex", flexDirection: "column", gap: "4px" } }, row, news);
+  const account = make("label", { style: { ...ROW, flexWrap: "nowrap" } }, say("Account"), profile);
+  const first = make("div", { style: ROW }, account, makeKeyLink(SERVICES[service].key_page));
+  return make("div", { style: PANEL }, first, make("div", { style: ROW }, key, save, test, clear), news);
+}
+
+/** Where a user gets a key. @param {string} page */
+function makeKeyLink(page) {
+  const link = make("a", { href: page, target: "_blank", rel: "noopener" }, say("Get a key"));
+  link.style.color = "var(--p-primary-color, #4b8df8)";
+  return link;
 }
 
 /** Limits per run and per day, jobs at once, and what today cost. */
 function makeLimitsPanel() {
-  const news = make("div", { style: { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em" }, role: "status" });
+  const news = make("div", { style: { ...NEWS, overflowWrap: "anywhere" }, role: "status" });
   /** @type {Record<string, HTMLInputElement>} */
   const fields = {};
   const row = make("div", { style: ROW });
   for (const [name, label, step] of [
-    ["run_usd", "USD per run", "0.01"],
-    ["day_usd", "USD per day", "0.01"],
-    ["concurrency", "jobs at once", "1"],
+    ["run_usd", say("USD per run"), "0.01"],
+    ["day_usd", say("USD per day"), "0.01"],
+    ["concurrency", say("jobs at once"), "1"],
   ]) {
     const field = make("input", { type: "number", min: "0", step, ariaLabel: label, style: { ...FIELD, width: "6em" } });
     fields[name] = field;
@@ -115,7 +129,7 @@ function makeLimitsPanel() {
     const book = await call("jobs");
     news.textContent = describeSpending(limits, book.spent_today_usd);
   };
-  const save = make("button", { type: "button", textContent: "Save", style: BUTTON });
+  const save = make("button", { type: "button", textContent: say("Save"), style: BUTTON });
   save.addEventListener("click", async () => {
     try {
       const values = Object.fromEntries(Object.entries(fields).map(([name, f]) => [name, parseLimit(f.value)]));
@@ -125,8 +139,11 @@ function makeLimitsPanel() {
     }
   });
   row.append(save);
+  row.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") save.click();
+  });
   call("limits").then(show).catch((error) => (news.textContent = wordsOf(error)));
-  return make("div", { style: { display: "flex", flexDirection: "column", gap: "4px" } }, row, news);
+  return make("div", { style: PANEL }, row, news);
 }
 
 /** The field that lets a browser on another computer in: the server says when it is needed. */
@@ -135,15 +152,15 @@ function makeCodePanel() {
   const code = make("input", {
     autocomplete: "off",
     placeholder: "ABCD-EFGH-JKMN-PQRS",
-    ariaLabel: "Code of ComfyUI's console",
+    ariaLabel: say("Code of ComfyUI's console"),
     style: { ...FIELD, width: "16em" },
   });
-  const open = make("button", { type: "button", textContent: "Unlock", style: BUTTON });
+  const open = make("button", { type: "button", textContent: say("Unlock"), style: BUTTON });
   open.addEventListener("click", async () => {
     try {
       await call("unlock", "POST", { code: code.value });
       code.value = "";
-      news.textContent = "This browser may manage keys, limits and jobs until ComfyUI is started again.";
+      news.textContent = say("This browser may manage keys, limits and jobs until ComfyUI is started again.");
     } catch (error) {
       news.textContent = wordsOf(error);
     }
@@ -169,7 +186,7 @@ function guardProfile(node) {
     app.extensionManager.toast.add({
       severity: "error",
       summary: "Klein",
-      detail: "That looked like an API key and was taken out of the node. Keys go into Settings > Kleinod > API keys.",
+      detail: say("That looked like an API key and was taken out of the node. Keys go into Settings > Kleinod > API keys."),
       life: 10000,
     });
   });

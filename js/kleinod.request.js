@@ -6,6 +6,7 @@
 import { app } from "../../scripts/app.js";
 import { call, wordsOf } from "./lib/server.js";
 import { addNode, changeGraph, findDeciding, findWidget } from "./lib/widgets.js";
+import { say } from "./lib/words.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 
@@ -20,6 +21,7 @@ const RUNWARE = "KleinodRunware";
 const NODES = [RUNWARE, "KleinodSampler"];
 const OPTIONS = "KleinodRunwareOptions";
 const GAP = 40;
+const MOST_LETTERS = 60; // of a clipboard that holds something else
 const SOCKET_MILLISECONDS = 2000; // until a node that grows has its next socket
 
 /** @param {GraphNode} node undefined for nodes that have no part in this */
@@ -38,12 +40,12 @@ function writeWidgets(node, values) {
     if (!findWidget(node, name)) continue;
     const widget = findDeciding(node, name);
     if (!widget) {
-      tell("warn", `${name} comes from a connected node and was left out.`);
+      tell("warn", say("%1 comes from a connected node and was left out.", name));
       continue;
     }
     const choices = widget.options?.values;
     if (Array.isArray(choices) && !choices.includes(value)) {
-      tell("warn", `${name}: '${value}' is not among the choices and was left out.`);
+      tell("warn", say("%1: '%2' is not among the choices and was left out.", name, value));
       continue;
     }
     widget.value = value;
@@ -82,7 +84,7 @@ function unplug(node, name, warnings) {
   const slot = node.inputs.findIndex((input) => input.name === name);
   if (slot < 0 || !node.isInputConnected(slot)) return;
   node.disconnectInput(slot);
-  warnings.push(`${name} was disconnected: the request has none.`);
+  warnings.push(say("%1 was disconnected: the request has none.", name));
 }
 
 /** The number that the node has in what is queued. @param {GraphNode} node @returns {string} */
@@ -109,11 +111,11 @@ async function copyRequest(node) {
 async function offer(text) {
   try {
     await navigator.clipboard.writeText(text);
-    tell("success", "The request is on the clipboard.");
+    tell("success", say("The request is on the clipboard."));
   } catch {
     await app.extensionManager.dialog.prompt({
       title: "Runware JSON",
-      message: "The browser keeps the clipboard closed. Copy the request from here.",
+      message: say("The browser keeps the clipboard closed. Copy the request from here."),
       defaultValue: text,
     });
   }
@@ -126,7 +128,7 @@ export async function pasteRequest(node, text) {
   await changeGraph(() => fillIn(node, paste));
   node.graph?.setDirtyCanvas(true, true);
   for (const note of paste.notes) tell("warn", note);
-  tell("success", "The request is in the node.");
+  tell("success", say("The request is in the node."));
 }
 
 /**
@@ -144,7 +146,7 @@ async function fillIn(node, paste) {
     const prompt = findSource(node, "positive");
     fillSource("acceleration_settings", paste.acceleration, ["KleinodAcceleration", "acceleration", 0]);
     if (prompt?.comfyClass !== "KleinodPrompt") {
-      paste.notes.push("The prompt was left out: no Klein Prompt is connected to positive.");
+      paste.notes.push(say("The prompt was left out: no Klein Prompt is connected to positive."));
       return;
     }
     writeWidgets(prompt, paste.prompt);
@@ -190,16 +192,29 @@ async function fillPictures(node, paste) {
   holder.connect(0, node, node.inputs.findIndex((input) => input.name === "references"));
 }
 
+/** The beginning of a text, on one line. @param {string} text */
+function shorten(text) {
+  const line = text.trim().replace(/\s+/g, " ");
+  return line.length > MOST_LETTERS ? `${line.slice(0, MOST_LETTERS)}...` : line;
+}
+
 /** @param {GraphNode} node */
 async function askAndPaste(node) {
-  /** @type {string | null} */
-  let text = await navigator.clipboard.readText().catch(() => "");
-  if (!text.trim().match(/^[[{]/))
+  /** @type {string | null} null where the browser does not let a page read it */
+  let text = await navigator.clipboard.readText().catch(() => null);
+  if (!text?.trim().match(/^[[{]/)) {
+    const found =
+      text === null
+        ? say("The browser keeps the clipboard closed.")
+        : text.trim() === ""
+          ? say("The clipboard holds no text.")
+          : say("The clipboard holds no JSON, but: %1", shorten(text));
     text = await app.extensionManager.dialog.prompt({
       title: "Runware JSON",
-      message: "Paste a Runware imageInference request.",
+      message: [found, say("Paste a Runware imageInference request here.")].join(" "),
       defaultValue: "",
     });
+  }
   if (!text?.trim()) return;
   try {
     await pasteRequest(node, text);
@@ -212,7 +227,7 @@ async function askAndPaste(node) {
 const onSelected = (work) => () => {
   const node = [...app.canvas.selectedItems].find(takesPart);
   if (node) work(node);
-  else tell("warn", "Select a Klein Sampler or a Klein Runware first.");
+  else tell("warn", say("Select a Klein Sampler or a Klein Runware first."));
 };
 
 app.registerExtension({
@@ -229,8 +244,8 @@ app.registerExtension({
   getNodeMenuItems(node) {
     if (!takesPart(node)) return [];
     return [
-      { content: "Copy as Runware JSON", callback: () => copyRequest(node) },
-      { content: "Paste Runware JSON", callback: () => askAndPaste(node) },
+      { content: say("Copy as Runware JSON"), callback: () => copyRequest(node) },
+      { content: say("Paste Runware JSON"), callback: () => askAndPaste(node) },
     ];
   },
 });

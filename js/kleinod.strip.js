@@ -7,6 +7,7 @@
 import { app } from "../../scripts/app.js";
 import { make } from "./lib/elements.js";
 import { addElement, findWidget, follow } from "./lib/widgets.js";
+import { noted, say } from "./lib/words.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 /** @typedef {{label: string, pattern: string, line: string}} Run what the server tells of one result */
@@ -15,9 +16,9 @@ const NODE = "KleinodSampler";
 const WIDGET = "kleinod_strip";
 /** @type {Record<string, {words: string, background: string}>} */
 const CELLS = {
-  C: { words: "computed", background: "#3f8cff" },
-  H: { words: "prompt only", background: "linear-gradient(#3f8cff 50%, #5a5a5a 50%)" },
-  R: { words: "reused", background: "#5a5a5a" },
+  C: { words: noted("computed"), background: "#3f8cff" },
+  H: { words: noted("prompt only"), background: "linear-gradient(#3f8cff 50%, #5a5a5a 50%)" },
+  R: { words: noted("reused"), background: "#5a5a5a" },
 };
 const ROW_HEIGHT = 14;
 const WORDS_HEIGHT = 22; // with the margins
@@ -27,7 +28,7 @@ const MOST_ROWS = 6; // more results than this are told by the first rows and a 
 function makeRow(run) {
   const cells = [...run.pattern].map((kind, index) => {
     const { words, background } = CELLS[kind] ?? CELLS.C;
-    const title = `${run.label}, step ${index + 1}: ${words}`;
+    const title = say("%1, step %2: %3", run.label, index + 1, say(words));
     return make("span", { title, style: { flex: "1 1 0", minWidth: "1px", borderRadius: "2px", background } });
   });
   const style = { display: "flex", gap: "1px", height: `${ROW_HEIGHT - 4}px`, marginBottom: "4px" };
@@ -46,9 +47,9 @@ function makeLegend(runs) {
   const swatch = { display: "inline-block", width: "9px", height: "9px", borderRadius: "2px", margin: "0 4px 0 0" };
   const entries = used.map((kind) => {
     const { words, background } = CELLS[kind];
-    return make("span", { style: { marginRight: "10px" } }, make("span", { style: { ...swatch, background } }), words);
+    return make("span", { style: { marginRight: "10px" } }, make("span", { style: { ...swatch, background } }), say(words));
   });
-  if (runs.length > MOST_ROWS) entries.push(make("span", {}, `first ${MOST_ROWS} of ${runs.length} results`));
+  if (runs.length > MOST_ROWS) entries.push(make("span", {}, say("first %1 of %2 results", MOST_ROWS, runs.length)));
   const style = { color: "var(--descrip-text, #999)", whiteSpace: "nowrap", overflow: "hidden" };
   return make("div", { style: { ...style, textOverflow: "ellipsis" }, title: runs[0].line }, ...entries);
 }

@@ -6,6 +6,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { pickWildcards } from "./lib/wildcards.js";
+import { say } from "./lib/words.js";
 
 /** @import {GraphNode, Widget} from "../../scripts/app.js" */
 
@@ -38,7 +39,7 @@ app.registerExtension({
 
   getNodeMenuItems(node) {
     if (promptsOf(node).length === 0) return [];
-    const content = isOn(node) ? "Send prompts as typed" : "Use wildcards: {day|night} becomes one of the two";
+    const content = isOn(node) ? say("Send prompts as typed") : say("Use wildcards: %1 becomes one of the two", "{day|night}");
     return [
       {
         content,

@@ -1,5 +1,6 @@
 // @ts-check
 /** The words and numbers of the job panel: pure functions, no side effects. */
+import { noted, say } from "./words.js";
 
 /**
  * What nodes/remote/job_list.py tells of a job, and of all of them.
@@ -13,18 +14,18 @@
 
 /** @type {Record<string, string>} */
 const STATES = {
-  submitting: "being sent",
-  accepted: "running",
-  saved: "finished",
-  moderated: "held back by the service",
-  unknown: "may have been billed",
-  refused: "not accepted, not billed",
-  failed: "failed",
+  submitting: noted("being sent"),
+  accepted: noted("running"),
+  saved: noted("finished"),
+  moderated: noted("held back by the service"),
+  unknown: noted("may have been billed"),
+  refused: noted("not accepted, not billed"),
+  failed: noted("failed"),
 };
 
 /** @param {Job} job */
 export function describeState(job) {
-  return STATES[job.state] ?? job.state;
+  return say(STATES[job.state] ?? job.state);
 }
 
 /** @param {Job} job */
@@ -39,7 +40,7 @@ export function describeJob(job) {
  */
 export function describeCost(job) {
   if (job.state === "refused") return "$0";
-  return job.cost_usd === null ? `about $${job.estimate_usd.toFixed(4)}` : `$${job.cost_usd.toFixed(4)}`;
+  return job.cost_usd === null ? say("about $%1", job.estimate_usd.toFixed(4)) : `$${job.cost_usd.toFixed(4)}`;
 }
 
 /**
@@ -48,10 +49,10 @@ export function describeCost(job) {
  */
 export function describeAge(created, now) {
   const minutes = Math.floor((now - created) / 60);
-  if (minutes < 1) return "just now";
-  if (minutes < 60) return `${minutes} min ago`;
-  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ago`;
-  return `${Math.floor(minutes / 1440)} days ago`;
+  if (minutes < 1) return say("just now");
+  if (minutes < 60) return say("%1 min ago", minutes);
+  if (minutes < 48 * 60) return say("%1 h ago", Math.floor(minutes / 60));
+  return say("%1 days ago", Math.floor(minutes / 1440));
 }
 
 /** @param {{day: string, usd: number}[]} days the newest first */
@@ -64,11 +65,11 @@ export function describeDays(days) {
  * @param {{usd: number, seconds: number | null, jobs: number, upload_bytes?: number}} told
  */
 export function describeEstimate({ usd, seconds, jobs, upload_bytes = 0 }) {
-  const words = [`about $${usd.toFixed(4)}`];
-  if (upload_bytes >= 5e5) words.push(`about ${(upload_bytes / 1e6).toFixed(1)} MB to send`);
+  const words = [say("about $%1", usd.toFixed(4))];
+  if (upload_bytes >= 5e5) words.push(say("about %1 MB to send", (upload_bytes / 1e6).toFixed(1)));
   if (seconds !== null) {
-    const times = jobs === 1 ? "job" : `${jobs} jobs`;
-    words.push(`about ${Math.max(1, Math.round(seconds))} s (median of your last ${times})`);
+    const about = Math.max(1, Math.round(seconds));
+    words.push(jobs === 1 ? say("about %1 s (as your last job)", about) : say("about %1 s (median of your last %2 jobs)", about, jobs));
   }
   return words.join(", ");
 }

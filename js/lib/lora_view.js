@@ -2,7 +2,7 @@
 /** The rows of one Klein LoRA Stack as page elements. No side effects on import. */
 import { app } from "../../../scripts/app.js";
 import { make, openPanel } from "./elements.js";
-import { openLoraInfo, readInfo } from "./lora_info.js";
+import { listModels, openLoraInfo, readInfo } from "./lora_info.js";
 import {
   STAGES,
   formatRows,
@@ -14,6 +14,7 @@ import {
   tidyWeight,
 } from "./lora_rows.js";
 import { changeGraph } from "./widgets.js";
+import { noted, say } from "./words.js";
 
 /** @import {GraphNode, Widget} from "../../../scripts/app.js" */
 /** @import {Line, Row} from "./lora_rows.js" */
@@ -26,11 +27,13 @@ const MARGINS = 2 * MARGIN + 4; // and a little air
 const MOST_SHOWN = 200;
 const PATIENCE_MILLISECONDS = 600;
 const NO_LORA = "none";
+const OWN_MODELS = "FLUX.2";
 const PIXELS_A_STEP = 2; // of dragging for 0.01
 /** @type {Record<string, string>} */
-const STAGE_WORDS = { both: "all steps", high: "high", low: "low" };
-const STAGE_HELP =
-  "all steps; high: only the early steps, where composition forms; low: only the late ones, where detail forms";
+const STAGE_WORDS = { both: noted("all steps"), high: noted("high"), low: noted("low") };
+const STAGE_HELP = noted(
+  "all steps; high: only the early steps, where composition forms; low: only the late ones, where detail forms",
+);
 
 
 export class LoraRows {
@@ -149,19 +152,19 @@ export class LoraRows {
       checked: on > 0,
       indeterminate: on > 0 && on < rows.length,
       disabled: rows.length === 0,
-      title: "All rows on or off",
-      "aria-label": "All rows on or off",
+      title: say("All rows on or off"),
+      "aria-label": say("All rows on or off"),
       data: { index: "head", part: "all" },
       onchange: () => {
         const enabled = on < rows.length;
         this.commit(this.lines.map((line) => (line.kind === "row" ? Object.assign(line, { enabled }) : line)));
       },
     });
-    const told = this.isLinked ? "rows come from the connected input" : `${on} of ${rows.length} on`;
+    const told = this.isLinked ? say("rows come from the connected input") : say("%1 of %2 on", on, rows.length);
     const text = make("button", {
       type: "button",
-      textContent: this.asText ? "Rows" : "Text",
-      title: "Show the rows as text, to copy them or to paste <lora:name:0.8>",
+      textContent: this.asText ? say("Rows") : say("Text"),
+      title: say("Show the rows as text, to copy them or to paste %1", "<lora:name:0.8>"),
       onclick: () => {
         this.asText = !this.asText;
         this.render();
@@ -170,7 +173,7 @@ export class LoraRows {
     const add = make("button", {
       type: "button",
       className: "kleinod-add",
-      textContent: "+ Add LoRA",
+      textContent: say("+ Add LoRA"),
       onclick: () => {
         this.openSearch(add, (file) => this.add(file));
       },
@@ -179,7 +182,7 @@ export class LoraRows {
   }
 
   makeHint() {
-    return make("div", { className: "kleinod-hint", textContent: "No LoRA yet. Add one: it starts at weight 1." });
+    return make("div", { className: "kleinod-hint", textContent: say("No LoRA yet. Add one: it starts at weight 1.") });
   }
 
   makeText() {
@@ -187,7 +190,7 @@ export class LoraRows {
       value: String(this.plain.rows.value ?? ""),
       spellcheck: false,
       placeholder: "style.safetensors 0.8\nface.safetensors 1 low",
-      "aria-label": "Rows as text",
+      "aria-label": say("Rows as text"),
       onchange: () => this.commit([...parseRows(text.value), ...this.picked()]),
     });
     return text;
@@ -207,8 +210,8 @@ export class LoraRows {
       type: "button",
       className: "kleinod-remove",
       textContent: "\u00d7",
-      title: "Remove this row",
-      "aria-label": "Remove this row",
+      title: say("Remove this row"),
+      "aria-label": say("Remove this row"),
       onclick: () => this.remove(index),
     });
     if (line.kind !== "row") {
@@ -216,7 +219,7 @@ export class LoraRows {
       const text = make("span", {
         className: broken ? "kleinod-broken" : "kleinod-remark",
         textContent: line.text,
-        title: broken ? "This line cannot be read. Open Text and correct it, or remove it." : line.text,
+        title: broken ? say("This line cannot be read. Open Text and correct it, or remove it.") : line.text,
       });
       return make("div", { className: "kleinod-row", role: "listitem", data: { index } }, this.makeGrip(index), text, remove);
     }
@@ -227,8 +230,8 @@ export class LoraRows {
       {
         type: "button",
         className: "kleinod-name",
-        title: known ? line.file : `${line.file || line.air}\nis not in models/loras under this name.`,
-        "aria-label": `LoRA file: ${line.file || line.air}`,
+        title: known ? line.file : say("%1 is not in models/loras under this name.", line.file || line.air),
+        "aria-label": say("LoRA file: %1", line.file || line.air),
         data: { index, part: "name" },
         onclick: () => {
           this.openSearch(pick, (file) => this.repick(index, file), line.file);
@@ -265,8 +268,8 @@ export class LoraRows {
     const box = make("input", {
       type: "checkbox",
       checked: row.enabled,
-      title: "On or off. A row that is off is not read.",
-      "aria-label": `${row.file} on`,
+      title: say("On or off. A row that is off is not read."),
+      "aria-label": say("%1 on", row.file),
       data: { index, part: "toggle" },
       onchange: () => this.change(index, { enabled: box.checked }),
     });
@@ -276,13 +279,13 @@ export class LoraRows {
   /** @param {Row} row @param {number} index */
   makeStage(row, index) {
     const options = STAGES.map((stage) =>
-      make("option", { value: stage, textContent: STAGE_WORDS[stage], selected: stage === row.stage }),
+      make("option", { value: stage, textContent: say(STAGE_WORDS[stage]), selected: stage === row.stage }),
     );
     const list = make(
       "select",
       {
-        title: STAGE_HELP,
-        "aria-label": `Stage of ${row.file}`,
+        title: say(STAGE_HELP),
+        "aria-label": say("Stage of %1", row.file),
         data: { index, part: "stage" },
         onchange: () => this.change(index, { stage: list.value }),
       },
@@ -297,8 +300,8 @@ export class LoraRows {
       type: "button",
       className: "kleinod-info",
       textContent: "i",
-      title: "Trigger words, base model, rank, preview, AIR id",
-      "aria-label": `About ${row.file || row.air}`,
+      title: say("Trigger words, base model, rank, preview, AIR id"),
+      "aria-label": say("About %1", row.file || row.air),
       onclick: () => {
         this.closePanel();
         this.closePanel = openLoraInfo(button, row, (fields) => this.change(index, fields));
@@ -314,8 +317,8 @@ export class LoraRows {
       inputMode: "decimal",
       value: row.weight.toFixed(2),
       className: "kleinod-weight",
-      title: "Weight, -4 to 4. Drag sideways, or click and type. Arrow keys: 0.05, with Shift 0.01.",
-      "aria-label": `Weight of ${row.file || row.air}`,
+      title: say("Weight, -4 to 4. Drag sideways, or click and type. Arrow keys: 0.05, with Shift 0.01."),
+      "aria-label": say("Weight of %1", row.file || row.air),
       data: { index, part: "weight" },
     });
     const set = (/** @type {number} */ value) => {
@@ -367,9 +370,9 @@ export class LoraRows {
     const grip = make("span", {
       className: "kleinod-grip",
       textContent: "\u2261",
-      title: "Drag to reorder",
+      title: say("Drag to reorder"),
       tabIndex: 0,
-      "aria-label": "Drag, or press the arrow keys, to reorder",
+      "aria-label": say("Drag, or press the arrow keys, to reorder"),
       data: { index, part: "grip" },
     });
     grip.addEventListener("keydown", (event) => {
@@ -452,6 +455,8 @@ export class LoraRows {
     const files = this.files;
     const list = make("div", { className: "kleinod-found", role: "listbox" });
     let found = files;
+    /** @type {Record<string, string>} */
+    let models = {}; // of a file, by what is in it; comes a little later than the list
     let marked = Math.max(0, files.indexOf(current ?? ""));
     const pick = (/** @type {string} */ file) => {
       this.closePanel();
@@ -467,17 +472,23 @@ export class LoraRows {
       const shown = found.slice(0, MOST_SHOWN).map((file) => {
         const { folder, name } = splitName(file);
         const dim = make("span", { className: "kleinod-folder", textContent: folder });
-        return make("div", { role: "option", title: file, onclick: () => pick(file) }, dim, name);
+        const model = models[file] ?? "";
+        const other = model !== "" && !model.startsWith(OWN_MODELS);
+        const title = other ? `${file}\n${say("Made for %1: Klein cannot use it.", model)}` : file;
+        const made = make("span", { className: "kleinod-made-for", textContent: model });
+        const option = make("div", { role: "option", title, onclick: () => pick(file) }, dim, name, made);
+        option.classList.toggle("kleinod-other", other);
+        return option;
       });
-      if (found.length > MOST_SHOWN) shown.push(make("i", { textContent: `${found.length - MOST_SHOWN} more: type on` }));
-      if (files.length === 0) shown.push(make("i", { textContent: "No file in models/loras. Press R after adding some." }));
-      else if (found.length === 0) shown.push(make("i", { textContent: "No file has this in its name." }));
+      if (found.length > MOST_SHOWN) shown.push(make("i", { textContent: say("%1 more: type on", found.length - MOST_SHOWN) }));
+      if (files.length === 0) shown.push(make("i", { textContent: say("No file in models/loras. Press R after adding some.") }));
+      else if (found.length === 0) shown.push(make("i", { textContent: say("No file has this in its name.") }));
       list.replaceChildren(...shown);
     };
     const search = make("input", {
       type: "search",
-      placeholder: "Search LoRA files",
-      "aria-label": "Search LoRA files",
+      placeholder: say("Search LoRA files"),
+      "aria-label": say("Search LoRA files"),
       oninput: () => {
         found = searchFiles(files, search.value);
         show();
@@ -491,6 +502,11 @@ export class LoraRows {
       },
     });
     show();
+    listModels().then((answer) => {
+      models = answer;
+      show();
+      mark(marked);
+    });
     this.closePanel = openPanel(anchor, make("div", { className: "kleinod-search" }, search, list));
     search.focus();
     mark(marked);

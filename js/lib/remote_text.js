@@ -1,5 +1,6 @@
 // @ts-check
 /** The words of the settings panel: pure functions, no side effects. */
+import { noted, say } from "./words.js";
 
 /** @typedef {{run_usd: number, day_usd: number, concurrency: number}} Limits USD; 0 = none */
 
@@ -8,10 +9,10 @@
  * @returns {string}
  */
 export function describeKey(key) {
-  if (!key?.set) return "No key stored for this profile.";
+  if (!key?.set) return say("No key stored for this account.");
   /** @type {Record<string, string>} */
-  const places = { file: "stored on this computer", environment: "from the environment", keyring: "from the keyring" };
-  return `Key ${key.hint}, ${places[key.source] ?? key.source}.`;
+  const places = { file: noted("stored on this computer"), environment: noted("from the environment"), keyring: noted("from the keyring") };
+  return say("Key %1, %2.", key.hint, say(places[key.source] ?? key.source));
 }
 
 /**
@@ -20,8 +21,8 @@ export function describeKey(key) {
  * @returns {string}
  */
 export function describeSpending(limits, spent) {
-  const today = `$${spent.toFixed(4)} spent today`;
-  return limits.day_usd > 0 ? `${today}, of $${limits.day_usd.toFixed(2)}.` : `${today}.`;
+  if (limits.day_usd > 0) return say("$%1 spent today, of $%2.", spent.toFixed(4), limits.day_usd.toFixed(2));
+  return say("$%1 spent today.", spent.toFixed(4));
 }
 
 /**
@@ -30,6 +31,6 @@ export function describeSpending(limits, spent) {
  */
 export function parseLimit(text) {
   const value = Number(text.trim() || "0");
-  if (!Number.isFinite(value) || value < 0) throw new Error("A limit is a number from 0 (none) on.");
+  if (!Number.isFinite(value) || value < 0) throw new Error(say("A limit is a number from 0 (none) on."));
   return value;
 }

@@ -123,7 +123,7 @@ function findLink(node, slot) {
 export function findDeciding(node, name) {
   const link = findLink(node, node.inputs?.findIndex((one) => one.widget?.name === name) ?? -1);
   if (!link) return findWidget(node, name);
-  const source = node.graph?.getNodeById(link.origin_id);
+  const source = /** @type {GraphNode | null | undefined} */ (node.graph?.getNodeById(link.origin_id));
   if (source?.comfyClass?.startsWith("Primitive")) return findDeciding(source, "value");
   const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
   const nodes = /** @type {any[]} */ (graphs.flatMap((graph) => graph.nodes));

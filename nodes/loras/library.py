@@ -104,7 +104,8 @@ def register_routes(doors: Doors) -> None:
 
     server = getattr(PromptServer, "instance", None)
     if server is not None:
-        add_routes(server.routes, doors, path_of, lambda path: find_book().find(path))
+        find_hash = find_book().find
+        add_routes(server.routes, doors, path_of, lambda path: find_hash(path), lambda: open_shelf().files)
 
 
 def find_hashes(found: Sequence[Found | None]) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""What the rows of Klein LoRA Stack ask the server: two read-only routes under /kleinod/loras.
+"""What the rows of Klein LoRA Stack ask the server: read-only routes under /kleinod/loras.
 
     GET /kleinod/loras/info?file=NAME      facts of a file (`info.py`), its sha256 and where its picture is
     GET /kleinod/loras/preview?file=NAME   that picture
+    GET /kleinod/loras/models              what each listed file was made for, by what is in it
 
 Only names that ComfyUI lists in models/loras (or that come with the pack) are answered, and only to whom the
 doors of the pack (`base/doors.py`) let in.
@@ -10,7 +11,9 @@ doors of the pack (`base/doors.py`) let in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
@@ -21,13 +24,23 @@ from ..base.doors import Doors, answers_sentences
 from ..base.errors import InputError
 from ..base.safetensors import read_header
 from .info import Picture, describe_file, find_picture
+from .plan import guess_model
 
 FindPath = Callable[[str], str]
 FindHash = Callable[[str], str]
+ListPaths = Callable[[], Mapping[str, str]]
 
 
-def add_routes(table: web.RouteTableDef, doors: Doors, find_path: FindPath, find_hash: FindHash) -> None:
-    """find_path: the path of a listed name, "" for others. find_hash: the sha256 of a path."""
+def add_routes(
+    table: web.RouteTableDef, doors: Doors, find_path: FindPath, find_hash: FindHash, list_paths: ListPaths
+) -> None:
+    """find_path: the path of a listed name, "" for others. find_hash: the sha256 of a path. list_paths: every
+    listed name with its path.
+    """
+
+    async def models(request: web.Request) -> web.Response:
+        doors.check(request, private=False)
+        return web.json_response({"models": await asyncio.to_thread(tell_models, list_paths())})
 
     def info(request: web.Request) -> dict[str, Any]:
         name, path = _wanted(request, find_path)
@@ -45,6 +58,7 @@ def add_routes(table: web.RouteTableDef, doors: Doors, find_path: FindPath, find
 
     table.get("/kleinod/loras/info")(doors.get(info, private=False))
     table.get("/kleinod/loras/preview")(answers_sentences(preview))
+    table.get("/kleinod/loras/models")(answers_sentences(models))
 
 
 def tell(name: str, path: str, find_hash: FindHash) -> dict[str, Any]:
@@ -52,6 +66,26 @@ def tell(name: str, path: str, find_hash: FindHash) -> dict[str, Any]:
     header = read_header(path, "lora", name)
     picture = f"/kleinod/loras/preview?file={quote(name)}" if find_picture(header, path) else ""
     return {**describe_file(header, path), "file": name, "sha256": find_hash(path), "preview": picture}
+
+
+def tell_models(paths: Mapping[str, str]) -> dict[str, str]:
+    """What each file was made for; "" where nothing tells, or the file cannot be read. Only headers are read,
+    and those once for as long as a file stays as it is.
+    """
+    return {name: _model_of(path) for name, path in paths.items()}
+
+
+def _model_of(path: str) -> str:
+    try:
+        state = os.stat(path)
+        return _read_model(path, state.st_mtime_ns, state.st_size)
+    except (OSError, ValueError):  # of a file that is no sound one, its row tells more
+        return ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _read_model(path: str, changed: int, size: int) -> str:
+    return guess_model(read_header(path, "lora", os.path.basename(path)))
 
 
 def _picture(name: str, path: str) -> Picture | None:

@@ -36,11 +36,11 @@ def open_panel(studio: Studio) -> None:
     studio.open()
     studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
     studio.page.get_by_text("Kleinod", exact=True).first.click()
-    studio.page.get_by_label("Runware API key").wait_for()
+    studio.page.get_by_label("Runware: API key").wait_for()
 
 
 def test_a_key_is_saved_hinted_and_cleared(studio: Studio, keyless_server: Server, artifacts: Path) -> None:
-    panel = studio.page.get_by_label("Black Forest Labs API key")
+    panel = studio.page.get_by_label("Black Forest Labs: API key")
     assert panel.get_attribute("type") == "password" and panel.get_attribute("autocomplete") == "off"
     row = panel.locator("xpath=../..")
     panel.fill(KEY)
@@ -58,17 +58,25 @@ def test_a_key_is_saved_hinted_and_cleared(studio: Studio, keyless_server: Serve
     assert KEY not in studio.page.evaluate("() => JSON.stringify({...localStorage, ...sessionStorage})")
 
     row.get_by_role("button", name="Clear").click()
-    row.get_by_text("No key stored for this profile.").wait_for()
+    row.get_by_text("No key stored for this account.").wait_for()
     assert KEY not in (user / "__kleinod" / "keys.json").read_text("utf-8")
     assert studio.complaints_about("kleinod") == []
 
 
 def test_a_bad_key_is_refused_with_a_sentence(studio: Studio) -> None:
-    panel = studio.page.get_by_label("Runware API key")
+    panel = studio.page.get_by_label("Runware: API key")
     row = panel.locator("xpath=../..")
+    before = row.bounding_box()
     panel.fill("short")
-    row.get_by_role("button", name="Save").click()
+    panel.press("Enter")
     row.get_by_text("An API key is 8 to 256 visible characters").wait_for()
+    assert panel.input_value() == "short", "a refused key can be mended"
+    after = row.bounding_box()
+    assert (after["width"], after["height"]) == (before["width"], before["height"]), (
+        "the sentence moves nothing"
+    )
+    assert row.get_by_role("link", name="Get a key").get_attribute("href") == "https://my.runware.ai"
+    assert row.get_by_text("Account", exact=True).is_visible()
 
 
 def test_limits_are_kept(studio: Studio, keyless_server: Server) -> None:

@@ -23,7 +23,12 @@ LETTERS = {
     "de": r"[a-z]", "es": r"[a-z]", "fr": r"[a-z]",
     "ja": r"[\u3040-\u30ff]", "ko": r"[\uac00-\ud7a3]", "zh": r"[\u4e00-\u9fff]",
 }  # fmt: skip
+JAPANESE = r"[\u3040-\u30ff\u4e00-\u9fff]"  # a short label may be all kanji
 MOJIBAKE = r"[\ufffd\u00c3]|\u00e2\u20ac|\u00c2[\u0080-\u00bf]|  |\?\?"
+
+# Names, and examples of what to type: alike in every language.
+NAMES = {"AIR", "Runware JSON", "Runware", "Black Forest Labs", "civitai:123@456"}
+NAMES |= {r"style.safetensors 0.8\nface.safetensors 1 low"}
 
 each_language = pytest.mark.parametrize("language", locales.LANGUAGES)
 
@@ -97,9 +102,10 @@ def test_categories_are_translated_whole(language: str) -> None:
     shelves = {part for node in NODES for part in node.GET_SCHEMA().category.split("/")} - {"Kleinod"}
     headings = set(re.findall(r"category: \[\"Kleinod\", \"([^\"]+)\"", read_scripts()))
     texts = locales.read(language, "main")
-    assert set(texts) == {"nodeCategories", "settingsCategories"}
+    assert set(texts) == {"kleinod", "nodeCategories", "settingsCategories"}
     assert set(texts["nodeCategories"]) == shelves and set(texts["settingsCategories"]) == headings
-    assert all(text.strip() and not locales.SPECIAL & set(text) for text in locales.flatten(texts).values())
+    labels = {**texts["nodeCategories"], **texts["settingsCategories"]}
+    assert all(text.strip() and not locales.SPECIAL & set(text) for text in labels.values())
     assert all(text != name for name, text in texts["nodeCategories"].items())
 
 
@@ -111,6 +117,33 @@ def test_commands_are_translated_whole(language: str) -> None:
     assert set(texts) == {name.replace(".", "_") for name in commands}
     for name, label in commands.items():
         assert texts[name.replace(".", "_")]["label"] not in ("", label)
+
+
+@each_language
+def test_the_scripts_are_translated_whole(language: str) -> None:
+    """What a script draws goes through `say`, and every language knows it; values stay where they belong."""
+    words = locales.read(language, "main")["kleinod"]
+    source = locales.list_script_texts() | locales.list_template_texts()
+    assert source - set(words) == set(), "missing"
+    assert set(words) - source == set(), "left over"
+    for english, text in words.items():
+        assert text.strip() and not locales.SPECIAL & set(text), english
+        assert set(re.findall(r"%\d", text)) == set(re.findall(r"%\d", english)), english
+        assert not re.search(MOJIBAKE, text), text
+        if english.endswith("."):
+            assert text.endswith((".", "\u3002", "\u2026")), text
+        if language in ("ja", "ko", "zh") and re.search(r"[a-z]{3} [a-z]{3}", english):
+            assert re.search(LETTERS[language] if language != "ja" else JAPANESE, text), text
+
+
+def test_scripts_draw_nothing_past_the_languages() -> None:
+    """A literal with a word in it never goes straight to the page; settings and commands are ComfyUI's."""
+    drawn = r"\b(?:textContent|title|placeholder|alt|summary|message|content|detail|\"aria-label\"|ariaLabel)"
+    for file in sorted((ROOT / "js").rglob("*.js")):
+        script = file.read_text("utf-8")
+        for text in re.findall(drawn + r"\s*[:=]\s*[\"`]([^\"`]*)[\"`]", script):
+            plain = re.sub(r"\$\{[^}]*\}", "", text)
+            assert text in NAMES or not re.search(r"[A-Za-z]{2}", plain), f"{file.name}: {text!r}"
 
 
 def test_gaps_are_found() -> None:

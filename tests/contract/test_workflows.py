@@ -110,6 +110,23 @@ def test_it_is_legible_when_it_opens(file: Path) -> None:
     assert 0.75 * min(1920 / width, 960 / height) > 8 / 14
 
 
+def test_local_or_remote_is_one_request() -> None:
+    """What both nodes take comes from one place; what only one of them has, says the same."""
+    prompt = load(API_FOLDER / "Klein - Local or Remote.json")
+    nodes = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    local, remote = nodes["KleinodSampler"], nodes["KleinodRunware"]
+    words = prompt[local["positive"][0]]["inputs"]
+    assert remote["positive_prompt"] == words["positive"] and remote["negative_prompt"] == words["negative"]
+    for own, other in (
+        ("width", "width"), ("height", "height"), ("steps", "steps"), ("guidance", "cfg_scale"),
+        ("seed", "seed"), ("results", "number_results"),
+    ):  # fmt: skip
+        assert local[own] == remote[other] and isinstance(local[own], list), own
+        assert prompt[local[own][0]]["class_type"].startswith("Primitive")
+    assert remote["acceleration_level"] == local["acceleration"] == "none"
+    assert remote["scheduler"] == local["scheduler"]
+
+
 def _box(node: dict) -> tuple[float, float, float, float]:
     """Left, top (of the title bar), right and bottom; of a collapsed node only the title bar is left."""
     left, top = node["pos"]

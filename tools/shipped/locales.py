@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,6 +51,24 @@ def _list_node_texts(schema: Any) -> dict[str, Any]:
 def _list_field_texts(field: Any, name: str) -> dict[str, str]:
     texts = {"name": field.display_name or name, "tooltip": field.tooltip}
     return {kind: text for kind, text in texts.items() if text}
+
+
+def list_script_texts() -> set[str]:
+    """What the browser scripts say: the first argument of every `say` and `noted`."""
+    scripts = "".join(file.read_text("utf-8") for file in sorted((ROOT / "js").rglob("*.js")))
+    return set(re.findall(r"\b(?:say|noted)\(\s*\"((?:[^\"\\]|\\.)*)\"", scripts))
+
+
+def list_template_texts() -> set[str]:
+    """Titles in the shipped workflows that js/kleinod.templates.js says in the page's language: of groups,
+    without their number, and of nodes that have one of their own.
+    """
+    texts = set()
+    for file in sorted((ROOT / "workflows").glob("*.json")):
+        graph = json.loads(file.read_text("utf-8"))
+        texts |= {re.sub(r"^\d+ +", "", group["title"]) for group in graph["groups"]}
+        texts |= {node["title"] for node in graph["nodes"] if node.get("title")}
+    return texts
 
 
 def find_gaps(source: Any, translated: Any, path: str = "") -> list[str]:

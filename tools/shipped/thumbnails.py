@@ -1,7 +1,8 @@
 """Makes `workflows/NAME.jpg` by really running the workflow: `python -m tools.shipped.thumbnails [NAME ...]`.
 
 One picture fills the square, whole. Two are shown as a before and an after, half of each. Of three, two are
-small and stand above the third, which was made from them. Four become a sheet.
+small and stand above the third, which was made from them. Four become a sheet. What an API would draw is
+drawn by klein-nano here: the emulator stamps its pictures, and a real one costs money.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tools.launch.emulator import run_emulator
 from tools.launch.environment import ROOT, RUNTIME, prepare
 from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER, ORDER
+from tools.shipped.recipes import Painter, fill_defaults
 
 SIDE = 512
 SEAM = 4
@@ -46,11 +48,24 @@ def compose(pictures: list[Image.Image]) -> Image.Image:
 
 
 def make_thumbnail(server: Server, name: str) -> Path:
-    prompt = load_prompt(API_FOLDER / f"{name}.json")
+    prompt = fill_defaults(server.client, draw_locally(load_prompt(API_FOLDER / f"{name}.json")))
     pictures = fetch_saved(server.client, prompt, server.client.run(prompt).outputs)
     path = ROOT / "workflows" / f"{name}.jpg"
     path.write_bytes(encode(compose(pictures)))
     return path
+
+
+def draw_locally(prompt: dict) -> dict:
+    """The prompt itself where a Klein Sampler draws; else klein-nano draws what the remote node would order."""
+    kinds = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    order = kinds.get("KleinodRunware") or kinds.get("KleinodBFL")
+    if order is None or "KleinodSampler" in kinds:
+        return prompt
+    graph = Painter()
+    words = graph.write(order.get("positive_prompt") or order["prompt"])
+    picture = graph.paint(words, seed=order["seed"], results=order.get("number_results", 1))
+    graph.add("SaveImage", images=[picture, 0], filename_prefix="thumbnail")
+    return graph.nodes
 
 
 def fetch_saved(client: ComfyClient, prompt: dict, outputs: dict[str, dict]) -> list[Image.Image]:
