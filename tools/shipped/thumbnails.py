@@ -56,7 +56,7 @@ def make_thumbnail(server: Server, name: str) -> Path:
 
 
 def draw_locally(prompt: dict) -> dict:
-    """The prompt itself where a Klein Sampler draws; else klein-nano draws what the remote node would order."""
+    """The prompt itself where a Klein Sampler draws; else klein-nano draws what the remote node orders."""
     kinds = {node["class_type"]: node["inputs"] for node in prompt.values()}
     order = kinds.get("KleinodRunware") or kinds.get("KleinodBFL")
     if order is None or "KleinodSampler" in kinds:
