@@ -105,7 +105,7 @@ def register_routes(doors: Doors) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None:
         find_hash = find_book().find
-        add_routes(server.routes, doors, path_of, lambda path: find_hash(path), lambda: open_shelf().files)
+        add_routes(server.routes, doors, path_of, lambda path: find_hash(path), lambda: read_index().files)
 
 
 def find_hashes(found: Sequence[Found | None]) -> dict[str, str]:
