@@ -27,7 +27,15 @@ JAPANESE = r"[\u3040-\u30ff\u4e00-\u9fff]"  # a short label may be all kanji
 MOJIBAKE = r"[\ufffd\u00c3]|\u00e2\u20ac|\u00c2[\u0080-\u00bf]|  |\?\?"
 
 # Names, and examples of what to type: alike in every language.
-NAMES = {"AIR", "Runware JSON", "Runware", "Black Forest Labs", "civitai:123@456", "images.example.com"}
+NAMES = {
+    "AIR",
+    "Runware JSON",
+    "Runware",
+    "Black Forest Labs",
+    "civitai:123@456",
+    "images.example.com",
+    "ABCD-EFGH-JKMN-PQRS",
+}
 NAMES |= {r"style.safetensors 0.8\nface.safetensors 1 low"}
 
 each_language = pytest.mark.parametrize("language", locales.LANGUAGES)
