@@ -20,10 +20,10 @@ from .pickles import Record, TensorPlan
 from .torch_file import TorchFile, find_model
 
 METADATA_KEY = "kleinod_detector"
-MOST_PARTS = 20_000
-DEEPEST = 24
+MAX_PARTS = 20_000
+MAX_DEPTH = 24
 STANDARD_SIZE = 640
-_LARGEST_NUMBER = 65_536
+_MAX_NUMBER = 65_536
 
 # The numbers a part is built from; everything else in a file is left unread.
 _CONVOLUTION = (
@@ -135,7 +135,7 @@ class Counter:
 
     def step(self, depth: int) -> None:
         self.count += 1
-        if self.count > MOST_PARTS or depth > DEEPEST:
+        if self.count > MAX_PARTS or depth > MAX_DEPTH:
             raise InputError("it describes a network far larger than any face detector.")
 
 
@@ -175,7 +175,7 @@ def _checked(name: str, value: Any) -> Any:
         return tuple(_checked(name, item) for item in value)
     if isinstance(value, str) and len(value) <= 16:
         return value
-    if isinstance(value, bool | int | float) and abs(value) <= _LARGEST_NUMBER:
+    if isinstance(value, bool | int | float) and abs(value) <= _MAX_NUMBER:
         return value
     raise InputError(f"its network has an impossible {name} ({str(value)[:40]}).")
 
@@ -227,7 +227,7 @@ def _as_float(tensor: torch.Tensor) -> torch.Tensor:
 def _labels(names: Any) -> tuple[str, ...]:
     if isinstance(names, dict):
         names = [names[key] for key in sorted(key for key in names if isinstance(key, int))]
-    if not isinstance(names, list | tuple) or len(names) > _LARGEST_NUMBER:
+    if not isinstance(names, list | tuple) or len(names) > _MAX_NUMBER:
         raise InputError("it does not say what it detects.")
     return tuple("".join(letter for letter in str(name)[:60] if letter.isprintable()) for name in names)
 

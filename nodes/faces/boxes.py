@@ -11,7 +11,7 @@ import torch
 
 SAME_FACE = 0.45  # intersection over union from which two boxes show one face
 INSIDE = 0.8  # share of the smaller box inside the larger from which it may be a part of the same face
-MOST_TILES = 64
+MAX_TILES = 64
 OVERLAP = 0.25
 
 
@@ -64,14 +64,14 @@ def merge(boxes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 def tiles(height: int, width: int, side: int) -> list[tuple[int, int, int, int]]:
     """Overlapping squares of about `side` pixels over a picture; none where the whole is hardly larger.
 
-    A face up to a quarter of a tile lies whole in one of them. Never more than MOST_TILES: tiles of huge
+    A face up to a quarter of a tile lies whole in one of them. Never more than MAX_TILES: tiles of huge
     pictures grow instead.
     """
     if max(height, width) <= 1.25 * side:
         return []
     while True:
         rows, columns = _starts(height, side), _starts(width, side)
-        if len(rows) * len(columns) <= MOST_TILES:
+        if len(rows) * len(columns) <= MAX_TILES:
             return [(x, y, min(x + side, width), min(y + side, height)) for y in rows for x in columns]
         side = math.ceil(side * 1.25)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import comfy.model_management
 import folder_paths
@@ -40,7 +40,8 @@ def list_detectors() -> list[str]:
 
 
 def load_detector(name: str, through_package: bool = False) -> Detector:
-    """The detector of that name; ValueError in one sentence when it is missing or cannot be read.
+    """The detector of that name, the very one where somebody still holds it. Raises InputError when it is
+    missing or cannot be read.
 
     through_package: with the user's ultralytics package even where Kleinod reads the file itself.
     """
@@ -54,13 +55,20 @@ def load_detector(name: str, through_package: bool = False) -> Detector:
         path = _full_path(_KEYS[prefix], name.removeprefix(prefix), name)
     status = path.stat()
     try:
-        return _load(name, path, status.st_mtime_ns, status.st_size, through_package)
+        key = (name, path, status.st_mtime_ns, status.st_size, through_package)
+        found = _in_use.get(key)
+        if found is None:
+            found = _in_use[key] = _load(name, path, through_package)
+        return found
     except ValueError as error:
         raise InputError(f'detector "{name}" cannot be used: {error}') from error
 
 
-@functools.lru_cache(maxsize=2)
-def _load(name: str, path: Path, _changed: int, _size: int, through_package: bool) -> Detector:
+# Detectors that somebody holds, by what they were made of; none is held here.
+_in_use: WeakValueDictionary[tuple[str, Path, int, int, bool], Detector] = WeakValueDictionary()
+
+
+def _load(name: str, path: Path, through_package: bool) -> Detector:
     device = str(comfy.model_management.get_torch_device())
     pause = comfy.model_management.throw_exception_if_processing_interrupted
     if name.startswith(MEDIAPIPE):

@@ -35,6 +35,9 @@ from .report import PaintedFace, headline, write_report
 
 logger = logging.getLogger("kleinod.faces")
 
+DETECTOR = "kleinod_face_detector"
+"""Attachment of a MODEL: the detector used with it last."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -68,7 +71,7 @@ def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: Re
     request, notes = _suit_model(request, inputs.model)
     notes += words
     size = image.shape[2], image.shape[1]
-    found, origin, reasons = find_faces(image, source, request.settings.confidence)
+    found, origin, reasons = find_faces(image, source, request.settings.confidence, inputs.model)
     notes += reasons
     plan = plan_faces(found, size, request)
     results: list[PaintedFace] = []
@@ -137,9 +140,12 @@ def check_pixels(image: Tensor) -> tuple[Tensor, list[str]]:
     return (image if usable else clean), [f"The image came with {word}." for word in words]
 
 
-def find_faces(image: Tensor, source: Source, confidence: float) -> tuple[list[list[Face]], str, list[str]]:
+def find_faces(
+    image: Tensor, source: Source, confidence: float, model: Any = None
+) -> tuple[list[list[Face]], str, list[str]]:
     """The faces of every picture, who found them, and why others of what was given are none, in words. Boxes
-    and masks count before the detector."""
+    and masks count before the detector, which then lives as long as `model` (a MODEL) does, for the next
+    run."""
     count, size = len(image), (image.shape[2], image.shape[1])
     if source.boxes is not None:
         faces = faces_from_boxes(source.boxes, count, size)
@@ -152,6 +158,8 @@ def find_faces(image: Tensor, source: Source, confidence: float) -> tuple[list[l
         faces = faces_from_mask(source.mask, count, size)
         return faces, "mask", explain_mask(source.mask) if not any(faces) else []
     detector = load_detector(source.detector)
+    if model is not None:
+        model.set_attachments(DETECTOR, detector)
     faces = []
     for picture in image:
         comfy.model_management.throw_exception_if_processing_interrupted()

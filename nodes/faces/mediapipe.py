@@ -19,7 +19,7 @@ from .detection import Face
 from .tiling import TiledDetector
 
 SIDE = 640  # pixels of which a face detector of 128 or 192 pixels still sees an ordinary face
-MOST_FACES = 64  # of one search: each gets the landmark network
+MAX_FACES = 64  # of one search: each gets the landmark network
 RANGES = ("short", "full")  # near and far faces; what both find is merged
 
 
@@ -46,7 +46,7 @@ class MediaPipeDetector(TiledDetector):
         faces = []
         for reach in RANGES:
             found = self.model.detect_batch(
-                [pixels], num_faces=MOST_FACES, score_thresh=confidence, variant=reach
+                [pixels], num_faces=MAX_FACES, score_thresh=confidence, variant=reach
             )[0]
             for face in found:
                 points = face["landmarks_xy"][self.oval]

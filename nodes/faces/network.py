@@ -19,7 +19,7 @@ from ..base.errors import InputError
 from .blueprint import Blueprint, Part
 
 TRIAL = 128  # side of the picture a new network is tried with
-MOST_VALUES = 2**28  # in one feature map
+MAX_VALUES = 2**28  # in one feature map
 
 
 class UnknownLayer(ValueError):
@@ -195,7 +195,7 @@ class C2PSA(Block):
 
 class Concat(Block):
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        if sum(x.numel() for x in inputs) > MOST_VALUES:
+        if sum(x.numel() for x in inputs) > MAX_VALUES:
             raise InputError("its layers grow beyond anything a detector needs.")
         return torch.cat(inputs, dim=1)
 
@@ -205,7 +205,7 @@ class Upsample(Block):
         factor = float(self.options.get("scale_factor", 2.0))
         if self.options.get("mode", "nearest") != "nearest" or not 1 <= factor <= 4:
             raise UnknownLayer("it enlarges in a way Kleinod does not rebuild.")
-        if x.numel() * factor**2 > MOST_VALUES:
+        if x.numel() * factor**2 > MAX_VALUES:
             raise InputError("its layers grow beyond anything a detector needs.")
         return F.interpolate(x, scale_factor=factor, mode="nearest")
 

@@ -17,7 +17,7 @@ from ..base.errors import InputError
 from .pickle_names import BOUND_METHODS, PERMITTED, STORAGES
 
 LONGEST = 64 * 1024 * 1024  # bytes of pickle; that of the largest YOLO has 0.7 million
-MOST_STEPS = 5_000_000
+MAX_STEPS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             opcode = self.take(1)
             if opcode == b".":
                 return self.pop()

@@ -17,7 +17,7 @@ from ..base.errors import InputError
 from .pickles import LONGEST, Record, TensorPlan, read_pickle
 
 LARGEST = 2 * 1024**3  # bytes; the largest YOLO has 0.3 GB
-MOST_ENTRIES = 10_000
+MAX_ENTRIES = 10_000
 _ENCRYPTED = 0x1
 _DAMAGE = (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, ValueError, struct.error)
 
@@ -90,7 +90,7 @@ class TorchFile:
 def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """Entries by their name inside the archive's one folder."""
     listed = archive.infolist()
-    if len(listed) > MOST_ENTRIES:
+    if len(listed) > MAX_ENTRIES:
         raise InputError(f"it holds {len(listed):,} parts, more than any face detector.")
     if any(entry.flag_bits & _ENCRYPTED for entry in listed):
         raise InputError("it is encrypted, which a PyTorch file never is.")

@@ -25,7 +25,7 @@ import torch
 from ..base.errors import InputError
 from .detection import Face
 from .tiling import TiledDetector
-from .yolo import DUPLICATE, MOST_FOUND, choose_classes
+from .yolo import DUPLICATE, MAX_FOUND, choose_classes
 
 PACKAGES = ("ultralytics", "ultralytics-opencv-headless", "dgenerate-ultralytics-headless")
 COMPROMISED = ("8.3.41", "8.3.42", "8.3.45", "8.3.46")  # ultralytics issue 18027
@@ -135,7 +135,7 @@ class UltralyticsDetector(TiledDetector):
                 pixels,
                 conf=max(confidence, 1e-6),
                 iou=DUPLICATE,
-                max_det=MOST_FOUND,
+                max_det=MAX_FOUND,
                 classes=choose_classes(self.labels),
                 device=self.device,
                 retina_masks=True,

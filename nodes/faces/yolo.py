@@ -19,8 +19,8 @@ logger = logging.getLogger("kleinod.faces")
 
 GREY = 114 / 255  # what YOLO's own training pads with
 DUPLICATE = 0.7  # overlap for suppression within one search, Ultralytics' default
-MOST_CANDIDATES = 2000
-MOST_FOUND = 300
+MAX_CANDIDATES = 2000
+MAX_FOUND = 300
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class YoloDetector(TiledDetector):
             )
         # What is more a hand than a face is no face, so the best class decides before the choice of classes.
         sure = ((scores >= confidence) & torch.isin(classes, self.wanted)).nonzero()[:, 0]
-        sure = sure[scores[sure].argsort(descending=True, stable=True)][:MOST_CANDIDATES]
+        sure = sure[scores[sure].argsort(descending=True, stable=True)][:MAX_CANDIDATES]
         boxes, scores, classes = predictions.boxes[0].float().cpu()[sure], scores[sure], classes[sure]
         if not predictions.distinct:
             # Far apart per class, so that classes do not suppress each other.
@@ -97,7 +97,7 @@ class YoloDetector(TiledDetector):
             sure, boxes, scores, classes = sure[kept], boxes[kept], scores[kept], classes[kept]
         shape = tuple(picture.shape[:2])
         placed = _undo(boxes, fit, shape)
-        real = ((placed[:, 2:] - placed[:, :2]) > 0).all(dim=1).nonzero()[:MOST_FOUND, 0]
+        real = ((placed[:, 2:] - placed[:, :2]) > 0).all(dim=1).nonzero()[:MAX_FOUND, 0]
         masks = _outlines(predictions, sure[real], boxes[real], fit, shape)
         return [
             Face(

@@ -21,7 +21,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ..base.notices import show
 from .bypass import BypassLoras, Slot
-from .patches import KEY, list_patches, patch_key
+from .patches import KEY, list_patches, weight_key
 
 logger = logging.getLogger("kleinod.loras")
 
@@ -64,7 +64,7 @@ def fold(patcher: Any, scales: Mapping[str, float] | None = None) -> None:
 
 def _scale_slots(loras: BypassLoras, scales: Mapping[str, float], names: Any) -> dict[Slot, float]:
     slots: Iterable[Slot] = (slot for group in loras.groups.values() for slot in group)
-    keys: dict[Slot, Any] = {slot: patch_key(Slot(slot.module), names) for slot in slots}
+    keys = {slot: weight_key(slot.module, names) for slot in slots}
     return {slot: scales[key] for slot, key in keys.items() if key in scales}
 
 

@@ -60,6 +60,11 @@ def list_patches(slots: Mapping[Slot, Sequence[Part]], names: Any) -> Iterator[t
 
 def patch_key(slot: Slot, names: Any) -> PatchKey:
     """ComfyUI's key of a patch: the weight's name, and which of its rows."""
-    ending = "weight" if f"diffusion_model.{slot.module}.weight" in names else "scale"
-    key = f"diffusion_model.{slot.module}.{ending}"
+    key = weight_key(slot.module, names)
     return (key, (0, slot.start, slot.length)) if slot.length else key
+
+
+def weight_key(module: str, names: Any) -> str:
+    """The name of a module's weight in the model's state; norms call theirs `scale`."""
+    ending = "weight" if f"diffusion_model.{module}.weight" in names else "scale"
+    return f"diffusion_model.{module}.{ending}"

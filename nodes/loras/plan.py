@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from ..base.errors import InputError
 from ..base.families import find_flux3
+from ..base.flux2 import KLEIN_4B
 from ..base.safetensors import Header
 from .keys import SPLIT, UNSUPPORTED, group_by_module
 from .parts import ADAPTED, BOFT, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET
@@ -327,7 +328,7 @@ def guess_model(header: Header) -> str:
         return "FLUX.1"
     if any(map(_UNET.search, groups)):
         return STABLE_DIFFUSION
-    if width == 3072 and (highest["double_blocks"] > 8 or highest["single_blocks"] > 24):
+    if width == KLEIN_4B.hidden and (highest["double_blocks"] > 8 or highest["single_blocks"] > 24):
         return "FLUX.1"
     return describe_size(width) if width else ""
 

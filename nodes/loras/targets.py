@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..base.flux2 import FAMILIES
+
 _BLOCK = re.compile(
     r"(?P<kind>single_transformer_blocks|single_stream_blocks|single_blocks|double_stream_blocks|double_blocks"
     # "tran" is lost where a trainer strips the letters of its prefix instead of the prefix itself.
@@ -149,7 +151,8 @@ class Architecture:
 
 
 def describe_size(hidden: int, doubles: int = 0, singles: int = 0) -> str:
-    known = {3072: "FLUX.2 [klein] 4B", 4096: "FLUX.2 [klein] 9B", 6144: "FLUX.2 [dev]", 128: "klein-nano"}
+    known = {family.hidden: f"FLUX.2 [klein] {family.title}" for family in FAMILIES}
+    known |= {6144: "FLUX.2 [dev]", 128: "klein-nano"}
     name = known.get(hidden, "another model")
     blocks = f", {doubles} double and {singles} single blocks" if doubles or singles else ""
     return f"{name} (width {hidden}{blocks})"

@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..base.flux2 import FAMILIES, KLEIN_4B
+
 NANO = "klein-nano (built in)"
 AUTOMATIC = "automatic"
 WEIGHT_DTYPES = ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
 DEVICES = ("default", "cpu")
 
 _MODEL = (r"klein.*base.*4b|klein.*4b.*base|base.*klein.*4b", r"klein.*4b|4b.*klein")
-_ENCODER = {
-    2560: (r"qwen[-_. ]?3[-_. ]?4b(?!.*vl)", r"qwen[-_. ]?3.*4b"),
-    4096: (r"qwen[-_. ]?3[-_. ]?8b(?!.*vl)", r"qwen[-_. ]?3.*8b"),
-}
+_ENCODER = {family.encoder_width: family.encoder_patterns for family in FAMILIES}
 _VAE = (r"flux[-_. ]?2.*vae|vae.*flux[-_. ]?2", r"full_encoder_small_decoder", r"taef2")
 
 
@@ -42,7 +41,7 @@ def default_model(names: Iterable[str]) -> str:
 
 
 def default_text_encoder(names: Iterable[str]) -> str:
-    return _preferred(names, _ENCODER[2560], AUTOMATIC)
+    return _preferred(names, KLEIN_4B.encoder_patterns, AUTOMATIC)
 
 
 def default_vae(names: Iterable[str]) -> str:
@@ -51,7 +50,7 @@ def default_vae(names: Iterable[str]) -> str:
 
 def text_encoders_to_try(names: Iterable[str], width: int) -> list[str]:
     """Encoder files in the order in which "automatic" looks into them, for an encoder of this width."""
-    return by_likeness(names, _ENCODER.get(width, _ENCODER[2560]))
+    return by_likeness(names, _ENCODER.get(width, KLEIN_4B.encoder_patterns))
 
 
 def vaes_to_try(names: Iterable[str]) -> list[str]:

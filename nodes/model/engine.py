@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from ..base.errors import InputError
 from ..base.families import name_other_family
+from ..base.flux2 import KLEIN_4B, find_family_of_encoder
 from ..base.notices import show
 from ..base.safetensors import read_header
 from .choices import (
@@ -212,9 +213,10 @@ def _choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
         second_best = second_best or encoder
     if second_best is not None:
         return second_best
+    family = find_family_of_encoder(width) or KLEIN_4B
     raise InputError(
         f"text_encoder is automatic, but no file in models/text_encoders is the {encoder_name(width)} this "
-        f"model needs: download {'qwen_3_8b_fp8mixed' if width == 4096 else 'qwen_3_4b'}.safetensors into "
+        f"model needs: download {family.encoder_file} into "
         "that folder."
     )
 

@@ -13,21 +13,18 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..base.errors import InputError
+from ..base.flux2 import FAMILIES
 
 VARIANTS = ("auto", "base", "distilled")
-FAMILIES = ("4b", "9b", "nano", "other")
+FAMILY_NAMES = (*(family.name for family in FAMILIES), "nano", "other")
 
-# hidden width, double blocks, single blocks
-_FAMILY_SIZES = {(3072, 5, 20): "4b", (4096, 8, 24): "9b"}
 _TITLES = {
-    "4b": "FLUX.2 [klein] 4B",
-    "9b": "FLUX.2 [klein] 9B",
+    **{family.name: f"FLUX.2 [klein] {family.title}" for family in FAMILIES},
     "nano": "klein-nano (built in, a tiny model of a small drawn world)",
     "other": "FLUX.2 [klein] of unusual size,",
 }
 _LICENCES = {
-    "4b": "Apache-2.0 (the 4B weights may be used commercially)",
-    "9b": "FLUX non-commercial licence (the 9B weights are not for commercial use)",
+    **{family.name: family.licence for family in FAMILIES},
     "nano": "the pack's own, see its model card",
     "other": "see the page the weights came from",
 }
@@ -65,8 +62,8 @@ class KleinFacts:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS[1:]:
             raise InputError(f"variant is base or distilled, not {self.variant!r}.")
-        if self.family not in FAMILIES:
-            raise InputError(f"family is one of {', '.join(FAMILIES)}, not {self.family!r}.")
+        if self.family not in FAMILY_NAMES:
+            raise InputError(f"family is one of {', '.join(FAMILY_NAMES)}, not {self.family!r}.")
 
     @property
     def distilled(self) -> bool:
@@ -148,12 +145,13 @@ def facts_from_sizes(
     """Facts from the four sizes that make a Klein; `parameters` 0 counts them from the sizes."""
     variant, decided_by = decide_variant(choice, file_name, metadata)
     distilled = variant == "distilled"
-    family = _FAMILY_SIZES.get((hidden, depth_double, depth_single), "other")
+    sizes = (hidden, depth_double, depth_single)
+    known = next((family for family in FAMILIES if family.sizes == sizes), None)
     stem = PurePosixPath(file_name.replace("\\", "/")).name.lower()
     return KleinFacts(
         variant=variant,
         decided_by=decided_by,
-        family=family,
+        family=known.name if known else "other",
         hidden=hidden,
         depth_double=depth_double,
         depth_single=depth_single,
@@ -162,7 +160,9 @@ def facts_from_sizes(
         dtype=dtype,
         recommended_steps=4 if distilled else 50,
         recommended_guidance=1.0 if distilled else 4.0,
-        key_value_cached=family == "9b" and re.search(r"[-_ ]kv(?![a-z])", stem) is not None,
+        key_value_cached=known is not None
+        and known.has_key_value_variant
+        and re.search(r"[-_ ]kv(?![a-z])", stem) is not None,
         own_attention=own_attention,
     )
 

@@ -137,7 +137,9 @@ class NanoVAE(comfy.sd.VAE):
         self.downscale_ratio = self.upscale_ratio = 16
         self.first_stage_model = autoencoder.eval()
         self.patcher = comfy.model_patcher.CoreModelPatcher(
-            autoencoder, load_device=self.device, offload_device=self.patcher.offload_device
+            autoencoder,
+            load_device=self.device,
+            offload_device=self.patcher.offload_device,  # type: ignore[has-type]
         )
         self.size = None
         self.model_size()

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from ..base.errors import InputError
 from ..base.families import FLUX3_IMAGE, FLUX3_OTHER, FLUX3_WAY, find_flux3
+from ..base.flux2 import FAMILIES
 from ..base.safetensors import Header
 from .facts import KleinFacts, count_blocks, facts_from_shapes
 
@@ -18,9 +19,14 @@ from .facts import KleinFacts, count_blocks, facts_from_shapes
 ENCODER_TAPS = (9, 18, 27)
 ENCODER_LAYERS = max(ENCODER_TAPS)
 
-_QWEN3_NAMES = {1024: "Qwen3-0.6B", 2048: "Qwen3-1.7B", 2560: "Qwen3-4B", 4096: "Qwen3-8B", 5120: "Qwen3-14B"}
-_ENCODER_FILES = {2560: "qwen_3_4b.safetensors", 4096: "qwen_3_8b_fp8mixed.safetensors"}
-_MODEL_NAMES = {7680: "a 4B Klein", 12288: "a 9B Klein"}
+_QWEN3_NAMES = {
+    1024: "Qwen3-0.6B",
+    2048: "Qwen3-1.7B",
+    5120: "Qwen3-14B",
+    **{family.encoder_width: family.encoder for family in FAMILIES},
+}
+_ENCODER_FILES = {family.encoder_width: family.encoder_file for family in FAMILIES}
+_MODEL_NAMES = {family.context_width: f"a {family.title} Klein" for family in FAMILIES}
 # How a file chooses the attention of a block (ComfyUI from about 0.36): int8 on cards that have it.
 _OWN_ATTENTION = ".comfy_attention.config"
 _MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
@@ -268,8 +274,7 @@ def describe_width(width: int) -> str:
         2560: "Qwen3-4B loaded for Z-Image: set the Load CLIP type to flux2",
         3584: "Qwen2.5-VL, as Qwen-Image uses",
         4096: "T5-XXL, as FLUX.1 and SD3 use",
-        7680: "Qwen3-4B, for a 4B Klein",
-        12288: "Qwen3-8B, for a 9B Klein",
+        **{family.context_width: f"{family.encoder}, for a {family.title} Klein" for family in FAMILIES},
         15360: "Mistral 3, as FLUX.2 [dev] uses",
         20480: "Qwen3-VL-4B, as FLUX 3 uses",
     }

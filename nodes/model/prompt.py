@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..base.errors import InputError
-from ..base.flux2 import TEXT_TOKENS
+from ..base.flux2 import FAMILIES, TEXT_TOKENS
 from .pairing import describe_width
 
 PAD_TOKEN = 151643
 END_OF_PROMPT = "<|im_end|>"
 
-_TOKENIZERS = ("qwen3_4b", "qwen3_8b")
+_TOKENIZERS = tuple(family.tokenizer for family in FAMILIES)
 _FOREIGN_WIDTHS = (768, 1024, 1280, 2048, 2304, 2560, 3584, 4096, 5120, 15360, 20480)
 
 Tokens = dict[str, list[list[tuple]]]
@@ -122,7 +122,8 @@ def warn_of_syntax(text: str, field: str) -> list[str]:
 def check_encoder_width(width: int) -> None:
     """ValueError when this is the width of another model's text encoder."""
     if width in _FOREIGN_WIDTHS:
+        known = " or ".join(f"{family.context_width} ({family.title})" for family in FAMILIES)
         raise InputError(
-            f"clip makes conditioning {width} wide ({describe_width(width)}), but FLUX.2 [klein] reads 7680 "
-            "(4B) or 12288 (9B): connect the CLIP of the Klein Loader, or Load CLIP with type flux2."
+            f"clip makes conditioning {width} wide ({describe_width(width)}), but FLUX.2 [klein] reads "
+            f"{known}: connect the CLIP of the Klein Loader, or Load CLIP with type flux2."
         )

@@ -16,6 +16,7 @@ import torch
 from comfy.text_encoders import flux
 
 from ..base.errors import InputError
+from ..base.flux2 import FAMILIES, KLEIN_4B, KLEIN_9B, find_family_of_encoder
 from .facts import KleinFacts
 from .pairing import ENCODER_LAYERS, encoder_mismatch
 from .prompt import PromptReport, check_encoder_width, truncate
@@ -32,11 +33,11 @@ def load_text_encoder(
     state, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     state, metadata = comfy.utils.convert_old_quants(state, model_prefix="", metadata=metadata)
     state = comfy.utils.state_dict_prefix_replace(state, {"model.language_model.": "model."})
-    name = "qwen3_8b" if sizes["hidden_size"] == 4096 else "qwen3_4b"
+    name = (find_family_of_encoder(sizes["hidden_size"]) or KLEIN_4B).tokenizer
 
     class Target:
         clip = flux.klein_te(**comfy.sd.llama_detect([state]), model_type=name)
-        tokenizer = flux.KleinTokenizer8B if name == "qwen3_8b" else flux.KleinTokenizer
+        tokenizer = flux.KleinTokenizer8B if name == KLEIN_9B.tokenizer else flux.KleinTokenizer
         params: dict[str, Any] = {}
 
     config = {key: value for key, value in sizes.items() if key != "layers_stored"}
@@ -64,7 +65,7 @@ def _reload_text_encoder(path: str, sizes: dict[str, int], device: str, disable_
 def check_loaded_encoder(clip: Any, name: str, facts: KleinFacts) -> None:
     """ValueError unless a CLIP loaded by another pack is the Qwen3 that the model reads."""
     label = f'text_encoder "{name}"'
-    if getattr(clip.cond_stage_model, "clip", None) not in ("qwen3_4b", "qwen3_8b"):
+    if getattr(clip.cond_stage_model, "clip", None) not in [family.tokenizer for family in FAMILIES]:
         raise InputError(f"{label} is not a Qwen3 text encoder: pick the one made for the model.")
     width = _encoder_module(clip).transformer.model.config.hidden_size
     if 3 * width != facts.context_width:

@@ -7,10 +7,10 @@ double and single blocks alike, so the ratio of two steps does not depend on how
 
 from __future__ import annotations
 
-from ..base.flux2 import CELL, TEXT_TOKENS
+from ..base.flux2 import CELL, KLEIN_4B, TEXT_TOKENS
 from ..base.references import References
 
-HIDDEN_4B = 3072
+HIDDEN_4B = KLEIN_4B.hidden
 # ComfyUI's own estimate for FLUX.2 (`supported_models.Flux2`, `BaseModel.memory_required`): MiB per token and
 # branch at 2 bytes a number, for the width of klein 4B.
 MEBIBYTES_PER_TOKEN = 3.1 * 4 * HIDDEN_4B / 2604 * 0.02

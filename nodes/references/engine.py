@@ -13,11 +13,11 @@ from torch import Tensor
 from ..base.errors import InputError
 from ..base.flux2 import CELL, LATENT_CHANNELS
 from ..base.references import Reference, References
-from .latents import LatentShelf
+from .latents import LatentCache
 
 logger = logging.getLogger("kleinod.references")
 
-SHELF = "kleinod_reference_latents"
+CACHE = "kleinod_reference_latents"
 
 
 def latents_of(vae: Any, references: References) -> list[Tensor]:
@@ -26,15 +26,15 @@ def latents_of(vae: Any, references: References) -> list[Tensor]:
     A picture is encoded once for a VAE: its latent stays with the VAE while that is in use. Where memory runs
     out, `VAE.encode` itself goes on in tiles. Raises ValueError for another model's VAE.
     """
-    shelf = _shelf_of(vae)
+    cache = _cache_of(vae)
     progress = comfy.utils.ProgressBar(len(references))
     latents = []
     for number, item in enumerate(references.items, start=1):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        latent = shelf.get(item.digest)
+        latent = cache.get(item.digest)
         if latent is None:
             latent = _encode(vae, item, number)
-            shelf.put(item.digest, latent)
+            cache.put(item.digest, latent)
         latents.append(latent)
         progress.update(1)
     return latents
@@ -50,17 +50,17 @@ def add_references(conditioning: list, latents: list[Tensor]) -> list:
     )
 
 
-def _shelf_of(vae: Any) -> LatentShelf:
+def _cache_of(vae: Any) -> LatentCache:
     if vae is None:
         raise InputError(
             "references is connected, but vae is not: connect the vae of Klein Loader, which turns the "
             "images into what the model reads."
         )
-    shelf = vae.patcher.get_attachment(SHELF)
-    if shelf is None:
-        shelf = LatentShelf()
-        vae.patcher.set_attachments(SHELF, shelf)
-    return shelf
+    cache = vae.patcher.get_attachment(CACHE)
+    if cache is None:
+        cache = LatentCache()
+        vae.patcher.set_attachments(CACHE, cache)
+    return cache
 
 
 def _encode(vae: Any, item: Reference, number: int) -> Tensor:

@@ -6,15 +6,15 @@ from collections import OrderedDict
 
 from torch import Tensor
 
-MOST_BYTES = 64 * 2**20
+MAX_BYTES = 64 * 2**20
 """About 30 references of one megapixel."""
 
 
-class LatentShelf:
+class LatentCache:
     """Latents by the digest of their picture, within a limit of bytes."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._latents: OrderedDict[str, Tensor] = OrderedDict()
 
     def __len__(self) -> int:
@@ -32,9 +32,9 @@ class LatentShelf:
 
     def put(self, digest: str, latent: Tensor) -> None:
         """Keep it; one larger than the whole limit is not kept."""
-        if latent.nbytes > self._most_bytes:
+        if latent.nbytes > self._max_bytes:
             return
         self._latents[digest] = latent
         self._latents.move_to_end(digest)
-        while self.bytes > self._most_bytes:
+        while self.bytes > self._max_bytes:
             self._latents.popitem(last=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from kleinod_pure.faces.blueprint import read_blueprint
-from kleinod_pure.faces.boxes import MOST_TILES, merge, overlap, suppress, tiles, touches_inner_edge
+from kleinod_pure.faces.boxes import MAX_TILES, merge, overlap, suppress, tiles, touches_inner_edge
 from kleinod_pure.faces.detection import Face
 from kleinod_pure.faces.network import Network
 from kleinod_pure.faces.tiling import merge_searches
@@ -61,7 +61,7 @@ def test_a_part_of_a_face_is_dropped_but_a_group_does_not_swallow_its_faces() ->
 def test_tiles_cover_every_pixel_and_hold_every_small_face_whole(shape) -> None:
     height, width = shape
     made = tiles(height, width, 640)
-    assert len(made) <= MOST_TILES and bool(made) == (max(shape) > 800)
+    assert len(made) <= MAX_TILES and bool(made) == (max(shape) > 800)
     if not made:
         return
     assert all(0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height for x0, y0, x1, y1 in made)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kleinod_pure.base.references import References
 from kleinod_pure.references import cost, report
-from kleinod_pure.references.latents import LatentShelf
+from kleinod_pure.references.latents import LatentCache
 from kleinod_pure.references.prepare import Preparation, prepare_references
 from kleinod_pure.references.sheet import ACCENT, GAP, PADDING, PAPER, WINDOW, draw_sheet
 
@@ -120,7 +120,7 @@ def test_the_sheet_changes_with_its_numbers() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 40)), max_size=40))
 def test_the_shelf_never_exceeds_its_limit(puts: list[tuple[int, int]]) -> None:
-    shelf = LatentShelf(most_bytes=100 * 4)
+    shelf = LatentCache(max_bytes=100 * 4)
     for name, size in puts:
         latent = torch.full((size,), float(name))
         shelf.put(str(name), latent)
@@ -129,7 +129,7 @@ def test_the_shelf_never_exceeds_its_limit(puts: list[tuple[int, int]]) -> None:
 
 
 def test_the_shelf_lets_the_least_used_go() -> None:
-    shelf = LatentShelf(most_bytes=3 * 4)
+    shelf = LatentCache(max_bytes=3 * 4)
     for name in "abc":
         shelf.put(name, torch.zeros(1))
     shelf.get("a")

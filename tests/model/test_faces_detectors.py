@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import weakref
 from pathlib import Path
 
 import folder_paths
 import numpy as np
 import pytest
 import torch
-from kleinod.nodes.faces import detectors, mediapipe
+from kleinod.nodes.faces import mediapipe
 from kleinod.nodes.faces.detectors import MEDIAPIPE, NANO_FACES, NANO_FILE, list_detectors, load_detector
 from kleinod.nodes.faces.mediapipe import MediaPipeDetector
+from kleinod.nodes.faces.yolo import YoloDetector
 from safetensors.torch import save_file
 
 from tools.nano.faces import draw_scene
@@ -30,11 +33,9 @@ def models(tmp_path, monkeypatch) -> Path:
     known["detection"] = ([str(tmp_path / "detection")], {".safetensors"})
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", known)
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    detectors._load.cache_clear()
     for folder in ("ultralytics/bbox", "ultralytics/segm", "detection"):
         (tmp_path / folder).mkdir(parents=True)
     yield tmp_path
-    detectors._load.cache_clear()
 
 
 def put(path: Path) -> Path:
@@ -80,6 +81,25 @@ def test_a_file_from_the_folder_finds_what_the_built_in_one_finds(models) -> Non
     found = built_in.detect(picture, 0.4)
     assert len(found) >= 3 and picked.detect(picture, 0.4) == found
     assert picked.name == "bbox/face.safetensors" and load_detector("bbox/face.safetensors") is picked
+
+
+def test_a_detector_goes_with_the_model_it_was_used_with(models) -> None:
+    from kleinod.nodes.faces.engine import Source, find_faces
+
+    from tests.model.tiny_klein import load_tiny_model
+
+    model, picture = load_tiny_model(), torch.zeros(1, 64, 64, 3)
+    for name in ("one", "two", "three"):
+        put(models / "ultralytics" / "bbox" / f"{name}.safetensors")
+        find_faces(picture, Source(f"bbox/{name}.safetensors"), 0.5, model)
+    gc.collect()
+    alive = [found for found in gc.get_objects() if type(found) is YoloDetector]
+    assert [detector.name for detector in alive] == ["bbox/three.safetensors"]
+    assert load_detector("bbox/three.safetensors") is alive[0]
+    gone = weakref.ref(alive.pop())
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_replaced_file_is_read_again(models) -> None:
@@ -135,7 +155,7 @@ def mediapipe_weights() -> dict[str, torch.Tensor]:
 
 def test_mediapipe_of_comfyui_gives_faces_with_outlines(models, monkeypatch) -> None:
     """Through core's own model with random weights: what it finds means nothing, its form does."""
-    monkeypatch.setattr(mediapipe, "MOST_FACES", 3)
+    monkeypatch.setattr(mediapipe, "MAX_FACES", 3)
     save_file(mediapipe_weights(), models / "detection" / "mediapipe_face.safetensors")
     detector = load_detector(MEDIAPIPE + "mediapipe_face.safetensors")
     assert isinstance(detector, MediaPipeDetector)
