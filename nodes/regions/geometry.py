@@ -127,9 +127,11 @@ def _rectangle(width: int, height: int, scale: float, max_upscale: float) -> tup
             shared = math.gcd(across, down)
             p, q = across // shared, down // shared
             pixels = min(width // p, height // q)
+            if scale > 1:  # a smaller crop at full size loses less than one that would have to be shrunk
+                pixels = min(pixels, CELL * shared)
             too_large = CELL * max(across, down) > max(width, height) * scale + CELL / 2
             enlarged = Fraction(CELL * across, max(1, p * pixels))
-            if not pixels or too_large or enlarged > max_upscale or (scale > 1 > enlarged):
+            if not pixels or too_large or enlarged > max_upscale:
                 continue
             kept = (p * pixels / width) * (q * pixels / height)
             value = kept - 0.1 * abs(math.log(enlarged / scale))

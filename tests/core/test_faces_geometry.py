@@ -60,14 +60,22 @@ def test_a_crop_is_inside_unstretched_and_of_whole_cells(planned) -> None:
 @given(crops)
 @settings(max_examples=150)
 def test_the_face_lies_in_its_crop(planned) -> None:
-    """Whole, unless it nearly fills the picture: then a crop of whole cells loses a cell at most."""
-    (_, face), _, _, crop = planned
+    """Whole, unless it nearly fills the picture: then a crop of whole cells loses a cell or two, and of a strip
+    up to 6% of its length, where no two numbers of cells stand in its proportions.
+    """
+    (picture, face), _, _, crop = planned
     if crop is None:
         return
     lost = max(crop.left - face[0], crop.top - face[1], face[2] - crop.box[2], face[3] - crop.box[3])
-    assert lost <= 1e-6 or (lost < 2 * CELL and crop.width + crop.height > 0)
+    assert lost <= max(2 * CELL, 0.06 * max(picture))
     room = min(crop.width - (face[2] - face[0]), crop.height - (face[3] - face[1]))
     assert lost <= 1e-6 or room < CELL
+
+
+def test_a_small_picture_is_not_cut_where_a_smaller_crop_of_whole_cells_fits() -> None:
+    """It had lost 60 of 171 rows: the pair of cell counts that fits had been tried at one size only."""
+    crop = plan_crop((119, 0, 143, 171), (110, 0, 152, 171), (301, 171), 768, 2.0, 1.02)
+    assert crop.height >= 160 and crop.scale >= 1
 
 
 def test_an_ordinary_face_gets_a_square_of_the_asked_size() -> None:
