@@ -60,8 +60,8 @@ def test_a_crop_is_inside_unstretched_and_of_whole_cells(planned) -> None:
 @given(crops)
 @settings(max_examples=150)
 def test_the_face_lies_in_its_crop(planned) -> None:
-    """Whole, unless it nearly fills the picture: then a crop of whole cells loses a cell or two, and of a strip
-    up to 6% of its length, where no two numbers of cells stand in its proportions.
+    """Whole, unless it nearly fills the picture: then a crop of whole cells loses a cell or two, and of a
+    strip up to 6% of its length, where no two numbers of cells stand in its proportions.
     """
     (picture, face), _, _, crop = planned
     if crop is None:
