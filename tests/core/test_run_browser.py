@@ -130,6 +130,23 @@ def test_elsewhere_playwright_is_asked_for_its_own(machine: Machine, be_root: Ca
     assert find_chromium(machine.runtime) == str(folder / "chrome")
 
 
+def test_a_browser_whose_sandbox_is_refused_goes_without(
+    machine: Machine, be_root: Callable[[bool], None]
+) -> None:
+    be_root(False)
+    refusal = 'import sys\nif "--no-sandbox" not in sys.argv: sys.exit("No usable sandbox!")\n'
+    path = machine.add("chromium", BROWSER.replace("import sys", refusal + "import sys", 1))
+    found = prepare_chromium(python_without_a_download(machine), machine.runtime)
+    assert found != str(path) and opens_a_page(found)
+    assert machine.calls() == []
+
+
+def test_a_broken_browser_does_not_hide_a_working_one(machine: Machine) -> None:
+    machine.add("chromium", BROKEN)
+    working = machine.add("google-chrome", BROWSER)
+    assert prepare_chromium(python_without_a_download(machine), machine.runtime) == str(working)
+
+
 def test_without_any_of_them_one_sentence_says_what_to_do(
     machine: Machine, be_root: Callable[[bool], None]
 ) -> None:

@@ -50,13 +50,10 @@ _PAGE = b"<p id=p></p><script>p.textContent = 'klei' + 'nod'</script>"
 
 def find_chromium(runtime: Path = RUNTIME) -> str:
     """The path of a browser that is there; FileNotFoundError says what to do where none is."""
-    named = os.environ.get("KLEINOD_CHROMIUM")
-    brought = [runtime / _UNPACKED / "chromium", *_fetched(runtime)]
-    places = [named, *map(shutil.which, _NAMES), *_PLACES, *map(str, brought)]
-    found = next((path for path in places if path and os.path.isfile(path)), None)
-    if found is None:
+    found = _list_browsers(runtime)
+    if not found:
         raise FileNotFoundError(_MISSING)
-    return found
+    return found[0]
 
 
 def prepare_chromium(python: Path, runtime: Path = RUNTIME) -> str:
@@ -65,27 +62,38 @@ def prepare_chromium(python: Path, runtime: Path = RUNTIME) -> str:
     python: one with Playwright, which knows how to fetch a browser of its own. runtime: the only folder that
     anything is brought to, save what root installs.
     """
-    try:
-        found = find_chromium(runtime)
-    except FileNotFoundError:
-        found = None
+    browsers = _list_browsers(runtime)
     # Only Linux has programs of that name that merely say where to get one (Ubuntu's, without snap).
-    if found is not None and (sys.platform != "linux" or opens_a_page(found)):
-        return found
+    if browsers and sys.platform != "linux":
+        return browsers[0]
+    for found in browsers:
+        if opens_a_page(found):
+            return found
+    for found in browsers:
+        if opens_a_page(found, "--no-sandbox"):
+            return str(_write_launcher(runtime / "unsandboxed", Path(found)))
     log = runtime / "logs" / "setup.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with Progress("Browser") as step:
         for bring in (_install_debian, _unpack_debian, functools.partial(_fetch_playwright, python)):
-            found = bring(runtime, step, log)
-            if found is not None and opens_a_page(found):
-                step.finish(f"{found}, ready after {format_seconds(step.seconds)}")
-                return found
+            brought = bring(runtime, step, log)
+            if brought is not None and opens_a_page(brought):
+                step.finish(f"{brought}, ready after {format_seconds(step.seconds)}")
+                return brought
     raise LaunchError(f"{_MISSING}\nWhat was tried: {log}")
 
 
-def opens_a_page(browser: str) -> bool:
-    """Whether a browser fetches a page over HTTP, runs its script and ends."""
-    arguments = ["--headless", "--disable-gpu", "--no-first-run", "--dump-dom"]
+def _list_browsers(runtime: Path) -> list[str]:
+    """Every browser there is, the one to take first at the head."""
+    named = os.environ.get("KLEINOD_CHROMIUM")
+    brought = [runtime / place / "chromium" for place in (_UNPACKED, "unsandboxed")]
+    places = [named, *map(shutil.which, _NAMES), *_PLACES, *map(str, [*brought, *_fetched(runtime)])]
+    return [path for path in places if path and os.path.isfile(path)]
+
+
+def opens_a_page(browser: str, *more: str) -> bool:
+    """Whether a browser fetches a page over HTTP, runs its script and ends; `more`: arguments for it."""
+    arguments = ["--headless", "--disable-gpu", "--no-first-run", "--dump-dom", *more]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         arguments.append("--no-sandbox")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page)
@@ -137,16 +145,21 @@ def _unpack_debian(runtime: Path, step: Progress, log: Path) -> str | None:
 
 
 def _write_launcher(folder: Path, program: Path) -> Path:
-    """A script that starts an unpacked Chromium with its own libraries and fonts."""
+    """A script that starts a Chromium without its sandbox, which asks for a right that containers withhold
+    (it opens our own pages only), and with the libraries and fonts unpacked beside it, if any are.
+    """
     root, fonts, launcher = folder / "root", folder / "fonts.conf", folder / "chromium"
-    fonts.write_text(
-        '<?xml version="1.0"?>\n<!DOCTYPE fontconfig SYSTEM "fonts.dtd">\n<fontconfig>'
-        f"<dir>{root}/usr/share/fonts</dir><dir>/usr/share/fonts</dir>"
-        f"<cachedir>{folder}/font-cache</cachedir></fontconfig>\n",
-        encoding="utf-8",
-    )
-    # Without its sandbox, which asks for a right that containers withhold: it opens our own pages only.
-    debian.write_launcher(launcher, program, root, {"FONTCONFIG_FILE": str(fonts)}, "--no-sandbox")
+    folder.mkdir(parents=True, exist_ok=True)
+    variables = {}
+    if root.is_dir():
+        fonts.write_text(
+            '<?xml version="1.0"?>\n<!DOCTYPE fontconfig SYSTEM "fonts.dtd">\n<fontconfig>'
+            f"<dir>{root}/usr/share/fonts</dir><dir>/usr/share/fonts</dir>"
+            f"<cachedir>{folder}/font-cache</cachedir></fontconfig>\n",
+            encoding="utf-8",
+        )
+        variables["FONTCONFIG_FILE"] = str(fonts)
+    debian.write_launcher(launcher, program, root, variables, "--no-sandbox")
     return launcher
 
 
