@@ -11,6 +11,7 @@ from .acceleration.nodes import (
     KleinodAccelerationReport,
     KleinodApplyAcceleration,
 )
+from .base import seams
 from .base.doors import Doors
 from .edits.nodes import KleinodKeep
 from .faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
@@ -74,6 +75,8 @@ class KleinodExtension(ComfyExtension):
         register_routes(doors)
         register_lora_routes(doors)
         register_request_routes(doors)
+        for sentence in seams.report():
+            logger.warning(sentence)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return list(NODES)

@@ -10,15 +10,19 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy.patcher_extension import WrappersMP
-from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
+from ..base import seams
+from ..base.notices import show
 from ..base.values import Acceleration
 from . import presets
+from .availability import keep_available
 from .controller import Controller, Facts
 from .patch import KEY, accelerate, count_blocks, require_suitable
 from .report import RunReport, StepRecord
+
+WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
+get_executing_context = seams.find("comfy_execution.utils:get_executing_context")
 
 
 @dataclass
@@ -32,7 +36,7 @@ class ReportBook:
     _pages: dict[str, tuple[str, list[RunReport]]] = field(default_factory=dict)
 
     def __call__(self, report: RunReport) -> None:
-        context = get_executing_context()
+        context = get_executing_context() if get_executing_context else None
         node, queue = (context.node_id, context.prompt_id) if context else ("", "")
         if node not in self._pages or self._pages[node][0] != queue:
             self._pages[node] = (queue, [])
@@ -57,16 +61,23 @@ def apply_acceleration(
 
     Raises ValueError where the settings cannot work on this model, whatever the run.
     """
-    return accelerate(model, acceleration, ReportBook(tell))
+    kept, off = keep_available(acceleration, model)
+    if off:
+        show("\n".join(off))
+    return accelerate(model, kept, ReportBook(tell))
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A model ready to be sampled, and where the reports of its runs arrive, one a run."""
+    """A model ready to be sampled, and where the reports of its runs arrive, one a run.
+
+    off: a sentence for each thing asked for that this ComfyUI cannot do.
+    """
 
     model: Any
     acceleration: Acceleration | None
     reports: list[RunReport] = field(default_factory=list)
+    off: tuple[str, ...] = ()
 
     def reports_of(self, sigmas: Tensor, runs: int) -> list[RunReport]:
         """One report for each of `runs` runs over `sigmas`, also where nothing was accelerated."""
@@ -78,10 +89,11 @@ def watch_runs(model: Any, acceleration: Acceleration | None, sigmas: Tensor) ->
 
     Raises ValueError, before anything is sampled, where the settings do not fit the model or the run.
     """
+    acceleration, off = keep_available(acceleration, model)
     earlier = _wrapper_of(model)
     if presets.is_off(acceleration):
         if earlier is None:
-            return Watched(model, None)
+            return Watched(model, None, off=tuple(off))
         acceleration = earlier.acceleration
     check_run(model, acceleration, sigmas)
     reports: list[RunReport] = []
@@ -91,7 +103,7 @@ def watch_runs(model: Any, acceleration: Acceleration | None, sigmas: Tensor) ->
         if earlier is not None and earlier.on_report is not None:
             earlier.on_report(report)
 
-    return Watched(accelerate(model, acceleration, keep), acceleration, reports)
+    return Watched(accelerate(model, acceleration, keep), acceleration, reports, tuple(off))
 
 
 def report_plain_run(sigmas: Tensor) -> RunReport:
@@ -137,5 +149,5 @@ def nodes_before(prompt: Mapping[str, Any], node_id: str) -> set[str]:
 
 
 def _wrapper_of(model: Any) -> Any:
-    found = model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY)
+    found = [] if seams.missing(seams.ACCELERATION) else model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY)
     return found[-1] if found else None

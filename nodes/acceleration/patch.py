@@ -16,11 +16,10 @@ from typing import Any
 import comfy.k_diffusion.sampling
 import comfy.model_management
 import comfy.model_patcher
-import comfy.patcher_extension
 import comfy.samplers
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ..base import seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.values import Acceleration
@@ -31,6 +30,8 @@ from .controller import Controller, Facts
 from .report import RunReport
 
 logger = logging.getLogger("kleinod.acceleration")
+
+WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
 
 KEY = "kleinod.acceleration"
 NEEDS_BLOCKS = ("first_block", "dual_block", "tea")

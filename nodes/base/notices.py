@@ -16,11 +16,13 @@ from typing import Any
 
 import comfy.model_management
 import torch
-from comfy_execution.utils import get_executing_context
 
+from . import seams
 from .errors import ArtistError
 from .input_checks import check_inputs
 from .sockets import list_sockets
+
+get_executing_context = seams.find("comfy_execution.utils:get_executing_context")
 
 logger = logging.getLogger("kleinod.notices")
 
@@ -34,6 +36,9 @@ _complaining: set[str] = set()
 
 def show(text: str, node_id: str | None = None) -> None:
     """Write `text` under a node, by default the running one; without a server there is nothing to do."""
+    if seams.missing(seams.PAGE):
+        logger.info(text)
+        return
     from server import PromptServer
 
     server = getattr(PromptServer, "instance", None)
@@ -121,5 +126,5 @@ def _complain(sentence: str, node_id: str | None) -> None:
 
 
 def _running_node() -> str | None:
-    context = get_executing_context()
+    context = get_executing_context() if get_executing_context else None
     return None if context is None else context.node_id

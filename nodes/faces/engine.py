@@ -10,9 +10,9 @@ from typing import Any
 
 import comfy.model_management
 import torch
-from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ..base import seams
 from ..base.errors import InputError
 from ..base.pictures import check_image, to_unit
 from ..model.engine import facts_of
@@ -32,6 +32,8 @@ from .plan import FaceRegion, RefineRequest, plan_faces
 from .preview import draw_preview
 from .prompts import DEFAULT_POSITIVE
 from .report import PaintedFace, headline, write_report
+
+ExecutionBlocker = seams.find("comfy_execution.graph_utils:ExecutionBlocker")
 
 logger = logging.getLogger("kleinod.faces")
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from ..base import seams
 from ..base.errors import InputError
 from .detection import Face
 from .tiling import TiledDetector
@@ -28,6 +29,7 @@ class MediaPipeDetector(TiledDetector):
 
     def __init__(self, name: str, path: Path, pause: Callable[[], None] = lambda: None) -> None:
         super().__init__(name, SIDE, pause)
+        seams.require(seams.MEDIAPIPE)
         from comfy_extras.nodes_mediapipe import FaceLandmarkerModel
 
         try:

@@ -6,14 +6,16 @@ error and change nothing where something does not fit.
 
 from __future__ import annotations
 
-from comfy.weight_adapter.boft import BOFTAdapter
-from comfy.weight_adapter.glora import GLoRAAdapter
-from comfy.weight_adapter.oft import OFTAdapter
 from torch import Tensor
 
+from ..base import seams
 from .parts import BOFT, GLORA, OFT, SET, Part
 
-_ADAPTERS = {OFT: OFTAdapter, BOFT: BOFTAdapter, GLORA: GLoRAAdapter}
+_ADAPTERS = {
+    OFT: seams.find("comfy.weight_adapter.oft:OFTAdapter"),
+    BOFT: seams.find("comfy.weight_adapter.boft:BOFTAdapter"),
+    GLORA: seams.find("comfy.weight_adapter.glora:GLoRAAdapter"),
+}
 
 
 def change_of(weight: Tensor, part: Part) -> Tensor:
@@ -23,6 +25,7 @@ def change_of(weight: Tensor, part: Part) -> Tensor:
     """
     if part.kind == SET:
         return part.tensors[0].to(weight).reshape(weight.shape) - weight
+    seams.require(seams.CORE_ADAPTERS)
     adapter = _ADAPTERS[part.kind](set(), part.tensors)
     made = adapter.calculate_weight(
         weight.clone(), part.kind, part.weight, 1.0, None, lambda change: change, weight.dtype

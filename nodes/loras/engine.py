@@ -18,6 +18,7 @@ import comfy.model_management
 import comfy.utils
 from torch import Tensor
 
+from ..base import seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.values import BOTH_STAGES, LoraRow, Loras
@@ -64,6 +65,7 @@ def apply_stack(
     Incoming rows that the model already carries are left out: chaining both wires is no mistake. Without a
     model rows are only collected. Raises InputError naming the row or file at fault.
     """
+    seams.require(seams.LORA_STACK)
     incoming = (*rows_of_stack(lora_stack), *(loras.rows if loras is not None else ()))
     rows = Loras((*incoming, *request.rows.rows))
     stack = stack_of_rows(rows)
@@ -78,7 +80,9 @@ def apply_stack(
     ]
     network = read_architecture(model)
     loaded = _load_rows(todo, found, network)
-    patched = _patch(model, loaded, request.bypass) if loaded else model
+    ways = _choose_ways(model, loaded, request.bypass)
+    patched = _patch(model, loaded, ways.bypass) if loaded else model
+    notes += ways.notes
     files, hashes = [item.report for item in loaded], library.find_hashes(found)
     report = write_report(Loras(tuple(todo)), files, notes, hashes)
     headline = write_headline(Loras(tuple(todo)), files, notes)
@@ -142,6 +146,41 @@ def _load_rows(
     return loaded
 
 
+@dataclass(frozen=True)
+class _Ways:
+    """bypass: LoRAs act beside the layers, else in their weights. notes: why, where it was not asked for."""
+
+    bypass: bool
+    notes: tuple[str, ...] = ()
+
+
+def _choose_ways(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> _Ways:
+    """What was asked for, or what this ComfyUI can do instead. InputError for rows that cannot act so."""
+    no_weights = seams.missing(seams.LORAS_IN_WEIGHTS)
+    no_beside = seams.missing(seams.LORAS_BESIDE)
+    if not no_beside and seams.records_blocks(model.model.diffusion_model):
+        no_beside = (
+            f"{seams.LORAS_BESIDE.title} is off: this ComfyUI runs the model's blocks as recorded CUDA "
+            f"graphs, which would not see them. {seams.LORAS_BESIDE.instead} Start ComfyUI with "
+            "--disable-cuda-graphs to have it back."
+        )
+    if not loaded or not (no_weights or no_beside):
+        return _Ways(bypass)
+    if no_weights and no_beside:
+        raise InputError(f"{no_weights} {no_beside}")
+    if no_weights:
+        norms = sum(len(planned.shape) == 1 for item in loaded for planned, _ in item.parts)
+        left_out = (f"{norms} changes of norms, which act in the weights only, were left out.",)
+        return _Ways(True, (() if bypass else (no_weights,)) + (left_out if norms else ()))
+    staged = next((item.row for item in loaded if item.row.stage != BOTH_STAGES), None)
+    if staged is not None:
+        raise InputError(
+            f"{staged.label} acts in the {staged.stage} stage only, which it cannot here: {no_beside} Set "
+            "its stage to both."
+        )
+    return _Ways(False, (no_beside,) if bypass else ())
+
+
 def _patch(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> Any:
     patched = model.clone()
     weights: dict[Slot, list[Part]] = {}
@@ -156,7 +195,7 @@ def _patch(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> Any:
                 groups.setdefault(gate, {}).setdefault(slot, []).append(part)
             elif not staged:
                 weights.setdefault(slot, []).append(part)
-    if weights:
+    if weights and not seams.missing(seams.LORAS_IN_WEIGHTS):
         patched.add_patches(dict(list_patches(weights, patched.model.state_dict().keys())))
     if groups:
         add_bypass(patched, BypassLoras(groups, change_of))

@@ -17,11 +17,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import comfy.model_management
-from comfy.patcher_extension import CallbacksMP, WrappersMP
 
+from ..base import seams
 from ..base.notices import show
 from .bypass import BypassLoras, Slot
 from .patches import KEY, list_patches, weight_key
+
+CallbacksMP = seams.find("comfy.patcher_extension:CallbacksMP")
+WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
 
 logger = logging.getLogger("kleinod.loras")
 

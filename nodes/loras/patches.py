@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from comfy.weight_adapter import WeightAdapterBase
 from torch import Tensor
 
+from ..base import seams
 from .bypass import Slot
 from .core_adapters import change_of
 from .parts import Part, add_parts
+
+WeightAdapterBase = seams.find("comfy.weight_adapter:WeightAdapterBase") or object
 
 KEY = "kleinod.loras"
 """Ours among the wrappers and callbacks of a MODEL."""

@@ -18,6 +18,7 @@ import comfy.model_management
 import comfy.utils
 from safetensors import SafetensorError
 
+from ..base import seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.flux2 import KLEIN_4B, find_family_of_encoder
@@ -93,6 +94,7 @@ def facts_of(model: Any, file_name: str = "", choice: str = "auto") -> KleinFact
 
 def load_set(request: LoaderRequest) -> KleinSet:
     """Check, then load, the three parts of a Klein. Raises ValueError naming the input at fault."""
+    seams.require(seams.LOADING)
     if request.diffusion_model == NANO:
         return _load_nano_set()
     model = None
@@ -131,6 +133,7 @@ def _step(progress: comfy.utils.ProgressBar) -> None:
 
 
 def _load_nano_set() -> KleinSet:
+    seams.require(seams.NANO)
     try:
         from .nano import load_nano
     except ModuleNotFoundError as error:
@@ -246,6 +249,11 @@ def _load_clip(encoder: _Encoder, device: str, facts: KleinFacts) -> Any:
         check_loaded_encoder(clip, encoder.name, facts)
         drop_unread_layers(clip)
         return clip
+    if seams.missing(seams.TRIMMING):
+        import nodes as comfy_nodes
+
+        with _loading("text_encoder", encoder.name):
+            return comfy_nodes.CLIPLoader().load_clip(encoder.name, type="flux2", device=device)[0]
     with _loading("text_encoder", encoder.name):
         return load_text_encoder(path_of("text_encoders", encoder.name), encoder.sizes, device)
 
@@ -254,6 +262,8 @@ def _describe_encoder(encoder: _Encoder, facts: KleinFacts, device: str) -> str:
     name = encoder_name(facts.context_width // 3)
     stored = f" of {encoder.sizes['layers_stored']}" if encoder.sizes else ""
     line = f"Text encoder: {encoder.name} ({name}, {ENCODER_LAYERS}{stored} layers run; no other is read)"
+    if encoder.sizes and seams.missing(seams.TRIMMING):
+        line = f"Text encoder: {encoder.name} ({name}). {seams.missing(seams.TRIMMING)}"
     if encoder.sees_pictures:
         line += (
             f"; the file is {name.replace('Qwen3', 'Qwen3-VL')}, a vision-language model of the same sizes, "

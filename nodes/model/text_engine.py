@@ -13,13 +13,15 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
-from comfy.text_encoders import flux
 
+from ..base import seams
 from ..base.errors import InputError
 from ..base.flux2 import FAMILIES, KLEIN_4B, KLEIN_9B, find_family_of_encoder
 from .facts import KleinFacts
 from .pairing import ENCODER_LAYERS, encoder_mismatch
 from .prompt import PromptReport, check_encoder_width, truncate
+
+flux = seams.find("comfy.text_encoders.flux")
 
 
 def load_text_encoder(
@@ -100,6 +102,7 @@ def _refuse_generation(*args: Any, **kwargs: Any) -> None:
 
 def encode_prompt(clip: Any, text: str, field: str) -> tuple[list, PromptReport]:
     """Text, cut at 512 tokens, to conditioning `[[tensor [1, 512, width], {...}]]`, and its report."""
+    seams.require(seams.PROMPTS)
     if clip is None:
         raise InputError("clip is empty: connect the CLIP of the Klein Loader.")
     # Half of an emoji, where text was cut in the middle of one, is no Unicode that tokenizers take.

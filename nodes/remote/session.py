@@ -16,11 +16,9 @@ from typing import Any
 
 import folder_paths
 import torch
-from comfy.model_management import InterruptProcessingException, processing_interrupted
 from comfy_api.v0_0_2 import ComfyAPI, io
-from comfy_execution.graph_utils import ExecutionBlocker
-from comfy_execution.utils import get_executing_context
 
+from ..base import seams
 from ..base.doors import Doors
 from ..base.errors import InputError
 from ..base.notices import show
@@ -33,6 +31,11 @@ from .profiles import KEY_AS_PROFILE, check_profile
 from .results import Delivery, deliver
 from .routes import add_routes
 from .services import find_service
+
+InterruptProcessingException = seams.find("comfy.model_management:InterruptProcessingException")
+processing_interrupted = seams.find("comfy.model_management:processing_interrupted")
+ExecutionBlocker = seams.find("comfy_execution.graph_utils:ExecutionBlocker")
+get_executing_context = seams.find("comfy_execution.utils:get_executing_context")
 
 logger = logging.getLogger("kleinod.remote")
 _GLANCE_SECONDS = 0.1
@@ -67,6 +70,7 @@ def judge_profile(profile: object) -> bool | str:
 
 async def run_job(node_id: str | None, service: str, inputs: Mapping[str, Any]) -> io.NodeOutput:
     """Ask a service for what a node's inputs say, wait without blocking anything, wrap what arrived."""
+    seams.require(seams.REMOTE)
     context = find_context(node_id)
     handle = find_engine().launch(lambda: find_service(service).make_request(context, inputs))
     result = await wait_for(handle, node_id)

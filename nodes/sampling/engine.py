@@ -28,6 +28,7 @@ from torch import Tensor
 from ..acceleration.apply import watch_runs
 from ..acceleration.chart import chart_image
 from ..acceleration.report import COMPUTED, RunReport, summarise_runs
+from ..base import seams
 from ..base.errors import InputError
 from ..base.families import FLUX3_WAY, name_other_family
 from ..base.flux2 import CELL, LATENT_CHANNELS
@@ -145,6 +146,7 @@ def sample_pictures(
     Raises ValueError where an input does not fit FLUX.2 [klein], and where the first picture comes out as
     not-a-number.
     """
+    seams.require(seams.SAMPLING)
     check_model(model)
     checks.check_vae(vae)
     checks.check_one_source(latent, image)
@@ -197,7 +199,7 @@ def sample_pictures(
     pixels = decode_each(vae, results)
     runs = watched.reports_of(schedule.sigmas, request.results)
     report = replace(
-        report.with_warnings(*_spoilt_results(results, request)),
+        report.with_warnings(*watched.off, *_spoilt_results(results, request)),
         schedule=schedule,
         solver=solver,
         timing=clock.read(),

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..acceleration import calibration, signals
 from ..acceleration.calibration_files import calibrations_folder
 from ..acceleration.patch import KEY, count_blocks
+from ..base import seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.values import Calibration
@@ -21,6 +21,8 @@ from ..sampling.engine import sample_pictures
 from ..sampling.request import SamplingRequest
 from . import fitting, metrics
 from .comparison import Candidate, Outcome
+
+WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
 
 Tell = Callable[[str], None]
 # Loading and compiling happen in the first steps ever run; they belong to no candidate.
@@ -40,6 +42,7 @@ def compare(
 
     tell: gets a line before each run. An interrupt ends it as it ends any sampling.
     """
+    seams.require(seams.STUDY)
     model = _unaccelerated(model)
     tell("warming up")
     sample_pictures(model, positive, negative, vae, replace(request, steps=WARM_UP_STEPS))
@@ -85,6 +88,7 @@ def _with_core_cache(model: Any, candidate: Candidate) -> Any:
     """With ComfyUI's EasyCache where the candidate is one; it gets a copy of x, into which it writes."""
     if candidate.core_threshold is None:
         return model
+    seams.require(seams.RIVAL)
     from comfy_extras.nodes_easycache import EasyCacheNode
 
     def lend_a_copy(executor: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
@@ -125,6 +129,7 @@ def calibrate(
 
     Raises ValueError where the name makes no file, or the model has no FLUX.2 [klein] blocks.
     """
+    seams.require(seams.STUDY)
     calibration.check_name(name)
     if count_blocks(model.model.diffusion_model) == (0, 0):
         raise InputError(

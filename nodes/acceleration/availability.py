@@ -1,0 +1,49 @@
+"""What of an acceleration this ComfyUI can carry out. The rest is left out and said: no picture fails for
+want of a shortcut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..base import seams
+from ..base.values import Acceleration
+
+BLOCK_METHODS = ("first_block", "dual_block", "tea")
+RECORDED = (
+    "is off: this ComfyUI runs the model's blocks as recorded CUDA graphs, in which nothing can be skipped. "
+    "Start ComfyUI with --disable-cuda-graphs to have it back."
+)
+
+
+def keep_available(acceleration: Acceleration | None, model: Any) -> tuple[Acceleration | None, list[str]]:
+    """The settings without what is off here, None where nothing is left; and a sentence for each thing off.
+
+    model: the MODEL (ModelPatcher) they are for.
+    """
+    if acceleration is None:
+        return None, []
+    if seams.missing(seams.ACCELERATION):
+        return None, [seams.missing(seams.ACCELERATION)]
+    off: list[str] = []
+    recorded = seams.records_blocks(model.model.diffusion_model)
+    if acceleration.method in BLOCK_METHODS:
+        reason = seams.missing(seams.BLOCK_CACHES) or _recorded(recorded, seams.BLOCK_CACHES)
+        if reason:
+            off.append(reason)
+            acceleration = replace(
+                acceleration, acceleration="none", fb_cache=False, tea_cache=False, db_cache=False
+            )
+    if acceleration.reference_cache != "off":
+        reason = seams.missing(seams.REFERENCE_KEYS) or (
+            recorded and f"{seams.REFERENCE_KEYS.title} {RECORDED}"
+        )
+        if reason:
+            off.append(reason)
+            acceleration = replace(acceleration, reference_cache="off")
+    return acceleration, off
+
+
+def _recorded(recorded: bool, feature: seams.Feature) -> str:
+    return f"{feature.title} {RECORDED}" if recorded else ""

@@ -1,0 +1,218 @@
+"""What test_missing_seams.py runs: one import of ComfyUI, then a fork for each way it may be other.
+
+Prints one line of JSON: case -> what the pack said at its start, and a digest of each picture, or what
+sentence came instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import json
+import logging
+import os
+import sys
+import tempfile
+import textwrap
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT, COMFYUI = Path(sys.argv[1]), Path(sys.argv[2])
+for name in ("tools", "tests"):
+    alias = ModuleType(name)
+    alias.__path__ = [str(ROOT / name)]
+    sys.modules[name] = alias
+
+from tools.launch.pack import enable_comfyui, load_pack  # noqa: E402
+
+enable_comfyui(COMFYUI, ("--cpu",))
+
+import comfy.cli_args  # noqa: E402
+import comfy.ldm.flux.model  # noqa: E402
+import comfy.model_patcher  # noqa: E402
+import comfy.sd  # noqa: E402
+import comfy.text_encoders.flux  # noqa: E402
+import comfy.weight_adapter  # noqa: E402
+import folder_paths  # noqa: E402
+import torch  # noqa: E402
+
+import nodes as comfy_nodes  # noqa: E402
+from tests.model.tiny_klein import (  # noqa: E402
+    CONTEXT,
+    load_tiny_model,
+    random_conditioning,
+    tiny_clip,
+    tiny_vae,
+    write_tiny_files,
+)
+
+asyncio.run(comfy_nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
+
+
+def reword(old: str, new: str) -> None:
+    """Give Flux's loop over its blocks another word, as a later ComfyUI might."""
+    module = comfy.ldm.flux.model
+    source = textwrap.dedent(inspect.getsource(module.Flux.forward_orig))
+    assert old in source
+    space = dict(vars(module))
+    exec(compile(source.replace(old, new), "later ComfyUI", "exec"), space)  # noqa: S102
+    module.Flux.forward_orig = space["forward_orig"]
+
+
+def record() -> None:
+    """As ComfyUI's loops do that hand their blocks over to be recorded: the word alone is what we go by."""
+    dit = 'blocks_replace = patches_replace.get("dit", {})'
+    reword(dit, f"{dit}; enable_graph = True")
+
+
+def no_graphs() -> None:
+    record()
+    comfy.cli_args.args.disable_cuda_graphs = True
+
+
+REMOVALS: dict[str, Callable[[], Any]] = {
+    "nothing": lambda: None,
+    "acceleration": lambda: delattr(comfy.model_patcher.ModelPatcher, "remove_wrappers_with_key"),
+    "blocks": lambda: reword("post_input", "after_input"),
+    "adapters": lambda: delattr(comfy.weight_adapter, "WeightAdapterBase"),
+    "wrappers": lambda: delattr(comfy.model_patcher.ModelPatcher, "add_wrapper_with_key"),
+    "trimming": lambda: delattr(comfy.text_encoders.flux, "KleinTokenizer8B"),
+    "sampler": lambda: delattr(comfy.samplers.CFGGuider, "set_cfg"),
+    "recorded": record,
+    "recorded, switched off": no_graphs,
+}
+
+
+def said_by(work: Callable[[], Any]) -> Any:
+    """What `work` gives, or the sentence it raises; anything but a sentence is a fault."""
+    from kleinod.nodes.base.errors import ArtistError
+
+    try:
+        return work()
+    except ArtistError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def digest(image: torch.Tensor) -> str:
+    return hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest()
+
+
+def write_lora(folder: Path) -> str:
+    from safetensors.torch import save_file
+
+    draw = torch.Generator().manual_seed(5)
+    state = {}
+    for module, rows in (("single_blocks.0.linear2", 128), ("single_blocks.1.linear2", 128)):
+        state[f"diffusion_model.{module}.lora_A.weight"] = torch.randn(4, 512, generator=draw) * 0.1
+        state[f"diffusion_model.{module}.lora_B.weight"] = torch.randn(rows, 4, generator=draw)
+    save_file(state, folder / "tiny.safetensors")
+    return "tiny.safetensors"
+
+
+def run_case(name: str, folder: Path) -> dict[str, Any]:
+    logs: list[str] = []
+    keep = logging.Handler()
+    keep.emit = lambda record: logs.append(record.getMessage())
+    logging.getLogger("kleinod.pack").addHandler(keep)
+    pack = load_pack(ROOT)
+    asyncio.run(asyncio.run(pack.comfy_entrypoint()).on_load())
+    case: dict[str, Any] = {"said": [line for line in logs if " is off: " in line]}
+
+    from kleinod.nodes.base.values import Acceleration
+    from kleinod.nodes.loras.nodes import KleinodLoraStack
+    from kleinod.nodes.model.nodes import KleinodLoader
+    from kleinod.nodes.sampling.nodes import KleinodSampler
+
+    vae = tiny_vae()
+    positive, negative = (random_conditioning(seed, width=CONTEXT) for seed in (1, 2))
+
+    def sample(model: Any, settings: Any = None) -> tuple[str, str]:
+        out = KleinodSampler.execute(
+            model, positive, negative, vae, 128, 128, 8, 4.0, 1, "Default", 1, acceleration_settings=settings
+        ).args
+        return digest(out[0]), out[2]
+
+    def stack(**changes: Any) -> tuple[str, str]:
+        inputs = {
+            "rows": "", "lora": "tiny.safetensors", "weight": 1.0, "stage": "both",
+            "missing_files": "stop with an error", "stage_boundary": "share of steps", "boundary_at": 0.5,
+            "apply": "into the weights", "model": load_tiny_model(),
+        }  # fmt: skip
+        model, *_, info = KleinodLoraStack.execute(**{**inputs, **changes}).args
+        return sample(model)[0], info
+
+    def keep_both(name: str, work: Callable[[], tuple[str, str]]) -> None:
+        found = said_by(work)
+        case[name], case[f"{name}_info"] = found if isinstance(found, tuple) else (found, found)
+
+    plain = said_by(lambda: sample(load_tiny_model()))
+    case["plain"] = plain[0] if isinstance(plain, tuple) else plain
+    if plain is case["plain"]:
+        return case
+    forecast = Acceleration("medium", forecast_error_limit=10.0)
+    case["accelerated"], case["info"] = sample(load_tiny_model(), forecast)
+    keep_both(
+        "blocks",
+        lambda: sample(load_tiny_model(), Acceleration("none", fb_cache=True, fb_cache_threshold=1.0)),
+    )
+    keep_both("lora", stack)
+    keep_both("beside", lambda: stack(apply="beside the weights"))
+    keep_both("staged", lambda: stack(stage="high"))
+    if name == "wrappers":
+        case["nano"] = said_by(lambda: str(KleinodLoader.execute(
+        "klein-nano (built in)", "default", "automatic", "default", "automatic", "auto"
+    ).args[3]))  # fmt: skip
+
+    if name == "trimming":
+        case |= load_whole_encoder()
+    return case
+
+
+def load_whole_encoder() -> dict[str, Any]:
+    """The loader with a tiny text encoder, which stands for what ComfyUI's own loader would give."""
+    from kleinod.nodes.model.nodes import KleinodLoader
+
+    whole = tiny_clip()
+    load_clip, asked = comfy_nodes.CLIPLoader.load_clip, []
+    comfy_nodes.CLIPLoader.load_clip = lambda self, *names, **named: (asked.append(names), (whole,))[1]
+    loaded = KleinodLoader.execute(
+        "flux-2-klein-base-4b-tiny.safetensors", "default", "automatic", "default", "automatic", "auto"
+    ).args
+    comfy_nodes.CLIPLoader.load_clip = load_clip
+    return {"clip_of_core": bool(asked) and loaded[1] is whole, "loader_info": loaded[3]}
+
+
+def fork(name: str, folder: Path) -> dict[str, Any]:
+    """One case in a process of its own; its answer comes back in a file."""
+    answer = folder / f"{len(name)}-{abs(hash(name))}.json"
+    child = os.fork()
+    if child == 0:
+        try:
+            REMOVALS[name]()
+            with torch.inference_mode():  # as ComfyUI runs nodes
+                answer.write_text(json.dumps(run_case(name, folder)))
+        except BaseException:
+            answer.write_text(json.dumps({"error": traceback.format_exc()}))
+        os._exit(0)
+    os.waitpid(child, 0)
+    return json.loads(answer.read_text())
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_tiny_files(folder)
+        (folder / "loras").mkdir()
+        write_lora(folder / "loras")
+        for kind in ("diffusion_models", "text_encoders", "vae", "loras"):
+            _, endings = folder_paths.folder_names_and_paths[kind]
+            folder_paths.folder_names_and_paths[kind] = ([str(folder / kind)], endings)
+        print(json.dumps({name: fork(name, folder) for name in REMOVALS}))
+
+
+main()
