@@ -264,8 +264,8 @@ SEAMS: tuple[Seam, ...] = (
         CLIPLoader__load_clip="2 type device",
         NODE_CLASS_MAPPINGS="",
     ),
+    # Only what shows things hangs on the server: a script that samples has none, and needs none.
     *_seams("server", PAGE, PromptServer__send_progress_text="3"),
-    *_seams("server", REMOTE, LORA_STACK, PromptServer=""),
 )
 
 

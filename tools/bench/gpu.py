@@ -1,0 +1,154 @@
+"""`run.py bench gpu`: everything that only a graphics card can show, in one command and under eight minutes.
+
+Pictures of klein-nano (does every local node work there, and is the same what ought to be the same), then a
+4B of random weights at 1024x1024: what a step costs against the card's own speed, what skipping and deciding
+cost, how long a changed LoRA takes, in bf16 and fp8. Each with ComfyUI's weights kept whole and with its
+dynamic memory, which is what it does on NVIDIA cards unless told otherwise; at last the same with compiled
+blocks. Each way of keeping weights is a process of its own: one that dies takes nothing else along. Random
+weights draw nothing: they tell times and memory, never quality.
+
+--json FILE keeps the rows, --page FILE writes a page which a stranger can read. Without a card: `--cpu`, a
+small network, to see that the bench itself works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from tools.bench.report import Row, describe_machine
+from tools.launch.environment import ROOT
+
+# (ComfyUI's way with weights, sections, share of the time)
+RUNS = (
+    ("whole", ("pictures", "steps"), 0.42),
+    ("dynamic", ("pictures", "steps"), 0.42),
+    ("whole", ("compiled",), 0.16),
+)
+MEMORY = {
+    "whole": "weights kept whole in the card's memory (--disable-dynamic-vram)",
+    "dynamic": "dynamic memory, ComfyUI's default on NVIDIA cards",
+}
+TITLES = {
+    "start": "Start",
+    "pictures": "klein-nano: does everything work, and is the same the same",
+    "steps": "A 4B of random weights at 1024x1024: steps, memory, LoRAs, fp8",
+    "compiled": "The same 4B with each block compiled",
+}
+
+
+def run(argv: list[str]) -> list[Row]:
+    parser = argparse.ArgumentParser(prog="run.py bench gpu")
+    parser.add_argument("--cpu", action="store_true", help="a small network on the processor")
+    parser.add_argument("--seconds", type=float, default=450, help="for all of it (default 450)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write a page in Markdown to FILE")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="where rows are kept as they come")
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        log = options.log or Path(folder) / "gpu.jsonl"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("", encoding="utf-8")
+        began = time.monotonic()
+        for memory, sections, share in RUNS:
+            if options.cpu and (memory == "dynamic" or "compiled" in sections):
+                continue
+            left = options.seconds - (time.monotonic() - began)
+            allowed = min(left, share * options.seconds * 1.25)
+            if allowed > 10:
+                _run_sections("cpu" if options.cpu else "gpu", memory, allowed, log, sections)
+        entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    if options.page is not None:
+        options.page.parent.mkdir(parents=True, exist_ok=True)
+        options.page.write_text(write_page(entries, describe_machine()), encoding="utf-8")
+        print(f"\nThe page: {options.page}")
+    return read_rows(entries)
+
+
+def _run_sections(device: str, memory: str, seconds: float, log: Path, sections: Iterable[str]) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tools.bench._gpu_sections",
+        device,
+        memory,
+        str(0.85 * seconds),
+        str(log),
+    ]
+    child = subprocess.Popen([*command, *sections], cwd=ROOT, env=dict(os.environ))
+    try:
+        code = child.wait(seconds)
+        why = f"the process ended with code {code}" if code not in (0, 1) else ""
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+        why = f"stopped after {seconds:.0f} s"
+    if why:
+        entry = {"section": "start", "memory": memory, "failed": " and ".join(sections), "why": why}
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def read_rows(entries: Iterable[dict]) -> list[Row]:
+    """The rows with their section and way of memory in the name; a failure is a row that reached no goal."""
+    rows = []
+    for entry in entries:
+        where = f"{entry['memory']}: "
+        if "row" in entry:
+            fields = {key: value for key, value in entry["row"].items() if key != "met"}
+            rows.append(Row(**{**fields, "name": where + fields["name"]}))
+        elif "failed" in entry:
+            rows.append(Row(f"{where}{entry['failed']} failed", float("nan"), "", None, 0, "== 0"))
+    return rows
+
+
+def write_page(entries: list[dict], machine: dict[str, object]) -> str:
+    """Markdown: what was run on what, the failures first, then a table a section."""
+    rows = read_rows(entries)
+    missed = [row for row in rows if row.met is False]
+    lines = [
+        "# Kleinod on a graphics card", "",
+        f"{machine.get('device')}, PyTorch {machine.get('torch')}, Python {machine.get('python')}, "
+        f"{machine.get('system')}.",
+        "",
+        "Made by `python3 run.py bench gpu`. Two models: klein-nano, the toy inside the pack, for what must "
+        "work and agree; and a network of the 4B's size with random weights, which draws nothing but costs "
+        "what the 4B costs. So the numbers speak of time, memory and sameness, never of pictures' quality.",
+        "",
+        f"Goals: {sum(row.met is True for row in rows)} reached, {len(missed)} missed.", "",
+    ]  # fmt: skip
+    failures = [entry for entry in entries if "failed" in entry or "skipped" in entry]
+    if missed or failures:
+        lines += ["## What was missed, failed or left out", ""]
+        lines += [
+            f"- {row.name}: {_number(row)}, wanted {row.goal}" for row in missed if row.value == row.value
+        ]
+        for entry in failures:
+            what = entry.get("failed") or entry.get("skipped")
+            lines.append(f"- {entry['memory']}: {what}: {entry.get('why', 'left out, the time was over')}")
+        lines.append("")
+    for section, title in TITLES.items():
+        for memory, way in MEMORY.items():
+            own = [
+                e["row"] for e in entries if "row" in e and (e["section"], e["memory"]) == (section, memory)
+            ]
+            if not own:
+                continue
+            lines += [f"## {title}", "", f"With {way}.", "", "| | | |", "|---|--:|---|"]
+            for fields in own:
+                row = Row(**{key: value for key, value in fields.items() if key != "met"})
+                goal = "" if row.goal is None else f"{'reached' if row.met else '**missed**'}: {row.goal}"
+                lines.append(f"| {row.name} | {_number(row)} | {goal} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+def _number(row: Row) -> str:
+    spread = f" ± {row.spread:.2g}" if row.spread and row.n > 1 else ""
+    return f"{row.value:.4g}{spread} {row.unit}".strip()
