@@ -25,6 +25,7 @@ from ..base.families import name_other_family
 from ..base.values import Acceleration
 from . import presets
 from .attached import adapt, find_attached
+from .availability import keep_available
 from .conditions import read_conditions
 from .controller import Controller, Facts
 from .report import RunReport
@@ -46,6 +47,7 @@ def accelerate(
     on_report is called at the end of every sampling run. Applying it again replaces the earlier settings.
     Raises ValueError where the method needs FLUX.2 [klein]'s blocks and the model has others.
     """
+    acceleration, _ = keep_available(acceleration, model)
     if presets.is_off(acceleration):
         return model
     require_suitable(model, acceleration)

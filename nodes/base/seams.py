@@ -203,7 +203,9 @@ SEAMS: tuple[Seam, ...] = (
     ),
     *_seams("comfy.weight_adapter.oft", CORE_ADAPTERS, OFTAdapter="2", OFTAdapter__calculate_weight="8"),
     *_seams("comfy.weight_adapter.boft", CORE_ADAPTERS, BOFTAdapter="2", BOFTAdapter__calculate_weight="8"),
-    *_seams("comfy.weight_adapter.glora", CORE_ADAPTERS, GLoRAAdapter="2", GLoRAAdapter__calculate_weight="8"),
+    *_seams(
+        "comfy.weight_adapter.glora", CORE_ADAPTERS, GLoRAAdapter="2", GLoRAAdapter__calculate_weight="8"
+    ),
     *_seams(
         "comfy.model_patcher",
         LORAS_BESIDE,
@@ -255,6 +257,7 @@ SEAMS: tuple[Seam, ...] = (
         models_dir="",
     ),
     *_seams("folder_paths", ACCELERATION, LORA_STACK, REMOTE, get_system_user_directory="1"),
+    *_seams("folder_paths", REMOTE, get_output_directory="0"),
     *_seams("node_helpers", REFERENCES, conditioning_set_values="2 append"),
     *_seams(
         "nodes",

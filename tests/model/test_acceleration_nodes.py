@@ -18,11 +18,11 @@ from kleinod.nodes.acceleration.nodes import (
     KleinodAcceleration,
     KleinodAccelerationReport,
     KleinodApplyAcceleration,
-    KleinodFast,
 )
 from kleinod.nodes.acceleration.settings import UNSET
 from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration, Calibration
 from kleinod.nodes.remote.services.runware import RunwareRequest
+from kleinod.nodes.sampling.fast_nodes import KleinodFast
 from kleinod.nodes.sampling.nodes import KleinodSampler
 from kleinod.nodes.sampling.schedule import build_schedule
 
