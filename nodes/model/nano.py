@@ -28,16 +28,29 @@ WEIGHTS = Path(__file__).with_name("nano_weights")
 TOKENS = "qwen3_4b"  # the name under which Klein's tokenizer hands over its tokens
 
 
-def load_nano() -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
-    """MODEL, CLIP and VAE of klein-nano. A missing file is a ValueError: the pack was copied incompletely."""
+def load_nano(disable_dynamic: bool = False) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """MODEL, CLIP and VAE of klein-nano. A missing file is a ValueError: the pack was copied incompletely.
+
+    disable_dynamic: without ComfyUI's dynamic memory, which asks for such a twin where prompts carry hooks.
+    """
     weights = {name: _read(name) for name in ("transformer", "text_encoder", "autoencoder")}
     autoencoder = NanoAutoencoder()
     autoencoder.load_state_dict(weights["autoencoder"])
     autoencoder.requires_grad_(False)
-    model = comfy.sd.load_diffusion_model_state_dict(weights["transformer"])
+    model = comfy.sd.load_diffusion_model_state_dict(weights["transformer"], disable_dynamic=disable_dynamic)
     model.model.latent_format = NanoLatentFormat(autoencoder)
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "kleinod_nano", read_own_text)
-    return model, _clip(weights["text_encoder"]), NanoVAE(autoencoder)
+    clip = _clip(weights["text_encoder"], disable_dynamic)
+    vae = NanoVAE(autoencoder, disable_dynamic)
+    for place, patcher in enumerate((model, clip.patcher, vae.patcher)):
+        # How ComfyUI makes a twin: for another GPU, or without dynamic memory where prompts carry hooks.
+        patcher.cached_patcher_init = (_load_patchers, ("klein-nano",), place)
+    return model, clip, vae
+
+
+def _load_patchers(name: str, disable_dynamic: bool = False) -> tuple[ModelPatcher, ...]:
+    model, clip, vae = load_nano(disable_dynamic)
+    return model, clip.patcher, vae.patcher
 
 
 def read_own_text(executor, x, timestep, context, *args, **kwargs):
@@ -98,7 +111,7 @@ class NanoTextModel(torch.nn.Module):
         return self.encoder.load_state_dict(state, strict=False)
 
 
-def _clip(state: dict[str, torch.Tensor]) -> comfy.sd.CLIP:
+def _clip(state: dict[str, torch.Tensor], disable_dynamic: bool) -> comfy.sd.CLIP:
     class Target:
         params: dict = {}
         clip = NanoTextModel
@@ -106,7 +119,13 @@ def _clip(state: dict[str, torch.Tensor]) -> comfy.sd.CLIP:
 
     size = sum(tensor.numel() for tensor in state.values())
     options = {"nano_vocabulary": len(state["vocabulary"]), "dtype": torch.float32}
-    return comfy.sd.CLIP(Target, parameters=size, state_dict=[state], model_options=options)
+    return comfy.sd.CLIP(
+        Target,
+        parameters=size,
+        state_dict=[state],
+        model_options=options,
+        disable_dynamic=disable_dynamic,
+    )
 
 
 class NanoVAE(comfy.sd.VAE):
@@ -117,7 +136,7 @@ class NanoVAE(comfy.sd.VAE):
 
     patcher: Any  # a CoreModelPatcher, as the base class makes it
 
-    def __init__(self, autoencoder: NanoAutoencoder) -> None:
+    def __init__(self, autoencoder: NanoAutoencoder, disable_dynamic: bool = False) -> None:
         shape = {
             "double_z": True,
             "z_channels": CHANNELS,
@@ -136,7 +155,8 @@ class NanoVAE(comfy.sd.VAE):
         self.latent_channels = 4 * CHANNELS
         self.downscale_ratio = self.upscale_ratio = 16
         self.first_stage_model = autoencoder.eval()
-        self.patcher = comfy.model_patcher.CoreModelPatcher(
+        kind = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+        self.patcher = kind(
             autoencoder,
             load_device=self.device,
             offload_device=self.patcher.offload_device,  # type: ignore[has-type]

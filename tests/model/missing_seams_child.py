@@ -76,7 +76,7 @@ def no_graphs() -> None:
 
 REMOVALS: dict[str, Callable[[], Any]] = {
     "nothing": lambda: None,
-    "acceleration": lambda: delattr(comfy.model_patcher.ModelPatcher, "remove_wrappers_with_key"),
+    "acceleration": lambda: delattr(comfy.model_patcher.ModelPatcher, "get_wrappers"),
     "blocks": lambda: reword("post_input", "after_input"),
     "adapters": lambda: delattr(comfy.weight_adapter, "WeightAdapterBase"),
     "wrappers": lambda: delattr(comfy.model_patcher.ModelPatcher, "add_wrapper_with_key"),

@@ -43,7 +43,7 @@ def test_a_whole_comfyui_has_all(cases: dict[str, dict]) -> None:
     assert case["lora"] != case["plain"]
 
 
-def test_without_a_wrappers_removal_acceleration_alone_is_off(cases: dict[str, dict]) -> None:
+def test_without_a_look_at_wrappers_acceleration_alone_is_off(cases: dict[str, dict]) -> None:
     case = cases["acceleration"]
     sentences_of(case, "Acceleration", "Klein Compare and Klein Calibrate")
     assert case["accelerated"] == case["plain"] == cases["nothing"]["plain"]

@@ -140,7 +140,7 @@ def write_page(entries: list[dict], machine: dict[str, object]) -> str:
             ]
             if not own:
                 continue
-            lines += [f"## {title}", "", f"With {way}.", "", "| | | |", "|---|--:|---|"]
+            lines += [f"## {title}", "", f"With {way}.", "", "| what | value | goal |", "|---|--:|---|"]
             for fields in own:
                 row = Row(**{key: value for key, value in fields.items() if key != "met"})
                 goal = "" if row.goal is None else f"{'reached' if row.met else '**missed**'}: {row.goal}"
