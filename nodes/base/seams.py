@@ -61,6 +61,7 @@ MEDIAPIPE = Feature("The face detector of ComfyUI", "Pick a YOLO file in Klein F
 STUDY = Feature("Klein Compare and Klein Calibrate", "Pictures are not affected.")
 RIVAL = Feature("EasyCache as a candidate of Klein Compare", "The other candidates are compared.")
 REMOTE = Feature("The remote nodes", "No job can be sent.")
+SERVICE = Feature("The API that answers and Copy/Paste as Runware JSON", "Graphs run from the page.")
 PAGE = Feature("What nodes say on the page", "It stands in ComfyUI's log and in the nodes' outputs.")
 
 
@@ -258,6 +259,8 @@ SEAMS: tuple[Seam, ...] = (
     ),
     *_seams("folder_paths", ACCELERATION, LORA_STACK, REMOTE, get_system_user_directory="1"),
     *_seams("folder_paths", REMOTE, get_output_directory="0"),
+    *_seams("folder_paths", SERVICE, get_input_directory="0"),
+    *_seams("nodes", SERVICE, LoadImage__load_image="1 image"),
     *_seams("node_helpers", REFERENCES, conditioning_set_values="2 append"),
     *_seams(
         "nodes",

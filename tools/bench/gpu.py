@@ -150,5 +150,5 @@ def write_page(entries: list[dict], machine: dict[str, object]) -> str:
 
 
 def _number(row: Row) -> str:
-    spread = f" ± {row.spread:.2g}" if row.spread and row.n > 1 else ""
+    spread = f" \N{PLUS-MINUS SIGN} {row.spread:.2g}" if row.spread and row.n > 1 else ""
     return f"{row.value:.4g}{spread} {row.unit}".strip()
