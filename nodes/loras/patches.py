@@ -1,5 +1,4 @@
-"""Parts of a stack as ComfyUI's weight patches: one adapter for all changes of one weight, or of rows of "
-"it."""
+"""Parts of a stack as ComfyUI's weight patches: one adapter for all changes of one weight, or rows of it."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from .bypass import Slot
 from .core_adapters import change_of
 from .parts import Part, add_parts
 
-WeightAdapterBase = seams.find("comfy.weight_adapter:WeightAdapterBase") or object
+WeightAdapterBase: Any = seams.find("comfy.weight_adapter:WeightAdapterBase") or object
 
 KEY = "kleinod.loras"
 """Ours among the wrappers and callbacks of a MODEL."""

@@ -253,7 +253,7 @@ def _load_clip(encoder: _Encoder, device: str, facts: KleinFacts) -> Any:
         import nodes as comfy_nodes
 
         with _loading("text_encoder", encoder.name):
-            return comfy_nodes.CLIPLoader().load_clip(encoder.name, type="flux2", device=device)[0]
+            return comfy_nodes.CLIPLoader().load_clip(encoder.name, type="flux2", device=device)[0]  # type: ignore[attr-defined]
     with _loading("text_encoder", encoder.name):
         return load_text_encoder(path_of("text_encoders", encoder.name), encoder.sizes, device)
 

@@ -159,7 +159,7 @@ class NanoVAE(comfy.sd.VAE):
         self.patcher = kind(
             autoencoder,
             load_device=self.device,
-            offload_device=self.patcher.offload_device,  # type: ignore[has-type]
+            offload_device=self.patcher.offload_device,
         )
         self.size = None
         self.model_size()

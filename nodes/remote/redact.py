@@ -39,7 +39,8 @@ def hide_key(text: str, key: str) -> str:
                 at = low.find(piece, at + 1)
     if not spans or len(low) != len(text):
         return text.replace(key, "[key]")
-    parts, end = [], 0
+    parts: list[str] = []
+    end = 0
     for start, stop in sorted(spans):
         if start > end or not parts:
             parts += [text[end:start], "[key]"]
