@@ -301,7 +301,7 @@ def _options() -> Photograph:
 def _bfl() -> Photograph:
     graph = Graph()
     job = graph.add("KleinodBFL", prompt="a panda on a pink background", width=512, height=512, seed=7)
-    return Photograph(graph.nodes, {job: 60, graph.show(job): 240})
+    return Photograph(graph.nodes, {job: 60, graph.show(job): 240}, width=400)
 
 
 def _recovered() -> Photograph:
