@@ -18,7 +18,7 @@ import nodes as comfy_nodes
 from ..acceleration.nodes import KleinodAcceleration
 from ..base.errors import ArtistError, InputError
 from ..base.references import References
-from ..base.values import Loras
+from ..base.values import LoraRow, Loras
 from ..faces.nodes import KleinodFaceSettings
 from ..loras.request import StackRequest
 from ..references.pictures import FILL
@@ -162,7 +162,7 @@ def _loras_on_the_way(graph: _Graph, link: Any) -> Loras | None:
     """The rows of every Klein LoRA Stack between the loader and the sampler; files without an AIR id are
     named.
     """
-    rows = []
+    rows: list[LoraRow] = []
     seen: set[int] = set()
     node = graph.source(link)
     while node is not None and id(node) not in seen:
@@ -207,7 +207,9 @@ def _evaluate_references(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any,
         if group in pictures and socket and value is not None:
             pictures[group][socket] = graph.resolve(value)
     preparation = Preparation(
-        *(graph.resolve(inputs[name]) for name in ("size", "megapixels", "match_image")),
+        graph.resolve(inputs["size"]),
+        graph.resolve(inputs["megapixels"]),
+        graph.resolve(inputs["match_image"]),
         graph.resolve(inputs.get("background", "white")),
         graph.resolve(inputs.get("mask_use", FILL)),
     )
@@ -218,14 +220,14 @@ def _evaluate_references(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any,
 def _evaluate_picture(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
     name = graph.resolve(inputs.get("image"))
     try:
-        return comfy_nodes.LoadImage().load_image(image=name)
+        return comfy_nodes.LoadImage().load_image(image=name)  # type: ignore[attr-defined]
     except ArtistError:
         raise
     except Exception:
         raise InputError(f"Load Image cannot open '{str(name)[:80]}': choose the picture again.") from None
 
 
-def _run(node: type) -> Callable[[_Graph, Mapping[str, Any]], tuple[Any, ...]]:
+def _run(node: Any) -> Callable[[_Graph, Mapping[str, Any]], tuple[Any, ...]]:
     def evaluate(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
         return node.execute(**graph.resolve_all(inputs)).args
 

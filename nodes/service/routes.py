@@ -43,9 +43,9 @@ def add_routes(table: web.RouteTableDef, doors: Doors, copy: MakeCopy, keep_pict
     async def answer_presets(request: web.Request) -> web.StreamResponse:
         return web.json_response(describe_presets())  # the same everywhere: nothing to guard
 
-    options = {"private": False, "most_bytes": MAX_BODY_BYTES}
-    table.post("/kleinod/runware/copy")(doors.post(answer_copy, **options))
-    table.post("/kleinod/runware/paste")(doors.post(answer_paste, **options))
+    for name, work in (("copy", answer_copy), ("paste", answer_paste)):
+        handler = doors.post(work, private=False, most_bytes=MAX_BODY_BYTES)
+        table.post(f"/kleinod/runware/{name}")(handler)
     table.get("/kleinod/faces/presets")(answer_presets)
 
 

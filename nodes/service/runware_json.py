@@ -152,10 +152,15 @@ def _flatten(value: Any, name: str) -> Iterable[tuple[str, Any]]:
 
 def _check(row: Field, value: Any, name: str) -> Any:
     """`value` as the field keeps it. InputError names the request's own field."""
-    wanted = {int: (int, float), float: (int, float), bool: bool, str: str}[row.type]
+    kinds: dict[type, tuple[Any, str]] = {
+        int: ((int, float), "a whole number"),
+        float: ((int, float), "a number"),
+        bool: (bool, "true or false"),
+        str: (str, "text"),
+    }
+    wanted, words = kinds[row.type]
     if not isinstance(value, wanted) or isinstance(value, bool) != (row.type is bool):
-        kind = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[row.type]
-        raise InputError(f"{name} is {json.dumps(value)[:80]}, but must be {kind}.")
+        raise InputError(f"{name} is {json.dumps(value)[:80]}, but must be {words}.")
     row.check(value, name)
     return int(value) if row.type is int else value
 
@@ -208,7 +213,8 @@ def _read_for_sampler(request: _Request) -> Paste:
             "connect Klein References."
         )
     guidance = given["true_cfg_scale"] or given["cfg_scale"]
-    own = {name: given[name] for name in ("width", "height", "steps", "seed", "scheduler") if name in given}
+    shared = ("width", "height", "steps", "seed", "scheduler")
+    own: dict[str, Any] = {name: given[name] for name in shared if name in given}
     own |= {
         "guidance": guidance,
         "results": given["number_results"],

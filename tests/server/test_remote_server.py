@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -173,6 +174,39 @@ def test_routes_let_no_other_page_in(what, headers, server) -> None:
         status, _ = call(server, path, method, {"service": "bfl", "key": "evil-key-123456"}, headers)
         assert status == 403, what
     assert call(server, "/kleinod/keys")[1]["bfl"]["default"]["hint"] == "...leak"
+
+
+def test_other_names_and_proxies_are_turned_away(server) -> None:
+    ours = {"Content-Type": "application/json", "X-Kleinod": "1"}
+    for elsewhere in (
+        {"Host": "evil.example"}, {"X-Forwarded-For": "203.0.113.9"}, {"Forwarded": "for=203.0.113.9"},
+        {"X-Real-IP": "127.0.0.1"}, {"Sec-Fetch-Site": "same-site"},
+    ):  # fmt: skip
+        for method, path in (
+            ("GET", "/kleinod/keys"), ("POST", "/kleinod/keys"), ("POST", "/kleinod/keys/test"),
+            ("POST", "/kleinod/limits"), ("GET", "/kleinod/jobs"), ("GET", "/kleinod/loras/info?file=x"),
+            ("POST", "/kleinod/runware/copy"),
+        ):  # fmt: skip
+            body = None if method == "GET" else {"service": "bfl", "key": "evil-key-123456"}
+            assert call(server, path, method, body, ours | elsewhere)[0] == 403, (method, path, elsewhere)
+    log = Path(server.log).read_text("utf-8", "replace")
+    (code,) = set(re.findall(r"enter (\S{4}-\S{4}-\S{4}-\S{4}) under", log))
+    assert code.encode() not in server.client.get("/internal/logs"), "ComfyUI hands its log to everyone"
+    away = ours | {"X-Forwarded-For": "203.0.113.9", "X-Kleinod-Code": code}
+    assert call(server, "/kleinod/keys", headers=away)[0] == 200
+
+
+def test_a_key_typed_as_a_profile_is_refused_before_it_is_anywhere(server) -> None:
+    options = {"profile": CANARY, "price_check": "off", "output_type": "URL"}
+    graph = {
+        "1": runware("with a key", options=["3", 0]),
+        "2": save("1", "x"),
+        "3": {"class_type": "KleinodRunwareOptions", "inputs": options},
+    }
+    with pytest.raises(WorkflowError, match="looks like an API key") as caught:
+        server.client.run(graph)
+    assert CANARY not in str(caught.value)
+    assert call(server, "/kleinod/profiles/check", "POST", {"profile": PASTED})[1] == {"is_key": True}
 
 
 def test_routes_refuse_nonsense(server) -> None:
