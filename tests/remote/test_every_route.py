@@ -24,7 +24,7 @@ def fail(*_: object) -> None:
 def make_table(doors: Doors) -> web.RouteTableDef:
     table = web.RouteTableDef()
     remote_routes.add_routes(table, doors, fail, fail, fail)
-    lora_routes.add_routes(table, doors, fail, fail)
+    lora_routes.add_routes(table, doors, fail, fail, fail)
     service_routes.add_routes(table, doors, fail, fail)
     return table
 

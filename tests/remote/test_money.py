@@ -157,6 +157,9 @@ class FirstDouble:
         jobs = list(self._emulator.book.jobs.values())
         return [(job.service, job.request.get("positivePrompt") or job.request["prompt"]) for job in jobs]
 
+    def has_failed(self, name: tuple[str, str]) -> bool:
+        return False  # none of the faults above ends a job
+
     def draw(self, prompt: str, seed: int) -> np.ndarray:
         return pictures.draw_pattern(prompt, WIDTH, HEIGHT, seed)
 
@@ -187,6 +190,11 @@ class RawDouble:
     def list_accepted(self) -> list[tuple[str, str]]:
         jobs = self._emulator.accepted
         return [(job.service, job.request.get("positivePrompt") or job.request["prompt"]) for job in jobs]
+
+    def has_failed(self, name: tuple[str, str]) -> bool:
+        named = zip(self.list_accepted(), self._emulator.accepted, strict=True)
+        jobs = [job for own, job in named if own == name]
+        return any(all(item.fate != "picture" for item in job.items) for job in jobs)
 
     def draw(self, prompt: str, seed: int) -> np.ndarray:
         pixels = np.frombuffer(read_pixels(prompt, seed, WIDTH, HEIGHT), np.uint8)
@@ -266,6 +274,7 @@ class Money(RuleBasedStateMachine):
             else:
                 self.closed.add(name)
         elif isinstance(error, JobFailed):
+            assert self.double.has_failed(name), f"the service still has the pictures, but: {text}"
             self.closed.add(name)
         elif isinstance(error, MaybeBilled):
             assert name[0] == "bfl", text
@@ -297,7 +306,7 @@ class Money(RuleBasedStateMachine):
     @rule(service=SERVICES, prompt=st.sampled_from(PROMPTS), data=st.data())
     def ask_in_trouble(self, service: str, prompt: str, data: Any) -> None:
         kinds = [*self.double.faults[service], *self.double.faults["picture"]]
-        chosen = data.draw(st.lists(st.integers(0, len(kinds) - 1), min_size=1, max_size=4))
+        chosen = data.draw(st.lists(st.integers(0, len(kinds) - 1), min_size=1, max_size=4, unique=True))
         for index in chosen:
             self.double.order(kinds[index])
         self.run(service, prompt)
