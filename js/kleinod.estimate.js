@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * A line on Klein Runware and Klein BFL: what the job will cost and how long such jobs took, before Run is pressed.
+ * A line on Klein Runware and Klein BFL: what the job will cost and how long such jobs took, before Run is pressed; on
+ * the outside of a subgraph that holds one, a badge with the price.
  *
  * The server does the sum (the same that the spending limits use); here is only the asking and the line.
  */
@@ -8,8 +9,8 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { make } from "./lib/elements.js";
 import { describeEstimate } from "./lib/job_text.js";
-import { serviceOf } from "./lib/services.js";
-import { addElement, findDeciding, findWidget, follow } from "./lib/widgets.js";
+import { SERVICES, serviceOf } from "./lib/services.js";
+import { addElement, findDeciding, findOutside, findWidget, follow } from "./lib/widgets.js";
 import { say } from "./lib/words.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
@@ -24,6 +25,15 @@ const LINE_HEIGHT = 24; // with the margins
 /** What makes a node's line ask anew. @type {WeakMap<object, () => void>} */
 const ASKS = new WeakMap();
 
+/** Whether something comes in, also through the outside of a subgraph. @param {GraphNode} node @param {number} slot */
+function isFed(node, slot) {
+  if (!node.isInputConnected(slot)) return false;
+  const outside = findOutside(node, slot);
+  if (!outside) return true;
+  const { host, name } = outside;
+  return isFed(host, host.inputs.findIndex((/** @type {{name: string}} */ one) => one.name === name));
+}
+
 /**
  * Nodes that feed pictures to a node; those of a References value are the ones connected to its node.
  * @param {GraphNode} node
@@ -33,7 +43,7 @@ function findPictures(node) {
   /** @type {(GraphNode | null)[]} */
   const found = [];
   node.inputs?.forEach((input, slot) => {
-    if (!node.isInputConnected(slot)) return;
+    if (!isFed(node, slot)) return;
     const source = node.getInputNode(slot);
     if (PICTURES.test(input.name)) found.push(source);
     if (input.name !== "references") return;
@@ -50,6 +60,33 @@ function findPictures(node) {
 function sizeOf(source) {
   const shown = /** @type {{imgs?: HTMLImageElement[]} | null} */ (source)?.imgs?.[0];
   return shown?.naturalWidth ? `${shown.naturalWidth}x${shown.naturalHeight}` : "";
+}
+
+/** Our badges, to be replaced. @type {WeakSet<object>} */
+const BADGES = new WeakSet();
+
+/** Every node of the page, inside subgraphs, too. @returns {any[]} */
+const listNodes = () => [app.rootGraph, ...app.rootGraph.subgraphs.values()].flatMap((graph) => [...graph.nodes]);
+
+/**
+ * The price on the nodes that have this one inside.
+ * @param {any} node @param {string} words "" takes the badge away
+ */
+function showOutside(node, words) {
+  for (const host of listNodes().filter((one) => one.subgraph && one.subgraph === node.graph)) {
+    const before = host.badges;
+    host.badges = before.filter((/** @type {object} */ badge) => !BADGES.has(badge));
+    if (words) {
+      const { LGraphBadge } = /** @type {any} */ (window);
+      const badge = new LGraphBadge({ text: words, fgColor: "#ddd", bgColor: "#444" });
+      BADGES.add(badge);
+      host.badges.push(badge);
+    }
+    const change = { nodeId: host.id, property: "badges", oldValue: before, newValue: host.badges };
+    host.graph?.trigger("node:property:changed", { type: "node:property:changed", ...change });
+    host.setDirtyCanvas(true, true);
+    showOutside(host, words);
+  }
 }
 
 /** @param {GraphNode} node @param {string} service */
@@ -91,6 +128,8 @@ function addLine(node, service) {
         line.textContent = answer.ok ? describeEstimate(book) + told : book.error;
         line.title = `${line.textContent}\n${meaning()}`;
         line.style.color = answer.ok ? "var(--descrip-text, #999)" : "var(--error-text, #f66)";
+        const price = answer.ok ? say("about $%1", book.usd.toFixed(4)) : "";
+        showOutside(node, price && `${SERVICES[service].title}: ${price}`);
       } catch {
         line.textContent = "";
       }
@@ -108,7 +147,7 @@ function addLine(node, service) {
 
 /** A picture more on a Klein References changes the price as well, and no hook of the remote node tells of it. */
 function askAgain() {
-  for (const node of app.canvas.graph?.nodes ?? []) ASKS.get(node)?.();
+  for (const node of listNodes()) ASKS.get(node)?.();
 }
 
 app.registerExtension({

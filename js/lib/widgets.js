@@ -113,6 +113,22 @@ function findLink(node, slot) {
 }
 
 /**
+ * Where an input's value comes in on the outside of its subgraph; null where it comes from inside, or where several
+ * nodes show the same subgraph.
+ * @param {GraphNode} node
+ * @param {number} slot
+ * @returns {{host: any, name: string} | null}
+ */
+export function findOutside(node, slot) {
+  const link = findLink(node, slot);
+  if (!link || String(link.origin_id) !== SUBGRAPH_INPUTS) return null;
+  const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
+  const nodes = /** @type {any[]} */ (graphs.flatMap((graph) => graph.nodes));
+  const hosts = nodes.filter((one) => one.subgraph === node.graph);
+  return hosts.length === 1 ? { host: hosts[0], name: hosts[0].subgraph.inputs[link.origin_slot].name } : null;
+}
+
+/**
  * The widget whose value a node will get: its own, that of a primitive connected to it (Int, Float, String ...), or where
  * its subgraph shows it on the outside, the one there.
  * undefined where a link brings what only a run can tell.
@@ -121,15 +137,13 @@ function findLink(node, slot) {
  * @returns {Widget | undefined}
  */
 export function findDeciding(node, name) {
-  const link = findLink(node, node.inputs?.findIndex((one) => one.widget?.name === name) ?? -1);
+  const slot = node.inputs?.findIndex((one) => one.widget?.name === name) ?? -1;
+  const link = findLink(node, slot);
   if (!link) return findWidget(node, name);
   const source = /** @type {GraphNode | null | undefined} */ (node.graph?.getNodeById(link.origin_id));
   if (source?.comfyClass?.startsWith("Primitive")) return findDeciding(source, "value");
-  const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
-  const nodes = /** @type {any[]} */ (graphs.flatMap((graph) => graph.nodes));
-  const hosts = nodes.filter((one) => one.subgraph === node.graph);
-  if (String(link.origin_id) !== SUBGRAPH_INPUTS || hosts.length !== 1) return undefined;
-  return findDeciding(hosts[0], hosts[0].subgraph.inputs[link.origin_slot].name);
+  const outside = findOutside(node, slot);
+  return outside ? findDeciding(outside.host, outside.name) : undefined;
 }
 
 /**

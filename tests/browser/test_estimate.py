@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.browser.test_blueprints import SWITCH, drop
 from tools.browser import RENDERERS, Studio, keep_screenshot
 from tools.launch.client import load_prompt
 from tools.launch.workflows import API_FOLDER
@@ -41,4 +42,37 @@ def test_cost_and_time_are_told_before_run(studio: Studio, renderer: str, artifa
     template = load_prompt(API_FOLDER / "Klein - Runware.json").values()
     (shipped,) = [entry for entry in template if entry["class_type"] == "KleinodRunware"]
     assert set(node["inputs"]) == set(shipped["inputs"]), "the line must not be sent"
+    assert studio.complaints_about("kleinod") == []
+
+
+_READ_BADGE = """
+(title) => window.app.graph.nodes.find((node) => node.title === title).badges
+    .map((badge) => (typeof badge === "function" ? badge() : badge).text)
+    .find((text) => text?.includes("about $"))
+"""
+
+
+def test_the_price_stands_on_the_outside_of_a_blueprint(
+    studio: Studio, renderer: str, artifacts: Path
+) -> None:
+    studio.complaints.clear()
+    studio.open(vue_nodes=RENDERERS[renderer])
+    drop(studio, SWITCH, 320, 60)
+    studio.page.wait_for_function(_READ_BADGE, arg=SWITCH)
+    before = studio.page.evaluate(_READ_BADGE, SWITCH)
+    assert before.startswith("Runware: about $")
+    studio.page.evaluate(
+        """(title) => {
+          const node = window.app.graph.nodes.find((one) => one.title === title);
+          const steps = node.widgets.find((widget) => widget.name === "steps");
+          steps.value = 50;
+          steps.callback?.(50);
+          window.app.api.dispatchCustomEvent("graphChanged", null);
+        }""",
+        SWITCH,
+    )
+    studio.page.wait_for_function(f"(title) => ({_READ_BADGE})(title) !== {before!r}", arg=SWITCH)
+    after = studio.page.evaluate(_READ_BADGE, SWITCH)
+    assert float(after.split("$")[1]) > float(before.split("$")[1])
+    keep_screenshot(studio, artifacts / "screenshots", f"estimate-outside-{renderer}")
     assert studio.complaints_about("kleinod") == []
