@@ -91,7 +91,7 @@ def watch_runs(model: Any, acceleration: Acceleration | None, sigmas: Tensor) ->
     """
     acceleration, off = keep_available(acceleration, model)
     earlier = _wrapper_of(model)
-    if presets.is_off(acceleration):
+    if acceleration is None or presets.is_off(acceleration):
         if earlier is None:
             return Watched(model, None, off=tuple(off))
         acceleration = earlier.acceleration

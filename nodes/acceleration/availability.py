@@ -36,9 +36,7 @@ def keep_available(acceleration: Acceleration | None, model: Any) -> tuple[Accel
                 acceleration, acceleration="none", fb_cache=False, tea_cache=False, db_cache=False
             )
     if acceleration.reference_cache != "off":
-        reason = seams.missing(seams.REFERENCE_KEYS) or (
-            recorded and f"{seams.REFERENCE_KEYS.title} {RECORDED}"
-        )
+        reason = seams.missing(seams.REFERENCE_KEYS) or _recorded(recorded, seams.REFERENCE_KEYS)
         if reason:
             off.append(reason)
             acceleration = replace(acceleration, reference_cache="off")

@@ -253,7 +253,8 @@ def _load_clip(encoder: _Encoder, device: str, facts: KleinFacts) -> Any:
         import nodes as comfy_nodes
 
         with _loading("text_encoder", encoder.name):
-            return comfy_nodes.CLIPLoader().load_clip(encoder.name, type="flux2", device=device)[0]  # type: ignore[attr-defined]
+            whole = comfy_nodes.CLIPLoader()  # type: ignore[attr-defined]
+            return whole.load_clip(encoder.name, type="flux2", device=device)[0]
     with _loading("text_encoder", encoder.name):
         return load_text_encoder(path_of("text_encoders", encoder.name), encoder.sizes, device)
 
