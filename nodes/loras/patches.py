@@ -21,7 +21,7 @@ KEY = "kleinod.loras"
 PatchKey = str | tuple[str, tuple[int, int, int]]
 
 
-class StackAdapter(WeightAdapterBase):  # type: ignore[valid-type, misc]
+class StackAdapter(WeightAdapterBase):
     """All changes of one stack to one weight (or rows of it), as ComfyUI applies weight patches.
 
     weights: a tuple of `Part`s, or of plain tuples where ComfyUI has moved them.
