@@ -29,6 +29,7 @@ MOJIBAKE = r"[\ufffd\u00c3]|\u00e2\u20ac|\u00c2[\u0080-\u00bf]|  |\?\?"
 # Names, and examples of what to type: alike in every language.
 NAMES = {
     "AIR",
+    "Klein",
     "Runware JSON",
     "Runware",
     "Black Forest Labs",

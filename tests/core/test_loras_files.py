@@ -259,7 +259,7 @@ def test_routes_answer_listed_names_and_own_pages_only(tmp_path: Path) -> None:
     listed = {"told.safetensors": path, "bad.safetensors": str(tmp_path / "bad.safetensors")}
     table = web.RouteTableDef()
     find_hash = lambda path: sha(Path(path).read_bytes())  # noqa: E731
-    add_routes(table, Doors(), lambda name: listed.get(name, ""), find_hash)
+    add_routes(table, Doors(), lambda name: listed.get(name, ""), find_hash, lambda: listed)
 
     async def ask() -> None:
         app = web.Application()
