@@ -226,7 +226,13 @@ class KleinodPrompt(io.ComfyNode):
             positive_conditioning = add_references(positive_conditioning, latents)
             negative_conditioning = add_references(negative_conditioning, latents)
             info += f"\n{describe_for_prompt(references, positive)}"
-        warnings = [*warn_of_syntax(positive, "positive"), *warn_of_syntax(negative, "negative")]
+        warnings = [
+            warning
+            for text, field in ((positive, "positive"), (negative, "negative"))
+            for warning in (
+                *warn_of_syntax(text, field), *text_engine.warn_of_unknown_words(clip, text, field),
+            )
+        ]  # fmt: skip
         show("\n".join(warnings) or " ")  # the page ignores an empty text
         info = "\n".join([info, *warnings])
         return io.NodeOutput(positive_conditioning, negative_conditioning, info)

@@ -18,8 +18,10 @@ from ..base import seams
 from ..base.errors import InputError
 from ..base.flux2 import FAMILIES, KLEIN_4B, KLEIN_9B, find_family_of_encoder
 from .facts import KleinFacts
+from .nano import NanoTextModel
+from .nano_words import describe_unknown, find_unknown_words
 from .pairing import ENCODER_LAYERS, encoder_mismatch
-from .prompt import PromptReport, check_encoder_width, truncate
+from .prompt import PAD_TOKEN, PromptReport, check_encoder_width, truncate
 
 flux = seams.find("comfy.text_encoders.flux")
 
@@ -113,3 +115,17 @@ def encode_prompt(clip: Any, text: str, field: str) -> tuple[list, PromptReport]
     conditioning = clip.encode_from_tokens_scheduled(tokens)
     check_encoder_width(conditioning[0][0].shape[-1])
     return conditioning, report
+
+
+def warn_of_unknown_words(clip: Any, text: str, field: str) -> list[str]:
+    """What klein-nano will not make of a prompt, in a sentence; nothing for every other text encoder."""
+    model = getattr(clip, "cond_stage_model", None)
+    if not isinstance(model, NanoTextModel):
+        return []
+    vocabulary = set(model.encoder.vocabulary.tolist()) | {PAD_TOKEN}
+
+    def is_known(word: str) -> bool:
+        (row,) = clip.tokenize(f"a {word.lower()}").values()
+        return all(entry[0] in vocabulary for chunk in row for entry in chunk)
+
+    return describe_unknown(field, find_unknown_words(text, is_known))
