@@ -189,8 +189,9 @@ class JobRunner:
     def _hand_over(self, job: Job, started: float, sent: bool, running: RunningJob) -> JobResult:
         title = name_service(job.service)
         if job.state == FAILED:
+            words = job.message.rstrip(" .")
             raise JobFailed(
-                f"{title} accepted the job and then failed: {job.message}. Whether a failed job is billed is "
+                f"{title} accepted the job and then failed: {words}. Whether a failed job is billed is "
                 f"between you and {title}. Queue again to try anew."
             )
         images = read_images(self.ledger, self.store, job, running)

@@ -228,6 +228,7 @@ def _maybe_billed(title: str, job: Job) -> MaybeBilled:
 
 def _refuse(kind: str, service: Service, job: Job, words: str) -> Refused:
     """The sentence for a request that was turned down before it was accepted."""
+    words = words.rstrip(" .")  # the sentence around them ends itself
     title = service.title
     texts = {
         BALANCE: f"{title} says the balance is empty. Nothing was billed for this job. Top up at "

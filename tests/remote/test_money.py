@@ -260,7 +260,7 @@ class Money(RuleBasedStateMachine):
         text = str(error)
         title = {"runware": "Runware", "bfl": "BFL"}[name[0]]
         assert title in text or isinstance(error, (Abandoned, StillRunning)), text
-        assert text[-1] in ".!" and len(text) > 30, text
+        assert text[-1] in ".!" and len(text) > 30 and ".." not in text, text
         assert KEY not in text and "<" not in text, text
         assert not re.search(r"\b(NotSent|Unclear|Traceback|None|HTTPError|\w+Exception)\b", text), text
         billed = self.double.list_accepted().count(name)
