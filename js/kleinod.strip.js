@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Under a Klein Sampler's widgets, after an accelerated run: one cell for each step, filled where it was computed.
+ * Under a Klein Sampler's widgets, after an accelerated run: one cell for each step, in the colours of the chart.
  *
  * The server sends the runs with the node's results (`kleinod_runs`). A run without acceleration shows nothing.
  */
@@ -10,16 +10,13 @@ import { addElement, findWidget, follow } from "./lib/widgets.js";
 import { noted, say } from "./lib/words.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
-/** @typedef {{label: string, pattern: string, line: string}} Run what the server tells of one result */
+/** @typedef {{word: string, meaning: string, colour: string, fill: string}} Kind how the server draws one kind of step */
+/** @typedef {{label: string, pattern: string, line: string, kinds: Record<string, Kind>}} Run one result, as the server tells it */
 
 const NODE = "KleinodSampler";
 const WIDGET = "kleinod_strip";
-/** @type {Record<string, {words: string, background: string}>} */
-const CELLS = {
-  C: { words: noted("computed"), background: "#3f8cff" },
-  H: { words: noted("prompt only"), background: "linear-gradient(#3f8cff 50%, #5a5a5a 50%)" },
-  R: { words: noted("reused"), background: "#5a5a5a" },
-};
+/** The legend in the page's language; colours are the server's. @type {Record<string, string>} */
+const WORDS = { C: noted("computed"), H: noted("prompt only"), R: noted("reused") };
 const ROW_HEIGHT = 14;
 const WORDS_HEIGHT = 22; // with the margins
 const MOST_ROWS = 6; // more results than this are told by the first rows and a number
@@ -27,9 +24,10 @@ const MOST_ROWS = 6; // more results than this are told by the first rows and a 
 /** @param {Run} run */
 function makeRow(run) {
   const cells = [...run.pattern].map((kind, index) => {
-    const { words, background } = CELLS[kind] ?? CELLS.C;
-    const title = say("%1, step %2: %3", run.label, index + 1, say(words));
-    return make("span", { title, style: { flex: "1 1 0", minWidth: "1px", borderRadius: "2px", background } });
+    const { meaning, colour, fill } = run.kinds[kind];
+    const title = say("%1, step %2: %3", run.label, index + 1, kind in WORDS ? say(WORDS[kind]) : meaning);
+    const style = { flex: "1 1 0", minWidth: "1px", borderRadius: "2px", background: fill, boxShadow: `inset 0 0 0 1px ${colour}` };
+    return make("span", { title, style });
   });
   const style = { display: "flex", gap: "1px", height: `${ROW_HEIGHT - 4}px`, marginBottom: "4px" };
   const row = make("div", { role: "img", style }, ...cells);

@@ -15,10 +15,9 @@ from torch import Tensor
 from ..base import seams
 from ..base.notices import show
 from ..base.values import Acceleration
-from . import presets
 from .availability import keep_available
-from .controller import Controller, Facts
-from .patch import KEY, accelerate, count_blocks, require_suitable
+from .patch import KEY, accelerate, check_settings
+from .policies.registry import list_wanted
 from .report import RunReport, StepRecord
 
 WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
@@ -59,7 +58,7 @@ def apply_acceleration(
 ) -> Any:
     """A clone of `model` (ModelPatcher) that samples faster; the very `model` where nothing is to be skipped.
 
-    Raises ValueError where the settings cannot work on this model, whatever the run.
+    Raises InputError where the settings cannot work on this model, whatever the run.
     """
     kept, off = keep_available(acceleration, model)
     if off:
@@ -68,7 +67,7 @@ def apply_acceleration(
 
 
 @dataclass(frozen=True)
-class Watched:
+class AcceleratedModel:
     """A model ready to be sampled, and where the reports of its runs arrive, one a run.
 
     off: a sentence for each thing asked for that this ComfyUI cannot do.
@@ -84,18 +83,18 @@ class Watched:
         return self.reports or [report_plain_run(sigmas) for _ in range(runs)]
 
 
-def watch_runs(model: Any, acceleration: Acceleration | None, sigmas: Tensor) -> Watched:
+def watch_runs(model: Any, acceleration: Acceleration | None, sigmas: Tensor) -> AcceleratedModel:
     """`model` as Klein Sampler runs it over `sigmas`: with these settings, else with those it came with.
 
-    Raises ValueError, before anything is sampled, where the settings do not fit the model or the run.
+    Raises InputError, before anything is sampled, where the settings do not fit the model or the run.
     """
     acceleration, off = keep_available(acceleration, model)
     earlier = _wrapper_of(model)
-    if acceleration is None or presets.is_off(acceleration):
+    if acceleration is None or not list_wanted(acceleration):
         if earlier is None:
-            return Watched(model, None, off=tuple(off))
+            return AcceleratedModel(model, None, off=tuple(off))
         acceleration = earlier.acceleration
-    check_run(model, acceleration, sigmas)
+    check_settings(model, acceleration, len(sigmas) - 1)
     reports: list[RunReport] = []
 
     def keep(report: RunReport) -> None:
@@ -103,7 +102,7 @@ def watch_runs(model: Any, acceleration: Acceleration | None, sigmas: Tensor) ->
         if earlier is not None and earlier.on_report is not None:
             earlier.on_report(report)
 
-    return Watched(accelerate(model, acceleration, keep), acceleration, reports, tuple(off))
+    return AcceleratedModel(accelerate(model, acceleration, keep), acceleration, reports, tuple(off))
 
 
 def report_plain_run(sigmas: Tensor) -> RunReport:
@@ -111,13 +110,6 @@ def report_plain_run(sigmas: Tensor) -> RunReport:
     levels = sigmas.tolist()[:-1]
     records = [StepRecord(i, sigma) for i, sigma in enumerate(levels)]
     return RunReport("no acceleration", len(levels), records)
-
-
-def check_run(model: Any, acceleration: Acceleration, sigmas: Tensor) -> None:
-    """Raises ValueError, before anything is sampled, where the settings do not fit this model or run."""
-    require_suitable(model, acceleration)
-    doubles, singles = count_blocks(model.model.diffusion_model)
-    Controller(acceleration, Facts(tuple(sigmas.tolist()), False, doubles, singles))
 
 
 def read_reports(model: Any, hidden: Any) -> list[RunReport]:

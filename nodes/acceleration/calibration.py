@@ -17,7 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 
 
 def check_name(name: str) -> str:
-    """The name, if it can be a file's on any system; else a ValueError."""
+    """The name, if it can be a file's on any system; else an InputError."""
     if not _NAME.fullmatch(name) or name != name.strip() or name.endswith("."):
         raise InputError(
             f"name is '{name}', but it becomes a file: use letters, digits, spaces, dots, + and -, beginning "
@@ -45,7 +45,7 @@ def list_names(folder: Path) -> list[str]:
 
 
 def load(name: str, folder: Path) -> Calibration:
-    """The calibration saved as `name`. Raises ValueError where it is gone or damaged."""
+    """The calibration saved as `name`. Raises InputError where it is gone or damaged."""
     file = folder / f"{check_name(name)}.json"
     try:
         data = json.loads(file.read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ def list_calibrations() -> list[str]:
 
 
 def load_calibration(name: str) -> Calibration:
-    """The calibration saved under `name`. Raises ValueError where it is gone or damaged."""
+    """The calibration saved under `name`. Raises InputError where it is gone or damaged."""
     return calibration.load(name, calibrations_folder())
 
 

@@ -5,33 +5,26 @@ Drawn with Pillow alone, twice as large as asked and scaled down, so that all ed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..base.drawing import to_image
-from .report import COMPUTED, HALF, REUSED, RunReport, StepRecord
+from .report import COMPUTED, REUSED, STEP_KINDS, RunReport, StepRecord
 
 SIZE = (1280, 760)
 SMOOTH = 2
 
 PAPER, PANEL, GRID = "#15171c", "#1c1f26", "#2c313b"
 TEXT, QUIET = "#f1efe9", "#969dab"
-COLOURS = {COMPUTED: "#f0b44c", REUSED: "#3fb7a9", HALF: "#a98bea"}
 ERROR = "#f2726f"
-# Bars of reused steps are dim inside and bright at the edge: told apart without colour vision, too.
-INSIDE = {COMPUTED: "#f0b44c", REUSED: "#1d3437", HALF: "#4a4265"}
-LEGEND = {
-    COMPUTED: "computed",
-    REUSED: "reused: an earlier result stood in",
-    HALF: "half: prompt computed, guidance reused",
-}
 
 LEFT, RIGHT = 96, 1236
 TOP, BOTTOM = 190, 736
-ERRORS_HEIGHT, LINE, MOST_NOTES = 112, 23, 3
+ERRORS_HEIGHT, LINE, MAX_NOTES = 112, 23, 3
 NICE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
@@ -88,9 +81,9 @@ class _Paper:
     def __init__(self) -> None:
         self._image = Image.new("RGB", (SIZE[0] * SMOOTH, SIZE[1] * SMOOTH), PAPER)
         self._draw = ImageDraw.Draw(self._image)
-        self._fonts: dict[int, ImageFont.FreeTypeFont] = {}
+        self._fonts: dict[int, Any] = {}
 
-    def _font(self, size: int) -> ImageFont.FreeTypeFont:
+    def _font(self, size: int) -> Any:
         if size not in self._fonts:
             self._fonts[size] = ImageFont.load_default(size * SMOOTH)
         return self._fonts[size]
@@ -136,7 +129,7 @@ def _draw_head(paper: _Paper, runs: Sequence[RunReport]) -> None:
     paper.write(LEFT, 62, title, 36)
     if speed > 1.005:
         # Work, not time: that depends on the machine.
-        paper.write(RIGHT, 62, f"about {speed:.2f}x faster", 36, COLOURS[REUSED], "rs")
+        paper.write(RIGHT, 62, f"about {speed:.2f}x faster", 36, STEP_KINDS[REUSED].colour, "rs")
     words = [runs[0].method]
     errors = [run.largest_error for run in runs if run.largest_error is not None]
     if errors:
@@ -147,11 +140,11 @@ def _draw_head(paper: _Paper, runs: Sequence[RunReport]) -> None:
         words.append(f"{len(runs)} pictures")
     paper.write(LEFT, 96, "   |   ".join(words), 19, QUIET)
     x = float(LEFT)
-    for kind in (COMPUTED, REUSED, HALF):
+    for kind, look in STEP_KINDS.items():
         if kind == COMPUTED or any(kind in run.pattern for run in runs):
-            paper.box(x, 124, x + 16, 140, INSIDE[kind], COLOURS[kind], 3)
-            paper.write(x + 26, 138, LEGEND[kind], 17)
-            x += 26 + paper.width(LEGEND[kind], 17) + 34
+            paper.box(x, 124, x + 16, 140, look.fill, look.colour, 3)
+            paper.write(x + 26, 138, look.meaning, 17)
+            x += 26 + paper.width(look.meaning, 17) + 34
 
 
 def _draw_noise(paper: _Paper, columns: _Columns, records: Sequence[StepRecord], bottom: float) -> None:
@@ -165,8 +158,9 @@ def _draw_noise(paper: _Paper, columns: _Columns, records: Sequence[StepRecord],
         paper.write(LEFT - 18, y, f"{100 * share * highest:.0f}%", 15, QUIET, "rm")
     for i, record in enumerate(records):
         left, right = columns.span(i)
+        look = STEP_KINDS[record.kind]
         height = record.sigma / highest * (bottom - TOP)
-        paper.box(left, bottom - height, right, bottom, INSIDE[record.kind], COLOURS[record.kind], 3)
+        paper.box(left, bottom - height, right, bottom, look.fill, look.colour, 3)
 
 
 def _draw_strip(
@@ -180,7 +174,7 @@ def _draw_strip(
     for row, (run, name) in enumerate(zip(runs, names, strict=True)):
         top = first + row * pitch
         for i, record in enumerate(run.records):
-            fill = COLOURS[COMPUTED] if record.kind == COMPUTED else INSIDE[record.kind]
+            fill = STEP_KINDS[record.kind].fill
             left, right = columns.span(i)
             paper.box(left, top, right, top + pitch - 2, fill, None, 2)
         if pitch >= 12 or row in (0, len(runs) - 1):
@@ -213,7 +207,7 @@ def _draw_errors(paper: _Paper, columns: _Columns, runs: Sequence[RunReport], bo
             paper.box(left, bottom - height, right, bottom, ERROR, None, 3)
         elif all(run.records[i].kind == REUSED for run in runs):
             middle = columns.middle(i)
-            paper.box(middle - 2, bottom - 6, middle + 2, bottom - 2, COLOURS[REUSED], None, 2)
+            paper.box(middle - 2, bottom - 6, middle + 2, bottom - 2, STEP_KINDS[REUSED].colour, None, 2)
     return top - 36
 
 
@@ -228,7 +222,7 @@ def _draw_steps(paper: _Paper, columns: _Columns, baseline: float, word: str) ->
 def _draw_notes(paper: _Paper, runs: Sequence[RunReport], bottom: float) -> float:
     """The runs' notes, down to `bottom`; returns where they begin."""
     notes = list(dict.fromkeys(note for run in runs for note in run.notes))
-    lines = [line for note in notes for line in _wrap(paper, note, 17, RIGHT - LEFT)][:MOST_NOTES]
+    lines = [line for note in notes for line in _wrap(paper, note, 17, RIGHT - LEFT)][:MAX_NOTES]
     for row, line in enumerate(reversed(lines)):
         paper.write(LEFT, bottom - row * LINE, line, 17, QUIET)
     return bottom - len(lines) * LINE - (10 if lines else 0)
@@ -245,7 +239,7 @@ def _wrap(paper: _Paper, text: str, size: int, width: float) -> list[str]:
     return lines
 
 
-def _largest(values: object) -> float | None:
+def _largest(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 

@@ -8,13 +8,12 @@ from comfy_api.v0_0_2 import io
 
 from ..base import sockets
 from ..base.notices import reports_errors, show_status
-from ..base.values import LOWER_REUSES_MORE, Acceleration
 from .apply import apply_acceleration, read_reports
 from .calibration_files import BUILT_IN, choose_calibration
 from .chart import chart_image
-from .inputs import ask_level, list_acceleration_inputs
+from .inputs import list_acceleration_inputs, make_level_input
 from .report import RunReport, join_reports
-from .settings import UNSET, choose_acceleration, describe, make_acceleration
+from .settings import choose_acceleration, describe, make_acceleration
 
 
 class KleinodAcceleration(io.ComfyNode):
@@ -64,28 +63,8 @@ class KleinodAcceleration(io.ComfyNode):
 
     @classmethod
     @reports_errors()
-    def execute(
-        cls, acceleration, cache_start_step=UNSET, cache_end_step=UNSET, cache_start_step_percentage=UNSET,
-        cache_end_step_percentage=UNSET, cache_max_consecutive_steps=3, fb_cache=False,
-        fb_cache_threshold=0.25, tea_cache=False, tea_cache_distance=0.5, db_cache=False,
-        db_cache_threshold=0.25, db_cache_skip_interval=5, threshold_meaning=LOWER_REUSES_MORE, speed=0.0,
-        forecast_error_limit=Acceleration.forecast_error_limit, front_blocks=1, back_blocks=0,
-        tea_signal="coefficients", guidance_interval=1, guidance_end_percentage=100,
-        reference_cache="off", reference_interval=4, calibration=BUILT_IN,
-    ) -> io.NodeOutput:  # fmt: skip
-        value = make_acceleration(
-            acceleration=acceleration, cache_start_step=cache_start_step, cache_end_step=cache_end_step,
-            cache_start_step_percentage=cache_start_step_percentage,
-            cache_end_step_percentage=cache_end_step_percentage,
-            cache_max_consecutive_steps=cache_max_consecutive_steps, fb_cache=fb_cache,
-            fb_cache_threshold=fb_cache_threshold, tea_cache=tea_cache,
-            tea_cache_distance=tea_cache_distance, db_cache=db_cache, db_cache_threshold=db_cache_threshold,
-            db_cache_skip_interval=db_cache_skip_interval, threshold_meaning=threshold_meaning, speed=speed,
-            forecast_error_limit=forecast_error_limit, front_blocks=front_blocks, back_blocks=back_blocks,
-            tea_signal=tea_signal, guidance_interval=guidance_interval,
-            guidance_end_percentage=guidance_end_percentage, reference_cache=reference_cache,
-            reference_interval=reference_interval, calibration=choose_calibration(calibration),
-        )  # fmt: skip
+    def execute(cls, acceleration, calibration=BUILT_IN, **widgets) -> io.NodeOutput:
+        value = make_acceleration(choose_calibration(calibration), acceleration=acceleration, **widgets)
         return io.NodeOutput(value, describe(value))
 
 
@@ -116,10 +95,10 @@ class KleinodApplyAcceleration(io.ComfyNode):
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to accelerate, before it goes into a sampler."),
-                ask_level(
-                    "medium",
-                    "low, medium and high are speeds, the same for every prompt. none hands the model on "
-                    "untouched.",
+                make_level_input(
+                    default="medium",
+                    tooltip="low, medium, high and highest are speeds, the same for every prompt; strong "
+                    "guidance lowers them. none hands the model on untouched.",
                 ),
                 sockets.Acceleration.Input(
                     "acceleration_settings",

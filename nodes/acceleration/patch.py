@@ -1,4 +1,4 @@
-"""The one place where acceleration touches ComfyUI: a single wrapper on a clone of the model.
+"""How a run of ComfyUI is accelerated: a single wrapper on a clone of the model.
 
 The wrapper runs once around every sampling run. ComfyUI gives each run its own copy of the model options;
 everything else (deciding, cached tensors, block patches) is put into that copy, so it ends with the run,
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import comfy.k_diffusion.sampling
 import comfy.model_management
 import comfy.model_patcher
 import comfy.samplers
@@ -23,11 +22,13 @@ from ..base import seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.values import Acceleration
-from . import presets
 from .attached import adapt, find_attached
 from .availability import keep_available
 from .conditions import read_conditions
-from .controller import Controller, Facts
+from .controller import Controller
+from .linear_solver import LinearSolver, euler_solver, probe_solver
+from .policies.policy import Call, ModelFacts, Policy, RunFacts
+from .policies.registry import list_wanted
 from .report import RunReport
 
 logger = logging.getLogger("kleinod.acceleration")
@@ -35,7 +36,6 @@ logger = logging.getLogger("kleinod.acceleration")
 WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
 
 KEY = "kleinod.acceleration"
-NEEDS_BLOCKS = ("first_block", "dual_block", "tea")
 
 
 def accelerate(
@@ -45,55 +45,54 @@ def accelerate(
     nothing.
 
     on_report is called at the end of every sampling run. Applying it again replaces the earlier settings.
-    Raises ValueError where the method needs FLUX.2 [klein]'s blocks and the model has others.
+    Raises InputError where the method needs FLUX.2 [klein]'s blocks and the model has others.
     """
     acceleration, _ = keep_available(acceleration, model)
-    if presets.is_off(acceleration):
+    if acceleration is None or not list_wanted(acceleration):
         return model
-    require_suitable(model, acceleration)
-    require_alone(model.model_options, acceleration)
+    check_settings(model, acceleration)
     accelerated = model.clone()
     accelerated.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     accelerated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _Accelerator(acceleration, on_report))
     return accelerated
 
 
-def require_suitable(model: Any, acceleration: Acceleration) -> None:
-    needs = acceleration.method in NEEDS_BLOCKS or acceleration.reference_cache != "off"
-    if needs and count_blocks(model.model.diffusion_model) == (0, 0):
-        what = acceleration.method if acceleration.method in NEEDS_BLOCKS else "reference_cache"
-        raise InputError(
-            f"'{what}' works on FLUX.2 [klein]'s blocks, but the connected model is "
-            f"{name_other_family(model) or 'one without blocks'}. Connect a Klein model, or use the "
-            "forecast, which fits any model."
-        )
-
-
-def require_alone(model_options: dict[str, Any], acceleration: Acceleration) -> None:
-    """Raises ValueError where another node caches what `acceleration` is to cache: each would take the
-    other's guesses for the model's own answers.
+def check_settings(model: Any, acceleration: Acceleration, steps: int | None = None) -> None:
+    """Raises InputError, before anything is sampled, where the settings do not fit this model (a
+    ModelPatcher), what other nodes put on it, or, where known, the run's number of steps.
     """
-    options = model_options.get("transformer_options", {})
-    other = options.get("easycache")
+    facts = read_model(model)
+    check_alone(model.model_options)
+    for policy in list_wanted(acceleration):
+        if policy.needs_blocks and not facts.blocks:
+            raise InputError(
+                f"'{policy.title}' works on FLUX.2 [klein]'s blocks, but the connected model is "
+                f"{name_other_family(model) or 'one without blocks'}. Connect a Klein model, or use the "
+                "forecast, which fits any model."
+            )
+        fits = steps is None or steps >= policy.min_steps(acceleration)
+        policy.check(acceleration, facts, steps if fits else None)
+
+
+def check_alone(model_options: dict[str, Any]) -> None:
+    """Raises InputError where another cache is on the model: each would take the other's guesses for the
+    model's own answers.
+    """
+    other = model_options.get("transformer_options", {}).get("easycache")
     if other is not None:
         raise InputError(
             f"{getattr(other, 'name', 'EasyCache')} and Klein Acceleration are both connected to this model, "
             "but two caches would reuse each other's guesses. Keep one of them and remove the other."
         )
+
+
+def read_model(model: Any, model_options: dict[str, Any] | None = None) -> ModelFacts:
+    """What policies may know of a ModelPatcher; model_options: its own, where not given."""
+    options = (model.model_options if model_options is None else model_options).get("transformer_options", {})
     patches = options.get("patches", {}).get("attn1_patch", ())
-    if not any(type(patch).__name__ == "KV_Attn_Input" for patch in patches):
-        return
-    if acceleration.reference_cache != "off":
-        raise InputError(
-            "Flux KV Cache and reference_cache both keep the keys of reference images. Remove Flux KV Cache "
-            "or set reference_cache to off."
-        )
-    if acceleration.guidance_interval > 1 or acceleration.guidance_end_percentage < 100:
-        raise InputError(
-            "Flux KV Cache keeps the references of both branches of guidance in one piece and gives the "
-            "prompt those of the negative prompt where only one branch runs. Remove Flux KV Cache and use "
-            "reference_cache, or set guidance_interval to 1 and guidance_end_percentage to 100."
-        )
+    doubles, singles = count_blocks(model.model.diffusion_model)
+    kv_cache = any(type(patch).__name__ == "KV_Attn_Input" for patch in patches)
+    return ModelFacts(doubles, singles, kv_cache)
 
 
 def count_blocks(network: Any) -> tuple[int, int]:
@@ -121,14 +120,20 @@ class _Accelerator:
         **options: Any,
     ) -> Tensor:
         guider = executor.class_obj
-        require_alone(guider.model_options, self.acceleration)
+        check_alone(guider.model_options)
+        facts = read_model(guider.model_patcher, guider.model_options)
+        for policy in list_wanted(self.acceleration):
+            policy.check(self.acceleration, facts)
         network = guider.model_patcher.model.diffusion_model
-        doubles, singles = count_blocks(network)
-        settings, given_up = adapt(self.acceleration, find_attached(guider.model_options))
-        controller = Controller(
-            settings,
-            Facts(tuple(sigmas.tolist()), steps_like_euler(sampler), doubles, singles),
+        run_facts = RunFacts(
+            tuple(sigmas.tolist()),
+            solver=read_solver(sampler, sigmas.tolist(), guider.model_patcher),
+            regular=calls_once_a_step(sampler),
+            guidance=float(getattr(guider, "cfg", 1.0)),
+            model=facts,
         )
+        settings, given_up = adapt(self.acceleration, find_attached(guider.model_options))
+        controller = Controller(settings, run_facts)
         run = _Run(controller, guider, getattr(network, "patch_size", 1))
         try:
             with own_options(guider):
@@ -168,17 +173,55 @@ def condition_keys(transformer_options: dict[str, Any]) -> list[Any]:
     return list(zip(uuids, branches, strict=True)) if len(uuids) == len(branches) else list(uuids)
 
 
-def steps_like_euler(sampler: Any) -> bool:
-    """True where the solver moves x by exactly width * (x - denoised) / sigma and keeps no memory of its
-    own.
-    """
+# Core's solvers that call the model once a step, by the name of their function.
+ONE_CALL = {
+    "sample_euler", "sample_euler_ancestral", "sample_dpmpp_2m", "sample_dpmpp_2m_sde", "sample_dpmpp_3m_sde",
+    "sample_res_multistep", "sample_lcm", "sample_lms", "sample_ipndm", "sample_ipndm_v", "sample_deis",
+    "sample_gradient_estimation", "sample_unipc", "sample_unipc_bh2", "sample_fast",
+}  # fmt: skip
+# Of these, the ones that add no noise and are linear in what the model says.
+LINEAR = ONE_CALL - {"sample_euler_ancestral", "sample_dpmpp_2m_sde", "sample_lcm"}
+
+
+def calls_once_a_step(sampler: Any) -> bool:
+    return getattr(getattr(sampler, "sampler_function", None), "__name__", "") in ONE_CALL
+
+
+def read_solver(sampler: Any, sigmas: list[float], patcher: Any) -> LinearSolver | None:
+    """What a SAMPLER does with denoised pictures; None where it adds noise or is not known."""
     function = getattr(sampler, "sampler_function", None)
-    options = getattr(sampler, "extra_options", None) or {}
-    return function is comfy.k_diffusion.sampling.sample_euler and not options.get("s_churn")
+    options = dict(getattr(sampler, "extra_options", None) or {})
+    name = getattr(function, "__name__", "")
+    if function is None or name not in LINEAR or options.get("s_churn"):
+        return None
+    if name == "sample_euler":
+        return euler_solver(sigmas)
+    if name == "sample_dpmpp_3m_sde" and options.get("eta", 1.0) != 0:
+        return None
+
+    def run(model: Any, x: Tensor, levels: Tensor) -> Tensor:
+        stand_in = _StandIn(model, patcher)
+        extra_args = {"seed": 0, "model_options": {}}  # with a seed no noise is drawn from the global state
+        return function(stand_in, x, levels, extra_args=extra_args, callback=None, disable=True, **options)
+
+    return probe_solver(run, sigmas)
+
+
+class _StandIn:
+    """What a solver of ComfyUI may ask of the model it is given."""
+
+    def __init__(self, answer: Callable[[Tensor, Tensor], Tensor], patcher: Any) -> None:
+        self._answer = answer
+        self.model_patcher = patcher
+        self.model_sampling = patcher.get_model_object("model_sampling")
+        self.inner_model = self
+
+    def __call__(self, x: Tensor, sigma: Tensor, **options: Any) -> Tensor:
+        return self._answer(x, sigma)
 
 
 class _Run:
-    """One sampling run: the Controller's hands inside ComfyUI."""
+    """One sampling run: ComfyUI's hooks, each handing over to the Controller and its policies."""
 
     def __init__(self, controller: Controller, guider: Any, patch_size: int) -> None:
         self.controller = controller
@@ -201,28 +244,25 @@ class _Run:
             wrappers[kind][KEY] = [wrapper]
 
         innermost(WrappersMP.PREDICT_NOISE, self.predict_noise)
-        if not self._inside_the_network:
+        if not self._inside:
             return
-        controller = self.controller
         innermost(WrappersMP.CALC_COND_BATCH, self.calc_cond_batch)
         innermost(WrappersMP.APPLY_MODEL, self.apply_model)
-        if controller.blocks is not None:
-            self._install_blocks(transformer_options)
-        if controller.references is not None:
-            patches = transformer_options.setdefault("patches", {})
-            patches["post_input"] = [*patches.get("post_input", []), controller.references.cut_references]
-            patches["attn1_patch"] = [*patches.get("attn1_patch", []), self.attend]
+        patches = transformer_options.setdefault("patches", {})
+        for policy in self._inside:
+            if policy.replaces_blocks:
+                self._install_blocks(policy, transformer_options)
+            if policy.replaces_attention:
+                patches["post_input"] = [*patches.get("post_input", []), policy.enter]
+                patches["attn1_patch"] = [*patches.get("attn1_patch", []), _attend_for(policy)]
 
-    def _install_blocks(self, transformer_options: dict[str, Any]) -> None:
-        """Stand before every block, around whatever another node put there."""
+    def _install_blocks(self, policy: Policy, transformer_options: dict[str, Any]) -> None:
+        """Stand before every block, around whatever another node or policy put there."""
         replace = transformer_options.setdefault("patches_replace", {}).setdefault("dit", {})
-        facts, blocks = self.controller.facts, self.controller.blocks
-        for kind, count, handle in (
-            ("double_block", facts.double_blocks, blocks.double),
-            ("single_block", facts.single_blocks, blocks.single),
-        ):
+        facts = self.controller.run.model
+        for kind, count in (("double_block", facts.double_blocks), ("single_block", facts.single_blocks)):
             for i in range(count):
-                replace[(kind, i)] = _stand_before(handle, i, replace.get((kind, i)))
+                replace[(kind, i)] = _stand_before(policy, kind, i, replace.get((kind, i)))
 
     def predict_noise(
         self,
@@ -237,10 +277,10 @@ class _Run:
         sigma = controller.read_sigma(timestep)
         if self._solver_reads_branches(model_options or {}):
             controller.disable("this sampler reads both branches of guidance")
-        if self._inside_the_network and "multigpu_clones" in (model_options or {}):
+        if self._inside and "multigpu_clones" in (model_options or {}):
             # Each GPU runs its branches in a thread of its own.
             controller.disable(
-                "several GPUs share this run, which only the forecast supports", hold_references=False
+                "several GPUs share this run, which only the forecast supports", hold_exact=False
             )
         self._branch_calls = 0
         if controller.begin(sigma, read_conditions(self.guider, sigma, x)):
@@ -249,16 +289,14 @@ class _Run:
         return controller.learn(x, executor(x, timestep, model_options, seed))
 
     @property
-    def _inside_the_network(self) -> bool:
-        controller = self.controller
-        stores = (controller.blocks, controller.guidance, controller.references)
-        return any(store is not None for store in stores)
+    def _inside(self) -> list[Policy]:
+        return [policy for policy in self.controller.policies if policy.inside_network]
 
     def _solver_reads_branches(self, model_options: dict[str, Any]) -> bool:
         """The cfg++ solvers add a post-CFG function of their own, which a step without a network would not
         call.
         """
-        if self.controller.plan.method != "forecast":
+        if all(policy.inside_network for policy in self.controller.policies):
             return False
         name = "sampler_post_cfg_function"
         return len(model_options.get(name, ())) > len(self.guider.model_options.get(name, ()))
@@ -273,32 +311,33 @@ class _Run:
         model_options: dict[str, Any],
     ) -> list[Tensor]:
         """CALC_COND_BATCH: all branches of a step, before they are batched."""
-        controller, guidance, blocks = self.controller, self.controller.guidance, self.controller.blocks
+        controller, policies = self.controller, self.controller.policies
         self._branch_calls += 1
-        if blocks is not None and self._branch_calls > 1:
-            blocks.in_parts()
         both = len(conds) == 2 and conds[0] is not None and conds[1] is not None
-        if guidance is not None and both and self._plain_guidance:
-            if self._branch_calls > 1:
-                controller.disable("tiles or context windows run guidance in parts")
-            elif guidance.mode != "full":
-                conditional = self._run_branches(
-                    executor, model, [conds[0], None], x, timestep, model_options
-                )[0]
-                return [conditional, guidance.unconditional(conditional)]
+        guided = both and self._plain_guidance
+        if self._branch_calls > 1:
+            for reason in [policy.in_parts(guided) for policy in policies]:
+                if reason:
+                    controller.disable(reason)
+        elif guided:
+            for policy in policies:
+                if policy.spares_branch:
+                    prompt_only = self._run_branches(
+                        executor, model, [conds[0], None], x, timestep, model_options
+                    )[0]
+                    return [prompt_only, policy.make_up_branch(prompt_only)]
         out = self._run_branches(executor, model, conds, x, timestep, model_options)
-        fresh = blocks is None or not blocks.reused
-        if guidance is not None and both and self._plain_guidance and self._branch_calls == 1 and fresh:
-            guidance.learn(out[0], out[1])
+        fresh = not any(policy.reused for policy in policies)
+        if guided and self._branch_calls == 1 and fresh:
+            for policy in policies:
+                policy.learn_branches(out[0], out[1])
         return out
 
     def _run_branches(self, executor: Any, *args: Any) -> list[Tensor]:
         out = executor(*args)
-        blocks, references = self.controller.blocks, self.controller.references
-        if blocks is not None and blocks.redo:
-            blocks.force()
-            if references is not None:
-                references.restart_step()
+        if any(policy.wants_redo for policy in self.controller.policies):
+            for policy in self.controller.policies:
+                policy.redo()
             out = executor(*args)
         return out
 
@@ -315,28 +354,29 @@ class _Run:
     ) -> Tensor:
         """APPLY_MODEL: one call of the network for some of the branches; outside of any compiled graph."""
         options = transformer_options or {}
-        keys = condition_keys(options)
-        blocks, references = self.controller.blocks, self.controller.references
         half = self.patch_size // 2
         height, width = ((side + half) // self.patch_size for side in x.shape[-2:])
-        if references is not None:
-            latents = extra.get("ref_latents") or []
-            if references.exact and latents:
-                extra["ref_latents_method"] = "index_timestep_zero"
-            shapes = tuple(tuple(latent.shape[1:]) for latent in latents)
-            masked = extra.get("attention_mask") is not None
-            references.begin_call(keys, x.shape[0], height * width, shapes, masked)
-        if blocks is not None:
-            blocks.begin_call(keys, x.shape[0], height, width)
+        latents = extra.get("ref_latents") or []
+        call = Call(
+            condition_keys(options),
+            x.shape[0],
+            height,
+            width,
+            references=tuple(tuple(latent.shape[1:]) for latent in latents),
+            masked=extra.get("attention_mask") is not None,
+            inputs=extra,
+        )
+        for policy in self.controller.policies:
+            policy.begin_call(call)
         try:
-            return executor(x, t, c_concat, c_crossattn, control, options, **extra)
+            return executor(x, t, c_concat, c_crossattn, control, options, **call.inputs)
         finally:
-            for store in (blocks, references):
-                if store is not None:
-                    store.end_call()
+            for policy in self.controller.policies:
+                policy.end_call()
 
+
+def _attend_for(policy: Policy) -> Callable[..., dict[str, Tensor]]:
     def attend(
-        self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -344,17 +384,19 @@ class _Run:
         attn_mask: Tensor | None = None,
         extra_options: dict[str, Any] | None = None,
     ) -> dict[str, Tensor]:
-        return self.controller.references.attend(q, k, v, attn_mask, extra_options or {})
+        return policy.attend(q, k, v, attn_mask, extra_options or {})
+
+    return attend
 
 
-def _stand_before(handle: Callable[..., dict[str, Any]], i: int, inner: Any) -> Callable[..., dict[str, Any]]:
-    """A block replacement that asks `handle`, which may run the original (or another node's replacement) or
-    not.
+def _stand_before(policy: Policy, kind: str, i: int, inner: Any) -> Callable[..., dict[str, Any]]:
+    """A block replacement that asks the policy, which may run the original (or another node's replacement)
+    or not.
     """
 
     def replacement(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         original = extra["original_block"]
         block = original if inner is None else (lambda given: inner(given, {"original_block": original}))
-        return handle(i, args, block)
+        return policy.block(kind, i, args, block)
 
     return replacement

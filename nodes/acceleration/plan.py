@@ -8,39 +8,16 @@ steps).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from ..base.errors import InputError
 from ..base.values import Acceleration
-from . import presets
-from .clock import SURE_FROM
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything decided before the first step.
-
-    reuse: per step, True where the forecast shall stand in for the network (empty for the other methods).
-    window: first step that may be skipped and the first after it that may not. cap: longest run of skipped
-    steps.
-    """
-
-    steps: int
-    method: str
-    window: tuple[int, int]
-    cap: int
-    reuse: tuple[bool, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def idle(self) -> bool:
-        return self.method == "none"
 
 
 def resolve_window(acceleration: Acceleration, steps: int, default: tuple[int, int]) -> tuple[int, int]:
     """The steps `[start, end)` that may be skipped, from whichever form was set, else from `default`.
 
-    Raises ValueError where the window does not fit the number of steps.
+    Raises InputError where the window does not fit the number of steps.
     """
     start, end = default
     if acceleration.cache_start_step is not None:
@@ -77,55 +54,24 @@ def _has_end(acceleration: Acceleration) -> bool:
     return acceleration.cache_end_step is not None or acceleration.cache_end_step_percentage is not None
 
 
-def make_plan(acceleration: Acceleration, steps: int) -> Plan:
-    """The plan of a run of `steps` steps. A run too short to spare any gets an idle plan that says so."""
-    cap = acceleration.cache_max_consecutive_steps
-    method = acceleration.method
-    if steps < presets.FEWEST_STEPS:
-        note = f"{steps} steps are too few to skip any (from {presets.FEWEST_STEPS} on)"
-        return Plan(steps, "none", (0, 0), cap, notes=(note,))
-    if method == "forecast":
-        head, tail = presets.HEAD, presets.TAIL
-        window = resolve_window(acceleration, steps, (head, steps - tail))
-        # Two computed velocities make a line; the last step has nothing to hand its error to.
-        window = (max(window[0], SURE_FROM), min(window[1], steps - 1))
-        computed = math.floor(steps / presets.requested_speed(acceleration) + 1e-9)
-        profile = acceleration.calibration.profile if acceleration.calibration else ()
-        reuse = budget_mask(steps, computed, window, cap, profile or presets.PROFILE)
-        notes = ()
-        if sum(reuse) < steps - computed:
-            reached = steps / (steps - sum(reuse))
-            notes = (
-                f"asked for {presets.requested_speed(acceleration):.2f}x, the window and "
-                f"cacheMaxConsecutiveSteps allow {reached:.2f}x",
-            )
-        return Plan(steps, method, window, cap, reuse, notes)
-    low, high = presets.BLOCK_WINDOW
-    default = (math.floor(low * steps / 100), math.ceil(high * steps / 100))
-    window = resolve_window(acceleration, steps, default)
-    if method == "dual_block":
-        cap = min(cap, acceleration.db_cache_skip_interval)
-    return Plan(steps, method, (max(window[0], SURE_FROM), window[1]), cap)
-
-
 def budget_mask(
-    steps: int, computed: int, window: tuple[int, int], cap: int, profile: tuple[float, ...]
+    computed: int, window: tuple[int, int], cap: int, weights: Sequence[float]
 ) -> tuple[bool, ...]:
-    """Place `steps - computed` skipped steps where a linear forecast hurts least.
+    """Place skipped steps, all but `computed`, where they hurt least.
 
-    The j-th step skipped in a row is off by about j (j + 1) / 2 times the local curvature (the remainder of
-    linear extrapolation), weighted here by `profile` (equal bins over the run). The sum is minimised exactly
-    by dynamic programming over the computed steps, with at most `cap` skipped in a row and none outside
+    weights: one a step. The j-th step skipped in a row is off by about j (j + 1) / 2 times the local
+    curvature (the remainder of linear extrapolation), times its weight. The sum is minimised exactly by
+    dynamic programming over the computed steps, with at most `cap` skipped in a row and none outside
     `window`; the fixed budget follows BudCache (arXiv 2606.13496), which searches a mask for a given number
     of evaluations. Returns per step True where it is skipped; fewer skips where the window or the cap leave
     no room.
     """
+    steps = len(weights)
     start, end = window
     room = max(0, end - start)
     skips = min(max(0, steps - computed), _most_skips(room, cap))
     if skips == 0:
         return (False,) * steps
-    weight = [profile[min(len(profile) - 1, i * len(profile) // steps)] for i in range(steps)]
     # best[p][k]: least cost with step p computed and k skips before it; p counts from the step before the
     # window.
     infinite = math.inf
@@ -136,7 +82,7 @@ def budget_mask(
     for position in range(1, positions):
         for gap in range(0, min(cap, position - 1) + 1):
             first = start + position - gap - 1
-            cost = sum(weight[first + j - 1] * j * (j + 1) / 2 for j in range(1, gap + 1))
+            cost = sum(weights[first + j - 1] * j * (j + 1) / 2 for j in range(1, gap + 1))
             for k in range(gap, skips + 1):
                 total = best[position - gap - 1][k - gap] + cost
                 if total < best[position][k]:
@@ -154,3 +100,17 @@ def budget_mask(
 def _most_skips(room: int, cap: int) -> int:
     """Skipped steps that fit into `room` steps with a computed one after every `cap`."""
     return room - room // (cap + 1)
+
+
+def spread_weights(profile: Sequence[float], steps: int) -> list[float]:
+    """Measured weights of a run of any length, for one of `steps`."""
+    return [profile[min(len(profile) - 1, i * len(profile) // steps)] for i in range(steps)]
+
+
+def step_weights(sigmas: Sequence[float], power: float = 1.0) -> list[float]:
+    """The harm of skipping each step: its own width in sigma, which is how far a wrong velocity moves the
+    picture; mean 1. power: below 1 flattens it.
+    """
+    widths = [abs(after - before) ** power for before, after in zip(sigmas, sigmas[1:], strict=False)]
+    mean = sum(widths) / len(widths)
+    return [width / mean if mean else 1.0 for width in widths]

@@ -10,11 +10,33 @@ COMPUTED = "C"
 REUSED = "R"
 HALF = "H"
 
-MEANINGS = {
-    COMPUTED: "computed",
-    REUSED: "reused",
-    HALF: "computed for the prompt only, guidance reused",
+
+@dataclass(frozen=True)
+class StepKind:
+    """What a step can be, and how it is shown wherever a run is drawn: chart, strip on the node, tables.
+
+    word: the short one. meaning: the legend's. colour: of the bar's edge and of words. fill: inside; reused
+    steps are dim inside and bright at the edge, told apart without colour vision, too.
+    """
+
+    word: str
+    meaning: str
+    colour: str
+    fill: str
+
+
+STEP_KINDS = {
+    COMPUTED: StepKind("computed", "computed", "#f0b44c", "#f0b44c"),
+    REUSED: StepKind("reused", "reused: an earlier result stood in", "#3fb7a9", "#1d3437"),
+    HALF: StepKind("half", "half: prompt computed, guidance reused", "#a98bea", "#4a4265"),
 }
+LEGEND = ", ".join(f"{letter} {kind.word}" for letter, kind in STEP_KINDS.items())
+"""The letters of a pattern, in one line."""
+
+
+def describe_kinds(pattern: str) -> dict[str, dict[str, str]]:
+    """What the page needs to draw a pattern: the kinds in it by their letter."""
+    return {letter: asdict(STEP_KINDS[letter]) for letter in dict.fromkeys(pattern)}
 
 
 @dataclass

@@ -68,7 +68,11 @@ def reports_errors(advise: Callable[..., str] | None = None) -> Callable[[Callab
                 return _WITHOUT_ADVICE
             bound = signature.bind(*arguments, **inputs)
             bound.apply_defaults()
-            return advise(**dict(list(bound.arguments.items())[1:]))
+            given = dict(list(bound.arguments.items())[1:])
+            for name, parameter in signature.parameters.items():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    given |= given.pop(name, {})
+            return advise(**given)
 
         if inspect.iscoroutinefunction(execute):
 

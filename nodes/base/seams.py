@@ -120,6 +120,7 @@ SEAMS: tuple[Seam, ...] = (
         STUDY,
         ModelPatcher__set_model_patch="3",
         ModelPatcher__set_model_patch_replace="5",
+        ModelPatcher__model_dtype="1",
     ),
     *_seams("comfy.model_patcher", NANO, CoreModelPatcher="1 load_device offload_device"),
     *_seams("comfy.sd", NANO, VAE__model_size="1"),
@@ -149,7 +150,6 @@ SEAMS: tuple[Seam, ...] = (
         CFGGuider__predict_noise="5",
         _calc_cond_batch="!uuids !cond_or_uncond",
     ),
-    *_seams("comfy.k_diffusion.sampling", ACCELERATION, sample_euler=""),
     *_seams(
         "comfy.ldm.flux.model",
         BLOCK_CACHES,

@@ -10,6 +10,9 @@ from .schedule import MU_AUTO
 LARGE_TOKENS = 4300
 """Above this BFL's fit of mu changes its form: a little more than 1 MP."""
 NANO_SIDE = 256
+FAST = "Kleinod Fast"
+FAST_MAX_GUIDANCE = 5.0
+"""From here on its worst pictures are worse than Euler's of as few steps (klein-nano)."""
 
 
 def list_warnings(request: SamplingRequest, facts: KleinFacts | None) -> list[str]:
@@ -40,6 +43,11 @@ def list_notes(
         notes.append("Guidance 1: the negative prompt is not used, and each step costs half.")
     if size[0] * size[1] > LARGE_TOKENS * CELL**2 and request.mu == MU_AUTO:
         notes.append("Above 1 MP mu grows: if the picture turns blurred or patterned, try capped above 1 MP.")
+    if request.scheduler == FAST and request.guidance >= FAST_MAX_GUIDANCE:
+        notes.append(
+            f"At guidance {request.guidance:g} Kleinod Fast goes wrong in some pictures where Default with "
+            f"as few steps does not; it is good below {FAST_MAX_GUIDANCE:g}. Take Default with acceleration."
+        )
     if facts is None:
         return notes
     steps, guidance = facts.recommended_steps, facts.recommended_guidance

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..acceleration.apply import watch_runs
 from ..acceleration.chart import chart_image
-from ..acceleration.report import COMPUTED, RunReport, summarise_runs
+from ..acceleration.report import COMPUTED, RunReport, describe_kinds, summarise_runs
 from ..base import seams
 from ..base.errors import InputError
 from ..base.families import FLUX3_WAY, name_other_family
@@ -71,11 +71,16 @@ class Pictures:
         settings = None if self.acceleration is None else asdict(self.acceleration)
         return json.dumps({"acceleration": settings, "runs": runs})
 
-    def strip(self) -> dict[str, list[dict[str, str]]]:
+    def strip(self) -> dict[str, list[dict[str, Any]]]:
         """What the page draws on the node: a row of steps a result; no rows where every step was computed."""
         names = _name_runs(self.report.request)
         rows = [
-            {"label": name, "pattern": run.pattern, "line": run.headline()}
+            {
+                "label": name,
+                "pattern": run.pattern,
+                "line": run.headline(),
+                "kinds": describe_kinds(run.pattern),
+            }
             for name, run in zip(names, self.runs, strict=False)
         ]
         skipped = any(set(row["pattern"]) - {COMPUTED} for row in rows)
@@ -143,7 +148,7 @@ def sample_pictures(
     `CFGGuider.sample`, so an OUTER_SAMPLE wrapper sees each begin and end. sampler (SAMPLER) and sigmas
     (SIGMAS [steps + 1]) replace what the request's scheduler, mu and strength would give. acceleration: which
     work may be skipped; None and method none leave the model as it is.
-    Raises ValueError where an input does not fit FLUX.2 [klein], and where the first picture comes out as
+    Raises InputError where an input does not fit FLUX.2 [klein], and where the first picture comes out as
     not-a-number.
     """
     seams.require(seams.SAMPLING)
@@ -181,20 +186,16 @@ def sample_pictures(
     schedule = (
         Schedule(sigmas, None) if sigmas is not None else request.schedule(start.tokens, start.from_picture)
     )
-    solver = request.recipe.solver_for(schedule.steps) if sampler is None else None
+    solver = None
+    if sampler is None:
+        solver = request.recipe.solver_for(schedule.steps)
+        sampler = build_sampler(solver)
     watched = watch_runs(model, acceleration, schedule.sigmas)
     clock = Clock()
     guide = Guide(watched.model, positive, negative, request.guidance)
     if notice:
         show(notice)  # until the headline takes its place
-    results = sample_results(
-        guide,
-        sampler if solver is None else build_sampler(solver),
-        schedule.sigmas,
-        start.latent,
-        request,
-        clock,
-    )
+    results = sample_results(guide, sampler, schedule.sigmas, start.latent, request, clock)
     clock.sampled()
     pixels = decode_each(vae, results)
     runs = watched.reports_of(schedule.sigmas, request.results)
@@ -214,7 +215,7 @@ def sample_pictures(
 
 
 def check_model(model: Any) -> None:
-    """Raises ValueError unless the model is a FLUX.2 and works in its latent space."""
+    """Raises InputError unless the model is a FLUX.2 and works in its latent space."""
     latent_format = model.get_model_object("latent_format")
     if not isinstance(latent_format, comfy.latent_formats.Flux2):
         kind = type(model.model).__name__
@@ -262,7 +263,7 @@ def sample_results(
 ) -> list[Tensor]:
     """One latent `[B, 128, h, w]` a seed. One progress bar and one preview serve them all.
 
-    Raises ValueError when the very first result is not-a-number: the others would be as well.
+    Raises InputError when the very first result is not-a-number: the others would be as well.
     """
     steps = len(sigmas) - 1
     show = latent_preview.prepare_callback(guide.model, steps * request.results)

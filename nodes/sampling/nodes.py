@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from comfy_api.v0_0_2 import io
 
+from ..acceleration.inputs import make_level_input
 from ..acceleration.settings import choose_acceleration
-from ..base import flux2, sockets
+from ..base import sockets
+from ..base.field_inputs import make_input
 from ..base.notices import reports_errors, show_status
 from ..base.oom_advice import advise_sampling
-from ..base.schedulers import DEFAULT_SCHEDULER, LOCAL_SCHEDULER_NAMES
-from ..base.values import ACCELERATION_LEVELS
 from .engine import sample_pictures
-from .request import DEFAULT_STRENGTH, SamplingRequest
-from .schedule import MU_AUTO, MU_MODES, NOISE_LEVEL, STRENGTH_MODES
-
-_SIDE = {"default": 1024, "min": flux2.MIN_SIZE, "max": flux2.MAX_SIZE, "step": flux2.CELL}
+from .request import DEFAULTS, SAMPLING_FIELDS, SamplingRequest
 
 
 class KleinodSampler(io.ComfyNode):
@@ -22,6 +19,8 @@ class KleinodSampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        more = {"seed": {"control_after_generate": True}}
+        widgets = {field.name: make_input(field, **more.get(field.name, {})) for field in SAMPLING_FIELDS}
         return io.Schema(
             node_id="KleinodSampler",
             display_name="Klein Sampler",
@@ -52,72 +51,14 @@ class KleinodSampler(io.ComfyNode):
                     tooltip="What to steer away from, from Klein Prompt. Not used at guidance 1.",
                 ),
                 io.Vae.Input("vae", tooltip="The FLUX.2 VAE, which turns latents into pixels."),
-                io.Int.Input(
-                    "width",
-                    **_SIDE,
-                    tooltip="Width in pixels, a multiple of 16. Not used where a latent or an image is "
-                    "connected: its own size counts. klein-nano is made for 128.",
-                ),
-                io.Int.Input(
-                    "height",
-                    **_SIDE,
-                    tooltip="Height in pixels, a multiple of 16. Not used where a latent or an image is "
-                    "connected: its own size counts. klein-nano is made for 128.",
-                ),
-                io.Int.Input(
-                    "steps",
-                    default=flux2.DEFAULT_STEPS,
-                    min=flux2.MIN_STEPS,
-                    max=flux2.MAX_STEPS,
-                    tooltip="How often the picture is refined. Base models: 20 to 50. Distilled models: 4.",
-                ),
-                io.Float.Input(
-                    "guidance",
-                    default=flux2.DEFAULT_GUIDANCE,
-                    min=flux2.MIN_GUIDANCE,
-                    max=flux2.MAX_GUIDANCE,
-                    step=0.1,
-                    tooltip="How strongly the picture follows the prompt and leaves the negative prompt. "
-                    "Base models: about 4. 1 runs without the negative prompt in half the time, which "
-                    "distilled models need.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=flux2.MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Where the noise comes from: the same seed and settings give the same picture. "
-                    "Result 2 has this seed plus 1, and so on.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=list(LOCAL_SCHEDULER_NAMES),
-                    default=DEFAULT_SCHEDULER,
-                    tooltip="How the steps are taken, by the names of Runware's API. Default (Euler on "
-                    "FLUX.2's own schedule) is what Klein is made for. The report says what runs for each "
-                    "name, and which names mean nothing for this kind of model. Kleinod Fast, the last of "
-                    "the list, is this pack's own: try 14 steps of it instead of 28.",
-                ),
-                io.Int.Input(
-                    "results",
-                    default=1,
-                    min=1,
-                    max=flux2.MAX_RESULTS,
-                    tooltip="How many pictures to make, one after another, each with its own seed (see "
-                    "report).",
-                ),
-                io.Combo.Input(
-                    "mu",
-                    options=list(MU_MODES),
-                    default=MU_AUTO,
-                    optional=True,
-                    advanced=True,
-                    tooltip="How long the steps stay with the composition before they turn to details. auto: "
-                    "Black Forest Labs' value for this size and number of steps. fixed 2.02: ComfyUI's value "
-                    "for its named schedulers. capped above 1 MP: auto, but large pictures keep the value of "
-                    "1 megapixel; try it when they come out blurred or patterned.",
-                ),
+                widgets["width"],
+                widgets["height"],
+                widgets["steps"],
+                widgets["guidance"],
+                widgets["seed"],
+                widgets["scheduler"],
+                widgets["results"],
+                widgets["mu"],
                 io.Latent.Input(
                     "latent",
                     optional=True,
@@ -130,35 +71,15 @@ class KleinodSampler(io.ComfyNode):
                     tooltip="Start from this picture instead of noise alone. Sides that are no multiple of "
                     "16 lose up to 15 pixels at the edges.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=DEFAULT_STRENGTH,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="How much of a connected latent or image is remade: 0 returns it untouched, 0.3 "
-                    "changes textures, 0.6 details, 0.8 most of it, 1 everything. Not used without one.",
-                ),
-                io.Combo.Input(
-                    "strength_mode",
-                    options=list(STRENGTH_MODES),
-                    default=NOISE_LEVEL,
-                    optional=True,
-                    advanced=True,
-                    tooltip="noise-level: strength is the share of noise the start is mixed with, and all "
-                    "steps run. schedule: strength is the share of the steps that run, as with ComfyUI's "
-                    "Split Sigmas Denoise; FLUX.2's schedule then starts far noisier (0.3 means 77% noise at "
-                    "1024x1024).",
-                ),
-                io.Combo.Input(
-                    "acceleration",
-                    options=list(ACCELERATION_LEVELS),
+                widgets["strength"],
+                widgets["strength_mode"],
+                make_level_input(
                     default="none",
                     optional=True,
-                    tooltip="Skips steps that can be foreseen: low, medium and high are speeds, the same for "
-                    "every prompt. Small details may change. none computes every step. Runs of less than 8 "
-                    "steps are never accelerated.",
+                    tooltip="Skips steps that can be foreseen: low, medium, high and highest are speeds, the "
+                    "same for every prompt; strong guidance lowers them, as the report says. Small "
+                    "details may change. none computes every step. Runs of less than 8 steps are "
+                    "never accelerated.",
                 ),
                 sockets.Acceleration.Input(
                     "acceleration_settings",
@@ -201,11 +122,11 @@ class KleinodSampler(io.ComfyNode):
         seed,
         scheduler,
         results,
-        mu=MU_AUTO,
+        mu=DEFAULTS["mu"],
         latent=None,
         image=None,
-        strength=DEFAULT_STRENGTH,
-        strength_mode=NOISE_LEVEL,
+        strength=DEFAULTS["strength"],
+        strength_mode=DEFAULTS["strength_mode"],
         acceleration="none",
         acceleration_settings=None,
     ) -> io.NodeOutput:

@@ -9,7 +9,7 @@ from ..base.flux2 import CELL, MAX_SIZE, MIN_SIZE
 
 
 @dataclass(frozen=True)
-class Fit:
+class PictureFit:
     """Scale to `scaled`, then cut the centre `cropped` out; (width, height) in pixels."""
 
     given: tuple[int, int]
@@ -19,8 +19,8 @@ class Fit:
     @property
     def offset(self) -> tuple[int, int]:
         """Left and top edge of the cut."""
-        (width, height), (inner_width, inner_height) = self.scaled, self.cropped
-        return (width - inner_width) // 2, (height - inner_height) // 2
+        (width, height), (kept_width, kept_height) = self.scaled, self.cropped
+        return (width - kept_width) // 2, (height - kept_height) // 2
 
     def describe(self) -> str:
         """One sentence about what was changed; empty when nothing was."""
@@ -35,11 +35,11 @@ class Fit:
         return f"The {name} was {' and '.join(steps)}."
 
 
-def fit_picture(width: int, height: int) -> Fit:
+def fit_picture(width: int, height: int) -> PictureFit:
     """The smallest change that makes both sides multiples of 16 within 128 to 2048 pixels.
 
     A picture inside the range keeps its scale and loses at most 15 pixels a side, from the centre, as
-    ComfyUI's VAE Encode does. Raises ValueError for a shape that cannot fit (over 16 times as long as wide).
+    ComfyUI's VAE Encode does. Raises InputError for a shape that cannot fit (over 16 times as long as wide).
     """
     short, long = min(width, height), max(width, height)
     if short < 1 or long * MIN_SIZE > short * MAX_SIZE:
@@ -52,8 +52,9 @@ def fit_picture(width: int, height: int) -> Fit:
         scale = MAX_SIZE / long
     elif short < MIN_SIZE:
         scale = MIN_SIZE / short
-    width_scaled, height_scaled = (
-        min(MAX_SIZE, max(MIN_SIZE, round(side * scale))) for side in (width, height)
-    )
-    cropped = (width_scaled // CELL * CELL, height_scaled // CELL * CELL)
-    return Fit((width, height), (width_scaled, height_scaled), cropped)
+
+    def scaled(side: int) -> int:
+        return min(MAX_SIZE, max(MIN_SIZE, round(side * scale)))
+
+    across, down = scaled(width), scaled(height)
+    return PictureFit((width, height), (across, down), (across // CELL * CELL, down // CELL * CELL))

@@ -15,9 +15,8 @@ class Report:
     """What happened in one run. `schedule` is None where nothing was sampled, `solver` where it is foreign.
 
     size: pixels (width, height). batch: pictures of one result. from_picture: it started from a latent or an
-    image. acceleration: a line a run (or one for all), empty where nothing was accelerated. extra: further
-    lines (title, text) of nodes that add to the sampler, in their order. skipped: what was left out, in the
-    words that fit under the node. reads_negative: the negative prompt ran in every step.
+    image. acceleration: a line a run (or one for all), empty where nothing was accelerated. skipped: what
+    was left out, in the words that fit under the node. reads_negative: the negative prompt ran in every step.
     """
 
     request: SamplingRequest
@@ -29,14 +28,9 @@ class Report:
     timing: Timing = Timing()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    extra: tuple[tuple[str, str], ...] = ()
     acceleration: tuple[str, ...] = ()
     skipped: str = ""
     reads_negative: bool = False
-
-    def with_lines(self, *lines: tuple[str, str]) -> Report:
-        """The same report with lines (title, text) added before the notes."""
-        return replace(self, extra=(*self.extra, *lines))
 
     def with_warnings(self, *warnings: str) -> Report:
         return replace(self, warnings=(*self.warnings, *warnings))
@@ -64,7 +58,6 @@ class Report:
         if self.schedule is not None:
             lines.append(("time", self._time()))
         lines += [("acceleration", text) for text in self.acceleration]
-        lines += self.extra
         lines += [("note", text) for text in (*self._scheduler_notes(), *self.notes)]
         lines += [("warning", text) for text in self.warnings]
         return "\n".join(f"{title:<13}{text}" for title, text in lines)

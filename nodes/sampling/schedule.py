@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import InputError
+from ..base.noise import fit_mu
 
 RULES = ("native", "uniform", "karras", "exponential", "beta", "fast")
 
@@ -65,13 +66,7 @@ def compute_mu(mode: str, tokens: int, steps: int) -> float:
         tokens = min(tokens, ONE_MEGAPIXEL_TOKENS)
     elif mode != MU_AUTO:
         raise InputError(f"mu is {mode!r}, but only {', '.join(MU_MODES)} are known.")
-    many_steps = 0.00016927 * tokens + 0.45666666
-    if tokens > 4300:
-        return many_steps
-    few_steps = 8.73809524e-05 * tokens + 1.89833333
-    # Same order of operations as BFL's, so that the numbers agree to the last bit.
-    slope = (many_steps - few_steps) / 190.0
-    return slope * steps + (many_steps - 200.0 * slope)
+    return fit_mu(tokens, steps)
 
 
 def shift_time(time: Tensor, mu: float) -> Tensor:

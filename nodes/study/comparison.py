@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from ..acceleration.plan import make_plan
+from ..acceleration.policies.forecast import plan_usual_run
+from ..acceleration.report import LEGEND
 from ..base.errors import InputError
-from ..base.values import Acceleration
+from ..base.values import ACCELERATION_LEVELS, Acceleration
 from .plot import Point
 
 UNCACHED = "every step"
 OURS, FEWER, FAST, CORE, OWN = "acceleration", "fewer steps", "Kleinod Fast", "EasyCache", "your settings"
-LEVELS = ("low", "medium", "high")
+LEVELS = tuple(level for level in ACCELERATION_LEVELS if level != "none")
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,9 @@ def list_candidates(
     core: bool = True,
     own: Acceleration | None = None,
 ) -> list[Candidate]:
-    """The uncached run first, then what was chosen. Fewer steps cost what medium and high cost.
+    """The uncached run first, then what was chosen. Fewer steps cost what medium, high and highest cost.
 
-    Raises ValueError where nothing was chosen.
+    Raises InputError where nothing was chosen.
     """
     counts = {level: _computed(Acceleration(level), steps) for level in LEVELS}
     chosen: list[Candidate] = []
@@ -64,11 +67,12 @@ def list_candidates(
     if presets:
         chosen += [Candidate(level, OURS, steps, acceleration=Acceleration(level)) for level in LEVELS]
     if fewer_steps:
-        fewer = sorted({counts["medium"], counts["high"]} - {steps}, reverse=True)
+        fewer = sorted({counts[level] for level in LEVELS[1:]} - {steps}, reverse=True)
         chosen += [Candidate(f"only {count} steps", FEWER, count) for count in fewer]
     if fast:
-        count = max(1, steps // 2)
-        chosen.append(Candidate(f"Kleinod Fast, {count} steps", FAST, count, "Kleinod Fast"))
+        half = max(1, steps // 2)
+        for count in sorted({half, min(half, counts["highest"])}, reverse=True):
+            chosen.append(Candidate(f"Kleinod Fast, {count} steps", FAST, count, "Kleinod Fast"))
     if core:
         chosen.append(Candidate("EasyCache 0.2", CORE, steps, core_threshold=0.2))
     if not chosen:
@@ -80,13 +84,12 @@ def list_candidates(
 
 
 def _computed(acceleration: Acceleration, steps: int) -> int:
-    plan = make_plan(acceleration, steps)
-    return plan.reuse.count(False) if plan.reuse else steps
+    return plan_usual_run(acceleration, steps).computed
 
 
 def format_table(outcomes: Sequence[Outcome]) -> str:
     """Aligned lines: name, seconds, times faster by the clock and by the work, PSNR and SSIM, pattern."""
-    head = ("", "time", "faster", "less work", "PSNR", "SSIM", "steps (C computed, R reused, H half)")
+    head = ("", "time", "faster", "less work", "PSNR", "SSIM", f"steps ({LEGEND})")
     rows = [head] + [_cells(outcome, outcomes[0]) for outcome in outcomes]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     return "\n".join(
@@ -96,6 +99,27 @@ def format_table(outcomes: Sequence[Outcome]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def data(outcomes: Sequence[Outcome], request: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    """JSON of a few hundred bytes a run that can be posted as it is: no pictures, no prompts, no paths.
+
+    request: size, steps, guidance and the like. machine: what it ran on.
+    """
+    runs = [
+        {
+            "name": outcome.candidate.name,
+            "steps": outcome.candidate.steps,
+            "scheduler": outcome.candidate.scheduler,
+            "seconds": round(outcome.seconds, 3),
+            "work": round(outcome.work, 4),
+            "psnr": None if outcome is outcomes[0] else round(outcome.psnr, 2),
+            "ssim": None if outcome is outcomes[0] else round(outcome.ssim, 5),
+            "pattern": outcome.pattern,
+        }
+        for outcome in outcomes
+    ]
+    return json.dumps({"compare": 1, "request": dict(request), "machine": dict(machine), "runs": runs})
 
 
 def headline(outcomes: Sequence[Outcome]) -> str:

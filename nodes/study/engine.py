@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import comfyui_version
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from ..base import seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.values import Calibration
+from ..model.engine import facts_of
 from ..sampling.engine import sample_pictures
 from ..sampling.request import SamplingRequest
 from . import fitting, metrics
@@ -68,6 +70,20 @@ def compare(
         likeness = float(metrics.psnr(image, first)[0]), float(metrics.ssim(image, first)[0])
         outcomes.append(Outcome(candidate, image, seconds, work, *likeness, pattern))
     return outcomes
+
+
+def describe_machine(model: Any) -> dict[str, Any]:
+    """What the pictures were made on and with: class and weights' type of the model, device, versions."""
+    device = model.load_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    facts = facts_of(model)
+    return {
+        "model": facts.family if facts else type(model.model).__name__,
+        "weights": str(model.model_dtype()).removeprefix("torch."),
+        "device": name,
+        "torch": torch.__version__,
+        "comfyui": comfyui_version.__version__,
+    }
 
 
 def _unaccelerated(model: Any) -> Any:
@@ -127,7 +143,7 @@ def calibrate(
 ) -> tuple[Calibration, fitting.Fit]:
     """Sample every seed of the request uncached, watch the model, fit, and save under `name`.
 
-    Raises ValueError where the name makes no file, or the model has no FLUX.2 [klein] blocks.
+    Raises InputError where the name makes no file, or the model has no FLUX.2 [klein] blocks.
     """
     seams.require(seams.STUDY)
     calibration.check_name(name)

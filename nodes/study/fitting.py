@@ -17,11 +17,10 @@ from torch import Tensor
 from ..base.errors import InputError
 from ..base.values import Calibration
 
-BINS = 10
 # Powers of the curve. A cubic follows TeaCache's published ones as far as their data reach.
 POWERS = (3, 2, 1)
 # No part of the run may look free: one seed's luck must not attract every skip.
-LEAST_SHARE = 0.1
+MIN_SHARE = 0.1
 
 
 @dataclass
@@ -69,12 +68,13 @@ class Fit:
 
     def describe(self, value: Calibration) -> str:
         """Lines for an artist."""
-        bars = " ".join(f"{weight:.2f}" for weight in value.profile)
+        tenths = [value.profile[i * len(value.profile) // 10] for i in range(10)]
+        bars = " ".join(f"{weight:.2f}" for weight in tenths)
         trust = "a good" if self.explained > 0.7 else "a fair" if self.explained > 0.4 else "a weak"
         return "\n".join(
             [
                 f"Saved as '{value.name}', from {self.runs} pictures of {self.steps} steps.",
-                f"Harm of a skipped step, from the start of the run to its end (1 is average): {bars}",
+                f"Harm of a skipped step, at every tenth of the run (1 is average): {bars}",
                 f"Tea's signal explains {100 * self.explained:.0f}% of the change: {trust} guide here.",
                 "Choose it as calibration in Klein Acceleration.",
             ]
@@ -84,7 +84,7 @@ class Fit:
 def fit(name: str, traces: Sequence[Trace]) -> tuple[Calibration, Fit]:
     """Profile and curve of all `traces`, which have equally many steps.
 
-    Raises ValueError where the runs are too short to say anything.
+    Raises InputError where the runs are too short to say anything.
     """
     steps = len(traces[0].sigmas) if traces else 0
     if steps < 8:
@@ -100,7 +100,7 @@ def fit(name: str, traces: Sequence[Trace]) -> tuple[Calibration, Fit]:
 
 
 def fit_profile(traces: Sequence[Trace]) -> tuple[float, ...]:
-    """`BINS` relative weights, mean 1: each step's miss times its width in sigma, averaged over runs."""
+    """A weight for each step, mean 1: its miss times its width in sigma, averaged over runs."""
     steps = len(traces[0].sigmas)
     harm = torch.zeros(steps)
     for trace in traces:
@@ -109,10 +109,8 @@ def fit_profile(traces: Sequence[Trace]) -> tuple[float, ...]:
             [(miss or 0.0) * abs(edges[i] - edges[i + 1]) for i, miss in enumerate(trace.miss)]
         )
     harm[:2] = harm[2]  # the first two steps have no forecast to miss
-    weights = torch.nn.functional.interpolate(harm[None, None], size=10 * BINS, mode="linear")
-    weights = weights.reshape(BINS, 10).mean(1)
-    weights = weights / weights.mean().clamp_min(1e-20)
-    weights = weights.clamp_min(LEAST_SHARE)
+    weights = harm / harm.mean().clamp_min(1e-20)
+    weights = weights.clamp_min(MIN_SHARE)
     return tuple(round(float(weight), 4) for weight in weights / weights.mean())
 
 

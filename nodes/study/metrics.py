@@ -12,7 +12,7 @@ from torch.nn.functional import conv2d
 from ..base.errors import InputError
 
 # An identical picture has no finite PSNR; this is where tables stop counting.
-MOST_DECIBELS = 100.0
+MAX_DECIBELS = 100.0
 # The window of Wang et al. 2004: Gaussian, 11 pixels wide, sigma 1.5.
 WINDOW, SPREAD = 11, 1.5
 _BRIGHTNESS = (0.299, 0.587, 0.114)
@@ -22,7 +22,7 @@ def psnr(got: Tensor, wanted: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB `[B]` of IMAGEs `[B, H, W, 3]` in 0..1; higher is closer."""
     _require_alike(got, wanted)
     error = ((got.double() - wanted.double()) ** 2).flatten(1).mean(1)
-    return (-10 * torch.log10(error.clamp_min(10 ** (-MOST_DECIBELS / 10)))).float()
+    return (-10 * torch.log10(error.clamp_min(10 ** (-MAX_DECIBELS / 10)))).float()
 
 
 def ssim(got: Tensor, wanted: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from ..base import flux2, sockets
 from ..base.notices import reports_errors, show_status
 from ..base.oom_advice import advise_sampling
 from ..sampling.request import SamplingRequest
-from .comparison import format_table, headline, list_candidates
-from .engine import calibrate, compare
+from .comparison import data, format_table, headline, list_candidates
+from .engine import calibrate, compare, describe_machine
 from .sheet import plot_image, sheet_image
 
 _SIDE = {"default": 1024, "min": flux2.MIN_SIZE, "max": flux2.MAX_SIZE, "step": flux2.CELL}
@@ -71,7 +71,7 @@ class KleinodCompare(io.ComfyNode):
             ],
             inputs=[
                 *_list_run("As in Klein Sampler.", "All pictures have this seed."),
-                switch("presets", "Run acceleration low, medium and high."),
+                switch("presets", "Run acceleration low, medium, high and highest."),
                 switch("fewer_steps", "Run Default with fewer steps, at the work of medium and of high."),
                 switch("kleinod_fast", "Run the scheduler Kleinod Fast with half the steps."),
                 switch("easycache", "Run ComfyUI's own EasyCache at its default threshold."),
@@ -92,6 +92,10 @@ class KleinodCompare(io.ComfyNode):
                 io.Image.Output(display_name="sheet", tooltip="All pictures with their numbers."),
                 io.String.Output(display_name="table", tooltip="Time, work, PSNR and SSIM of each run."),
                 io.Image.Output(display_name="plot", tooltip="Speed against likeness."),
+                io.String.Output(
+                    display_name="data",
+                    tooltip="The same as a small JSON, without pictures and prompts: post it as it is.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -112,7 +116,9 @@ class KleinodCompare(io.ComfyNode):
         )
         table = format_table(outcomes)
         show_status(hidden, headline(outcomes))
-        return io.NodeOutput(sheet_image(outcomes, differences), table, plot_image(outcomes))
+        asked = {"width": width, "height": height, "steps": steps, "guidance": guidance, "seed": seed}
+        told = data(outcomes, asked, describe_machine(model))
+        return io.NodeOutput(sheet_image(outcomes, differences), table, plot_image(outcomes), told)
 
 
 class KleinodCalibrate(io.ComfyNode):

@@ -14,7 +14,7 @@ from .comparison import Outcome, plot_points
 from .plot import draw_plot
 
 CELL, GAP, PADDING, CAPTION = 384, 20, 14, 86
-MOST_COLUMNS = 5
+MAX_COLUMNS = 5
 # A miss of one grey level in ten becomes white: what the eye would not find is seen to be there.
 AMPLIFIED = 10
 GOOD, FAIR, POOR = "#3fb7a9", "#f0b44c", "#f2726f"
@@ -39,7 +39,7 @@ def draw_sheet(outcomes: Sequence[Outcome], differences: bool = True) -> Image.I
 
     differences: under each picture, ten times its distance from the first.
     """
-    rows = math.ceil(len(outcomes) / MOST_COLUMNS)
+    rows = math.ceil(len(outcomes) / MAX_COLUMNS)
     columns = math.ceil(len(outcomes) / rows)
     window = _fit(outcomes[0].image)
     card = (

@@ -183,7 +183,7 @@ def test_every_value_on_the_outside_reaches_the_inside(
     offered = {widget: choices for widget, _, choices in shown if choices}
     assert {"diffusion_model"} <= set(offered)
     if "acceleration" in {widget for widget, *_ in shown}:
-        assert offered["acceleration"] == ["none", "low", "medium", "high"]
+        assert offered["acceleration"] == ["none", "low", "medium", "high", "highest"]
     wanted = {widget: choose_another(widget, value, choices) for widget, value, choices in shown}
     wanted.pop("control_after_generate", None)
     for widget, value in wanted.items():

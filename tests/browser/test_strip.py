@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kleinod.nodes.acceleration.report import STEP_KINDS
+from PIL import ImageColor
 
 from tools.browser import RENDERERS, Studio, keep_screenshot
 
@@ -46,5 +48,9 @@ def test_steps_are_drawn_after_an_accelerated_run_only(
     assert words.startswith(f"{pattern.count('C')} of {len(pattern)} steps computed")
     cells = studio.page.locator(".kleinod-strip [role=img] span")
     assert cells.count() == len(pattern) and cells.last.bounding_box()["width"] > 1
+    # The colours of the chart: one kind of step looks the same wherever it is drawn.
+    shown = cells.evaluate_all("spans => spans.map((one) => getComputedStyle(one).backgroundColor)")
+    kinds = {kind: ImageColor.getrgb(STEP_KINDS[kind].fill) for kind in pattern}
+    assert shown == ["rgb({}, {}, {})".format(*kinds[kind]) for kind in pattern]
     keep_screenshot(studio, artifacts / "screenshots", f"strip-{renderer}")
     assert studio.complaints_about("kleinod") == []

@@ -7,17 +7,23 @@ import json
 import pytest
 import torch
 from kleinod_pure.acceleration import chart, presets
-from kleinod_pure.acceleration.plan import make_plan
+from kleinod_pure.acceleration.policies.dual_block import DualBlock
+from kleinod_pure.acceleration.policies.first_block import FirstBlock
+from kleinod_pure.acceleration.policies.forecast import plan_usual_run
+from kleinod_pure.acceleration.policies.registry import list_wanted
+from kleinod_pure.acceleration.policies.tea import Tea
 from kleinod_pure.acceleration.report import (
     COMPUTED,
     HALF,
     REUSED,
+    STEP_KINDS,
     RunReport,
     StepRecord,
     join_reports,
     summarise_runs,
 )
-from kleinod_pure.acceleration.settings import UNSET, choose_acceleration, describe, make_acceleration
+from kleinod_pure.acceleration.settings import choose_acceleration, describe, make_acceleration
+from kleinod_pure.base.fields import UNSET
 from kleinod_pure.base.values import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration
 from PIL import Image, ImageColor
 
@@ -95,7 +101,7 @@ def bar_colour(picture: Image.Image, i: int, count: int) -> tuple[int, int, int]
     x = chart.LEFT + (i + 0.5) * (chart.RIGHT - chart.LEFT) / count
     for y in range(chart.SIZE[1] - 1, chart.TOP, -1):
         pixel = picture.getpixel((round(x), y))
-        if pixel in {ImageColor.getrgb(chart.INSIDE[kind]) for kind in chart.INSIDE}:
+        if pixel in {ImageColor.getrgb(kind.fill) for kind in STEP_KINDS.values()}:
             return pixel
     raise AssertionError(f"no bar for step {i}")
 
@@ -105,13 +111,13 @@ def test_bars_are_coloured_by_what_was_done() -> None:
     picture = chart.draw_chart([make(pattern, {9: 0.2})])
     assert picture.size == chart.SIZE
     for i, kind in enumerate(pattern):
-        assert bar_colour(picture, i, len(pattern)) == ImageColor.getrgb(chart.INSIDE[kind]), f"step {i}"
+        assert bar_colour(picture, i, len(pattern)) == ImageColor.getrgb(STEP_KINDS[kind].fill), f"step {i}"
 
 
 def test_bars_are_as_high_as_the_noise() -> None:
     run = make("C" * 10)
     picture = chart.draw_chart([run])
-    gold = ImageColor.getrgb(chart.COLOURS[COMPUTED])
+    gold = ImageColor.getrgb(STEP_KINDS[COMPUTED].colour)
 
     def height(i: int) -> int:
         x = round(chart.LEFT + (i + 0.5) * (chart.RIGHT - chart.LEFT) / 10)
@@ -140,13 +146,13 @@ def test_any_number_of_steps_stays_inside(steps: int) -> None:
     picture = chart.draw_chart([make("C" * steps)])
     border = [picture.getpixel((x, y)) for x in (0, chart.SIZE[0] - 1) for y in range(chart.SIZE[1])]
     assert set(border) == {ImageColor.getrgb(chart.PAPER)}
-    assert bar_colour(picture, steps - 1, steps) == ImageColor.getrgb(chart.COLOURS[COMPUTED])
+    assert bar_colour(picture, steps - 1, steps) == ImageColor.getrgb(STEP_KINDS[COMPUTED].colour)
 
 
 def test_pictures_that_differ_get_rows_of_their_own() -> None:
     alike = chart.draw_chart([make("CCRC"), make("CCRC")], ["seed 1", "seed 2"])
     differ = chart.draw_chart([make("CCRC"), make("CCCC")], ["seed 1", "seed 2"])
-    gold = ImageColor.getrgb(chart.COLOURS[COMPUTED])
+    gold = ImageColor.getrgb(STEP_KINDS[COMPUTED].colour)
     x = round(chart.LEFT + 2.5 * (chart.RIGHT - chart.LEFT) / 4)  # the step only one of them computed
 
     def has_gold(picture: Image.Image) -> bool:
@@ -168,7 +174,7 @@ def test_twenty_pictures_and_long_notes_fit() -> None:
 def test_nothing_sampled_is_a_sentence() -> None:
     empty = chart.draw_chart([])
     assert colours_of(empty) & {ImageColor.getrgb(chart.TEXT)}
-    assert ImageColor.getrgb(chart.COLOURS[COMPUTED]) not in colours_of(empty)
+    assert ImageColor.getrgb(STEP_KINDS[COMPUTED].colour) not in colours_of(empty)
 
 
 def test_the_image_is_the_picture() -> None:
@@ -195,7 +201,7 @@ def test_minus_one_is_not_set() -> None:
     value = make_acceleration(acceleration="low", cache_start_step=UNSET, cache_end_step_percentage=90)
     assert (value.cache_start_step, value.cache_end_step_percentage) == (None, 90)
     assert make_acceleration(cache_start_step=0).cache_start_step == 0
-    with pytest.raises(ValueError, match="cacheEndStep is 0, but it must be 1 or more"):
+    with pytest.raises(ValueError, match="cacheEndStep is 0, but must be 1 or more"):
         make_acceleration(cache_end_step=0)
 
 
@@ -203,42 +209,42 @@ def test_settings_win_over_the_preset() -> None:
     mine = Acceleration(fb_cache=True)
     assert choose_acceleration("low", mine) is mine
     assert choose_acceleration("low", None) == Acceleration("low")
-    assert presets.is_off(choose_acceleration("none", None))
+    assert not list_wanted(choose_acceleration("none", None))
 
 
 @pytest.mark.parametrize("level", ["low", "medium", "high"])
 def test_the_text_shows_the_plan(level: str) -> None:
     said = lines(describe(Acceleration(level)))
     for steps in (28, 50):
-        pattern = "".join("R" if skipped else "C" for skipped in make_plan(Acceleration(level), steps).reuse)
+        pattern = plan_usual_run(Acceleration(level), steps).pattern
         assert said[f"{steps} steps"].startswith(f"{pattern}, {pattern.count('C')} computed")
     assert f"{presets.SPEEDS[level]:.2f}x" in said["method"] and level in said["method"]
     assert json.loads(said["at Runware"]) == {"acceleration": level}
 
 
 @pytest.mark.parametrize(
-    ("fields", "name"),
+    ("cache", "fields", "name"),
     [
-        ({"fb_cache": True, "fb_cache_threshold": 0.3}, "fbCacheThreshold 0.3"),
-        ({"db_cache": True, "db_cache_threshold": 0.3}, "dbCacheThreshold 0.3"),
-        ({"tea_cache": True, "tea_cache_distance": 0.3}, "teaCacheDistance 0.3"),
+        (FirstBlock, {"fb_cache": True, "fb_cache_threshold": 0.3}, "fbCacheThreshold 0.3"),
+        (DualBlock, {"db_cache": True, "db_cache_threshold": 0.3}, "dbCacheThreshold 0.3"),
+        (Tea, {"tea_cache": True, "tea_cache_distance": 0.3}, "teaCacheDistance 0.3"),
     ],
 )
-def test_the_text_resolves_the_threshold(fields: dict, name: str) -> None:
+def test_the_text_resolves_the_threshold(cache: type, fields: dict, name: str) -> None:
     resolved = []
     for meaning in (LOWER_REUSES_MORE, HIGHER_REUSES_MORE):
         value = Acceleration(**fields, threshold_meaning=meaning)
         said = lines(describe(value))["threshold"]
         assert said.startswith(name)
-        assert f"internally {presets.resolved_threshold(value):.4f}" in said
-        resolved.append(presets.resolved_threshold(value))
+        assert f"internally {cache.resolve(value):.4f}" in said
+        resolved.append(cache.resolve(value))
     assert (resolved[0] == resolved[1]) == ("tea_cache" in fields), "Tea's dial has one direction only"
 
 
 def test_the_text_says_when_nothing_happens() -> None:
     off = lines(describe(Acceleration(db_cache=True, db_cache_threshold=0.0)))
     assert off["method"].startswith("none: every step is computed")
-    assert "never reuses" in off["threshold"] and off["28 steps"] == "all computed"
+    assert "never reuses" in off["threshold"]
     late = lines(describe(Acceleration(cache_start_step=30)))
     assert late["28 steps"].startswith("cacheStartStep is 30, but this run has 28 steps")
     assert late["50 steps"].startswith("C" * 30)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kleinod_pure.acceleration.settings import UNSET, make_acceleration
+from kleinod_pure.acceleration.settings import make_acceleration
+from kleinod_pure.base.fields import UNSET
 from kleinod_pure.base.values import HIGHER_REUSES_MORE, LOWER_REUSES_MORE
 from kleinod_pure.remote.services.runware import RunwareRequest
 

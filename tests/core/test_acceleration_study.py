@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from kleinod_pure.acceleration import calibration
-from kleinod_pure.acceleration.plan import budget_mask
+from kleinod_pure.acceleration.policies.forecast import plan_usual_run
 from kleinod_pure.base.values import Acceleration, Calibration
 from kleinod_pure.study import comparison, fitting, metrics, plot, sheet
 from kleinod_pure.study.fitting import Trace
@@ -24,7 +24,7 @@ def test_psnr_is_that_of_the_textbook() -> None:
     a = torch.zeros(2, 8, 8, 3)
     b = a.clone()
     b[0] += 0.1
-    assert metrics.psnr(b, a).tolist() == pytest.approx([20.0, metrics.MOST_DECIBELS], abs=1e-4)
+    assert metrics.psnr(b, a).tolist() == pytest.approx([20.0, metrics.MAX_DECIBELS], abs=1e-4)
 
 
 def test_ssim_knows_alike_shifted_and_flat_pictures() -> None:
@@ -62,8 +62,10 @@ def test_candidates_cost_what_the_presets_cost() -> None:
     names = [candidate.name for candidate in candidates]
     assert names[:2] == ["every step", "your settings"] and len(set(names)) == len(names)
     fewer = [candidate.steps for candidate in candidates if candidate.family == comparison.FEWER]
-    assert fewer == [16, 11]
-    assert [c.steps for c in candidates if c.family == comparison.FAST] == [14]
+    assert fewer == [16, 11, 9]
+    assert [c.steps for c in candidates if c.family == comparison.FAST] == [14, 9]
+    ours = [c.name for c in candidates if c.family == comparison.OURS]
+    assert ours == ["low", "medium", "high", "highest"]
     with pytest.raises(ValueError, match="nothing to compare"):
         comparison.list_candidates(28, False, False, False, False)
 
@@ -128,11 +130,19 @@ def kinked(steps: int, kink: int) -> Trace:
 
 def test_the_profile_shows_where_a_forecast_misses() -> None:
     profile = fitting.fit_profile([kinked(30, 19)])
-    assert len(profile) == fitting.BINS and math.isclose(sum(profile), fitting.BINS, rel_tol=1e-3)
-    assert profile.index(max(profile)) == 6  # step 20 of 30, the first after the corner
+    assert len(profile) == 30 and math.isclose(sum(profile), 30, rel_tol=1e-3)
+    assert profile.index(max(profile)) == 20, "the first after the corner"
     assert min(profile) > 0
-    reuse = budget_mask(30, 20, (4, 28), 3, profile)
-    assert not any(reuse[18:21])
+
+
+@pytest.mark.parametrize("level", ["medium", "high", "highest"])
+def test_a_calibration_changes_which_steps_are_skipped(level: str) -> None:
+    """At every level, `high` too: a step where forecasts miss is computed, one where they do not is not."""
+    value, _ = fitting.fit("mine", [kinked(28, 9)])
+    rule, measured = (plan_usual_run(Acceleration(level, calibration=c), 28) for c in (None, value))
+    assert measured.reuse != rule.reuse and measured.computed == rule.computed
+    assert not measured.reuse[10], "the first step after the corner"
+    assert "'mine'" in " ".join(measured.notes) and not rule.notes
 
 
 def test_a_calibration_is_saved_and_loaded_again(tmp_path: Path) -> None:

@@ -9,8 +9,20 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kleinod_pure.acceleration import presets
+from kleinod_pure.acceleration.policies.blocks import BlockCache
+from kleinod_pure.acceleration.policies.dual_block import DualBlock
+from kleinod_pure.acceleration.policies.first_block import FirstBlock
+from kleinod_pure.acceleration.policies.registry import list_wanted
+from kleinod_pure.acceleration.policies.tea import Tea
 from kleinod_pure.base.values import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration, Calibration
+
+BLOCK_CACHES: dict[str, type[BlockCache]] = {"fb_cache": FirstBlock, "db_cache": DualBlock, "tea_cache": Tea}
+
+
+def resolve(value: Acceleration) -> float:
+    """The number its block cache compares with."""
+    return next(cache for name, cache in BLOCK_CACHES.items() if getattr(value, name)).resolve(value)
+
 
 # Name in the API, field, least, most (None = open), default: the twelve rows of the seed document.
 TWELVE = (
@@ -118,7 +130,7 @@ def test_thresholds_leave_in_the_direction_of_runwares_text() -> None:
 def test_both_meanings_mirror_each_other(a: float, b: float, kind: str) -> None:
     def resolved(dial: float, meaning: str) -> float:
         settings = {f"{kind}_cache": True, f"{kind}_cache_threshold": dial, "threshold_meaning": meaning}
-        return presets.resolved_threshold(Acceleration(**settings))
+        return resolve(Acceleration(**settings))
 
     assert resolved(a, LOWER_REUSES_MORE) == pytest.approx(resolved(1 - a, HIGHER_REUSES_MORE))
     if abs(a - b) > 1e-6:
@@ -130,19 +142,19 @@ def test_both_meanings_mirror_each_other(a: float, b: float, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["fb_cache", "db_cache"])
 def test_threshold_0_is_off_in_both_meanings(kind: str, meaning: str) -> None:
     value = Acceleration(**{kind: True, f"{kind}_threshold": 0.0, "threshold_meaning": meaning})
-    assert presets.resolved_threshold(value) == 0
-    assert presets.is_off(value)
+    assert resolve(value) == 0
+    assert not list_wanted(value)
 
 
 def test_what_is_off() -> None:
-    assert presets.is_off(None)
-    assert presets.is_off(Acceleration("none"))
-    assert presets.is_off(Acceleration(tea_cache=True, tea_cache_distance=0.0))
-    assert presets.is_off(Acceleration(speed=1.0))
-    assert not presets.is_off(Acceleration("low"))
-    assert not presets.is_off(Acceleration("none", guidance_interval=2))
-    assert not presets.is_off(Acceleration("none", guidance_end_percentage=80))
-    assert not presets.is_off(Acceleration("none", reference_cache="refresh"))
+    assert not list_wanted(None)
+    assert not list_wanted(Acceleration("none"))
+    assert not list_wanted(Acceleration(tea_cache=True, tea_cache_distance=0.0))
+    assert not list_wanted(Acceleration(speed=1.0))
+    assert list_wanted(Acceleration("low"))
+    assert list_wanted(Acceleration("none", guidance_interval=2))
+    assert list_wanted(Acceleration("none", guidance_end_percentage=80))
+    assert list_wanted(Acceleration("none", reference_cache="refresh"))
 
 
 def test_a_broken_calibration_is_refused() -> None:

@@ -95,10 +95,10 @@ def test_given_samplers_and_sigmas_are_called_so() -> None:
     assert "mu" not in text
 
 
-def test_other_nodes_add_lines_and_warnings() -> None:
-    report = make(SamplingRequest()).with_lines(("cache", "12 of 28 steps reused")).with_warnings("Too hot.")
+def test_what_was_accelerated_and_warned_of_is_said() -> None:
+    report = make(SamplingRequest(), acceleration=("12 of 28 steps reused",)).with_warnings("Too hot.")
     text = lines(report)
-    assert text["cache"] == ["12 of 28 steps reused"]
+    assert text["acceleration"] == ["12 of 28 steps reused"]
     assert text["warning"] == ["Too hot."]
     assert report.headline.splitlines() == ["1 picture, 1024x1024, 0.50 s a step", "Warning: Too hot."]
 

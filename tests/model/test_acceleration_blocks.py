@@ -328,6 +328,8 @@ def test_tiles_of_one_condition_are_left_alone(model: Any) -> None:
 
 def test_models_without_kleins_blocks_are_refused() -> None:
     class Other:
+        model_options: dict[str, Any] = {}
+
         class model:  # noqa: N801
             diffusion_model = torch.nn.Linear(1, 1)
 

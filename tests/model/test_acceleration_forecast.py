@@ -10,7 +10,7 @@ import comfy.samplers
 import pytest
 import torch
 from kleinod.nodes.acceleration.patch import accelerate
-from kleinod.nodes.acceleration.plan import make_plan
+from kleinod.nodes.acceleration.policies.forecast import make_plan
 from kleinod.nodes.acceleration.report import RunReport
 from kleinod.nodes.base.values import Acceleration, Calibration
 from kleinod.nodes.sampling.schedule import native_sigmas

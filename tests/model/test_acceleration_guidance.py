@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from kleinod.nodes.acceleration.presets import HEAD
+from kleinod.nodes.acceleration.policies.guidance import FIRST_STEP as HEAD
 from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration
 from kleinod.nodes.sampling.schedule import native_sigmas
 

@@ -19,7 +19,7 @@ from kleinod.nodes.acceleration.nodes import (
     KleinodAccelerationReport,
     KleinodApplyAcceleration,
 )
-from kleinod.nodes.acceleration.settings import UNSET
+from kleinod.nodes.base.fields import UNSET
 from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration, Calibration
 from kleinod.nodes.remote.services.runware import RunwareRequest
 from kleinod.nodes.sampling.fast_nodes import KleinodFast
@@ -340,7 +340,7 @@ def test_the_report_tells_of_the_samplers_before_it(model: Any) -> None:
     latent, line, data, chart = report_node("4", fast, first)
     assert latent is first and chart.shape[0] == 1
     assert [run["steps"] for run in json.loads(data)["runs"]] == [10]
-    assert line.startswith("forecast: CC")
+    assert line.startswith("forecast: C")
     assert [run["steps"] for run in json.loads(report_node("5", fast, second)[2])["runs"]] == [12]
     run_in("b", "2", fast, 9)
     assert [run["steps"] for run in json.loads(report_node("4", fast, first)[2])["runs"]] == [9], "the newest"

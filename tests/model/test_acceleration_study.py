@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,17 @@ def test_the_first_picture_is_klein_samplers(parts: dict[str, Any]) -> None:
 
 
 def test_the_node_hands_out_sheet_table_and_plot(parts: dict[str, Any]) -> None:
-    sheet, table, plot = KleinodCompare.execute(
+    sheet, table, plot, data = KleinodCompare.execute(
         **parts, width=128, height=128, steps=STEPS, guidance=4.0, seed=7, presets=False,
         fewer_steps=False, easycache=False,
     ).args  # fmt: skip
     assert sheet.shape[0] == plot.shape[0] == 1 and sheet.shape[3] == plot.shape[3] == 3
     assert [line.split("  ")[0] for line in table.splitlines()[1:]] == ["every step", "Kleinod Fast, 4 steps"]
+    told = json.loads(data)
+    assert [run["name"] for run in told["runs"]] == ["every step", "Kleinod Fast, 4 steps"]
+    assert told["request"] == {"width": 128, "height": 128, "steps": STEPS, "guidance": 4.0, "seed": 7}
+    assert told["runs"][0]["psnr"] is None and told["runs"][1]["psnr"] > 0
+    assert len(data) < 1500 and set(told["machine"]) >= {"device", "torch", "weights"}
 
 
 def test_an_interrupt_ends_the_comparison(parts: dict[str, Any]) -> None:
@@ -111,10 +117,10 @@ def test_calibrate_leaves_a_file_that_klein_acceleration_offers(
     assert "'mine', from 2 pictures of 8 steps" in report
     assert list_choices() == [BUILT_IN, "mine"]
     value = load_calibration("mine")
-    assert len(value.profile) == 10 and len(value.tea_coefficients) == 4 and value.tea_limit > 0
-    chosen, info = KleinodAcceleration.execute("medium", calibration="mine").args
+    assert len(value.profile) == STEPS and len(value.tea_coefficients) == 4 and value.tea_limit > 0
+    chosen, info = KleinodAcceleration.execute(acceleration="medium", calibration="mine").args
     assert chosen.calibration == value and "mine" in info
-    assert KleinodAcceleration.execute("medium").args[0].calibration is None
+    assert KleinodAcceleration.execute(acceleration="medium").args[0].calibration is None
     calibrations = [
         choice for choice in KleinodAcceleration.INPUT_TYPES()["optional"]["calibration"][1]["options"]
     ]

@@ -9,7 +9,7 @@ import subprocess
 import urllib.request
 
 import pytest
-from kleinod_pure.base.values import ACCELERATION_LEVELS
+from kleinod_pure.base.values import API_LEVELS
 from kleinod_pure.remote.services import runware
 from PIL import Image
 
@@ -69,7 +69,7 @@ def test_our_requests_use_only_fields_and_names_the_sdk_knows(sdk_findings) -> N
     assert sent == set(fields["scheduler"]) == set(SCHEDULERS)
     assert set(runware.OUTPUT_TYPES) == set(fields["outputType"])
     assert set(runware.OUTPUT_FORMATS) == set(fields["outputFormat"])
-    assert set(ACCELERATION_LEVELS) == set(fields["acceleration"])
+    assert set(API_LEVELS) == set(fields["acceleration"])
 
 
 def test_runware_legacy_client_by_websocket() -> None:

@@ -44,6 +44,6 @@ def _series(name: str) -> tuple[str, str]:
     for words in ("EasyCache", "LazyCache"):
         if name.startswith(words):
             return words, ""
-    if name in ("forecast low", "forecast medium", "forecast high"):
+    if name in ("forecast low", "forecast medium", "forecast high", "forecast highest"):
         return "forecast (presets)", name.split()[1]
     return ("uncached", "") if name == "uncached" else ("other caches of ours", name)

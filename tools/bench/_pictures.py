@@ -92,19 +92,22 @@ class Painter:
 
     def groups(self, offset: int, size: Size) -> list[Group]:
         """The first prompts of each kind on paper `offset`, every seed of each."""
+        chosen = self.chosen(offset, size)
+        return [self._group(kind, asked, size.seeds) for kind, asked in chosen.items() if asked]
+
+    def chosen(self, offset: int, size: Size) -> dict[str, list[Question]]:
+        """The questions behind `groups`, by kind."""
         questions = paper(offset)
         wanted = {"single": size.single, "pair": size.pair, "edit": size.edit, "edit pair": size.edit_pair}
-        groups = []
+        found = {}
         for kind, count in wanted.items():
             chosen = [question for question in questions if question.kind == kind]
             if offset == MEASURED:
                 dials = [one for one in paper(CALIBRATION) if one.kind == kind][:RESERVED]
                 reserved = {one.prompt for one in dials} if kind in ("single", "pair") else set()
                 chosen = [one for one in chosen[RESERVED:] if one.prompt not in reserved]
-            chosen = chosen[:count]
-            if chosen:
-                groups.append(self._group(kind, chosen, size.seeds))
-        return groups
+            found[kind] = chosen[:count]
+        return found
 
     def _group(self, kind: str, questions: Sequence[Question], seeds: int) -> Group:
         torch = self.torch
@@ -130,7 +133,15 @@ class Painter:
     def _encode(self, prompt: str) -> Any:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))[0][0]
 
-    def sample(self, model: Any, group: Group, sampler: Any, sigmas: Any, alone: bool = False) -> Any:
+    def sample(
+        self,
+        model: Any,
+        group: Group,
+        sampler: Any,
+        sigmas: Any,
+        alone: bool = False,
+        guidance: float = GUIDANCE,
+    ) -> Any:
         """Latents `[N, 128, h, w]`."""
         import comfy.samplers
 
@@ -140,7 +151,7 @@ class Painter:
             part = group.part(slice(first, first + step))
             guider = comfy.samplers.CFGGuider(model)
             guider.set_conds(part.positive, part.negative)
-            guider.set_cfg(GUIDANCE)
+            guider.set_cfg(guidance)
             with self.torch.inference_mode():
                 empty = self.torch.zeros_like(part.noise)
                 made.append(

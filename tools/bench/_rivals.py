@@ -80,7 +80,7 @@ def ours(**fields: Any) -> Apply:
         from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration
 
         given = {name: dial if value == "dial" else value for name, value in fields.items()}
-        settings = {"threshold_meaning": HIGHER_REUSES_MORE, "cache_max_consecutive_steps": 3, **given}
+        settings = {"threshold_meaning": HIGHER_REUSES_MORE, **given}
         return accelerate(model, Acceleration(**settings), reports.append)
 
     return apply
@@ -111,27 +111,22 @@ def easy_cache(node: str, own_copy: bool = True) -> Apply:
 
 def list_ways(steps: int, few: bool = False) -> list[Way]:
     """All rows for a run of `steps`. few: the presets and their strongest rivals only."""
-    from kleinod.nodes.acceleration.plan import make_plan
+    from kleinod.nodes.acceleration.policies.forecast import plan_usual_run
     from kleinod.nodes.base.values import Acceleration
 
     levels = {
-        level: make_plan(Acceleration(level), steps).reuse.count(False) for level in ("low", "medium", "high")
+        level: plan_usual_run(Acceleration(level), steps).computed
+        for level in ("low", "medium", "high", "highest")
     }
     calls = sorted({*levels.values(), steps // 2, round(steps / 3)}, reverse=True)
     ways = [EULER]
     ways += [Way(f"forecast {level}", "forecast", ours(acceleration=level)) for level in levels]
-    both = ours(acceleration="high", guidance_interval=2)
-    bold = ours(acceleration="high", guidance_interval=2, forecast_error_limit=10.0)
-    ways += [
-        Way("forecast high + guidance every 2nd", "ours", both),
-        Way("forecast high + guidance every 2nd, unguarded", "ours", bold),
-    ]
     ways += [Way(f"Euler, {count} steps", "fewer steps", steps=count) for count in calls]
     ways += [
         Way(f"DPM++ 2M, {count} steps", "fewer steps", solver="dpmpp_2m", steps=count) for count in calls
     ]
     ways += [Way(f"Kleinod Fast, {count} steps", "solver", solver="fast", steps=count) for count in calls]
-    for level in ("medium", "high") if few else levels:
+    for level in ("medium", "high", "highest") if few else levels:
         share = levels[level] / steps
         easy = {"alone": True, "budget": share, "dials": (0.0, 3.0)}
         ways.append(
@@ -144,7 +139,7 @@ def list_ways(steps: int, few: bool = False) -> list[Way]:
     if few:
         return ways
     ways += [
-        Way("forecast 3x, at most 5 in a row", "ours", ours(speed=3.0, cache_max_consecutive_steps=5)),
+        Way("forecast 4x", "ours", ours(speed=4.0)),
         Way("guidance every 2nd", "ours", ours(acceleration="none", guidance_interval=2)),
         Way("no guidance after 70%", "ours", ours(acceleration="none", guidance_end_percentage=70)),
         Way("EasyCache as it comes (0.2)", "rival cache", easy_cache("EasyCacheNode", False), alone=True),

@@ -30,7 +30,7 @@ from ...base.flux2 import (
     MIN_STEPS,
 )
 from ...base.schedulers import SCHEDULER_NAMES
-from ...base.values import ACCELERATION_LEVELS, FACE_FIELDS, LORA_STAGES, LORA_WEIGHT
+from ...base.values import API_LEVELS, FACE_FIELDS, LORA_STAGES, LORA_WEIGHT
 from ..fields import PRICE_CHECK, PROFILE, UPLOAD_FORMAT
 from ..images import collect_frames, encode, to_data_uri
 from ..job_request import JobRequest, RunContext, make_job_request
@@ -132,7 +132,7 @@ ADVANCED_FIELDS = (
         "acceleration_level", "high",
         "Runware's own caching. 'none' computes every step: slower, best quality. A connected acceleration "
         "decides instead.",
-        api="acceleration", choices=ACCELERATION_LEVELS, optional=True, advanced=True,
+        api="acceleration", choices=API_LEVELS, optional=True, advanced=True,
     ),
     Field(
         "true_cfg_scale", 0.0, "settings.trueCFGScale, as in Runware's examples (4). 0 is not sent.",

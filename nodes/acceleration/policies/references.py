@@ -17,23 +17,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base.values import Acceleration
-from .clock import SURE_FROM
+from ...base.errors import InputError
+from ...base.values import Acceleration
+from .. import presets
+from ..clock import SURE_FROM
+from .policy import MIN_STEPS, Call, ModelFacts, Policy, RunFacts, Step, StepResult
 
 BlockName = tuple[str, int]
+REFRESH = "refresh"
 
 
-class ReferenceKeys:
+class ReferenceReuse(Policy):
     """Collects on full steps and serves on the others; everything is keyed by condition (uuid) and block.
 
-    blocks: how many blocks the network has; only a complete set is served.
+    Only a complete set, a pair of every block of the network, is served.
     """
 
-    def __init__(self, interval: int, exact: bool, blocks: int) -> None:
-        self.interval = interval
-        self.exact = exact
-        self.blocks = blocks
-        self.holds = True
+    title = "references"
+    needs_blocks = True
+    inside_network = True
+    replaces_attention = True
+
+    def __init__(self, settings: Acceleration, run: RunFacts) -> None:
+        super().__init__(settings, run)
+        self._interval = settings.reference_interval
+        self._blocks = run.model.blocks
+        self._holds = True
         self._stored: dict[Any, dict[BlockName, tuple[Tensor, Tensor]]] = {}
         self._shapes: dict[Any, tuple[Any, ...]] = {}
         self._mask: Tensor | None = None
@@ -54,50 +63,67 @@ class ReferenceKeys:
         self._storing = False
 
     @classmethod
-    def wanted(cls, acceleration: Acceleration, blocks: int) -> ReferenceKeys | None:
-        """None where the settings leave references alone."""
-        if acceleration.reference_cache == "off":
-            return None
-        exact = acceleration.reference_cache != "refresh"
-        return cls(acceleration.reference_interval, exact, blocks)
+    def is_wanted(cls, settings: Acceleration) -> bool:
+        return settings.reference_cache != "off"
 
-    def stop_holding(self) -> None:
+    @classmethod
+    def min_steps(cls, settings: Acceleration) -> int:
+        # Exact reuse approximates nothing: it serves distilled models of 4 steps as well.
+        return MIN_STEPS if settings.reference_cache == REFRESH else 0
+
+    @classmethod
+    def check(cls, settings: Acceleration, model: ModelFacts, steps: int | None = None) -> None:
+        if model.flux_kv_cache:
+            raise InputError(
+                "Flux KV Cache and reference_cache both keep the keys of reference images. Remove Flux KV "
+                "Cache or set reference_cache to off."
+            )
+
+    @classmethod
+    def describe(cls, settings: Acceleration, steps: tuple[int, ...]) -> list[tuple[str, str]]:
+        if settings.reference_cache != REFRESH:
+            return [("references", "computed once (exact only for 9B-KV weights)")]
+        every = presets.ordinal(settings.reference_interval)
+        words = f"experimental: computed on every {every} computed step, remembered in between"
+        return [("references", words)]
+
+    @property
+    def is_exact(self) -> bool:
+        return self.settings.reference_cache != REFRESH
+
+    def hold_nothing(self) -> None:
         """Keep nothing from here on. In exact mode references still see only themselves: the same picture."""
-        self.holds = False
+        self._holds = False
         self.forget()
 
-    def begin_step(self, index: int | None, sigma: float) -> None:
-        """Open a step; index None: nothing connects it to the last one, which only matters to `refresh`."""
-        early = index is None or index < SURE_FROM
-        self._collect = not self.exact and (early or self._since_full + 1 >= self.interval)
+    def begin_step(self, step: Step) -> bool:
+        early = step.index is None or step.index < SURE_FROM
+        self._collect = not self.is_exact and (early or self._since_full + 1 >= self._interval)
         self._fresh = {}
         self._calls = []
         self._ran = self._due = 0
-        self.restart_step()
+        self.redo()
+        return False
 
-    def restart_step(self) -> None:
-        """The step's calls are made once more."""
+    def redo(self) -> None:
         self._seen = []
 
-    def begin_call(
-        self, uuids: list[Any], batch: int, tokens: int, shapes: tuple[Any, ...], masked: bool = False
-    ) -> None:
-        """Open a call of the network for `batch` rows of `tokens` picture tokens each.
-
-        shapes: sizes of its references, empty without any. masked: an attention mask counts on their tokens.
-        """
-        repeated = not uuids or batch % len(uuids) or len(set(uuids)) < len(uuids)
-        repeated = bool(repeated) or any(uuid in self._seen for uuid in uuids)
+    def begin_call(self, call: Call) -> None:
+        uuids, shapes = call.keys, call.references
+        if self.is_exact and shapes:
+            call.inputs["ref_latents_method"] = "index_timestep_zero"
+        repeated = not uuids or bool(call.batch % len(uuids)) or len(set(uuids)) < len(uuids)
+        repeated = repeated or any(uuid in self._seen for uuid in uuids)
         self._seen += uuids
         self._uuids = list(uuids)
-        self._tokens = tokens
+        self._tokens = call.height * call.width
         self._mask = None
-        if repeated and not self.exact:
+        if repeated and not self.is_exact:
             # Tiles, windows, skip-layer guidance: a condition runs several times a step, each time otherwise.
             self.forget()
-        usable = bool(shapes) and not repeated and not masked and self.holds
+        usable = bool(shapes) and not repeated and not call.masked and self._holds
         ready = all(
-            self._shapes.get(uuid) == shapes and len(self._stored[uuid]) == self.blocks for uuid in uuids
+            self._shapes.get(uuid) == shapes and len(self._stored[uuid]) == self._blocks for uuid in uuids
         )
         self._serving = usable and ready and not self._collect
         self._storing = usable and not self._serving
@@ -115,8 +141,8 @@ class ReferenceKeys:
         self._mask = None
         self._serving = self._storing = False
 
-    def cut_references(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """post_input patch: drop the reference tokens, which stand last, from a call that is served from the
+    def enter(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Drop the reference tokens, which stand last, from a call that is served from the
         store.
         """
         references = sum(inputs["transformer_options"].get("reference_image_num_tokens", []))
@@ -154,7 +180,7 @@ class ReferenceKeys:
                     v[part, :, -references:].clone(),
                 )
                 self._fresh[uuid].add(block)
-        return {"attn_mask": self._hide_picture(q, references, mask)} if self.exact else {}
+        return {"attn_mask": self._hide_picture(q, references, mask)} if self.is_exact else {}
 
     def _hide_picture(self, q: Tensor, references: int, mask: Tensor | None) -> Tensor:
         """A mask `[tokens, tokens]` in which references see only references; all blocks share one.
@@ -172,15 +198,14 @@ class ReferenceKeys:
             return self._mask.masked_fill(~mask, never)
         return mask.to(q.dtype).masked_fill(self._mask < 0, never)
 
-    def end_step(self) -> float:
-        """Share of the tokens that ran in this step."""
+    def end_step(self, x: Tensor, denoised: Tensor) -> StepResult:
         if self._calls:
             self._served += all(self._calls)
             self._full += not all(self._calls)
             # A block cache may have stopped a full step early: then the next one has to collect the rest.
-            whole = bool(self._fresh) and all(len(done) == self.blocks for done in self._fresh.values())
+            whole = bool(self._fresh) and all(len(done) == self._blocks for done in self._fresh.values())
             self._since_full = 0 if whole else self._since_full + 1
-        return self._ran / self._due if self._due else 1.0
+        return StepResult(denoised, work=self._ran / self._due if self._due else 1.0)
 
     def notes(self) -> list[str]:
         if not self._full:

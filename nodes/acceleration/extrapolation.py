@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 # A slope may overshoot by half; it may never turn round.
-MOST_GAIN = 1.5
+MAX_GAIN = 1.5
 # Below this sigma (x - x0) / sigma is rounding noise.
-LEAST_SIGMA = 1e-6
+MIN_SIGMA = 1e-6
 
 
 def per_sample(value: Tensor, like: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass
-class Line:
+class LinearExtrapolation:
     """A line through the last two values `[B, ...]` over sigma, with a gain per sample on its slope.
 
     slope False: no line, just the last value again.
@@ -63,7 +63,7 @@ class Line:
             base, step = self._base_and_step(sigma)
             if step is not None:
                 gain = inner(value - base, step) / inner(step, step).clamp_min(1e-20)
-                self.gain = gain.clamp(0.0, MOST_GAIN)
+                self.gain = gain.clamp(0.0, MAX_GAIN)
         self.points = [*(self.points[-1:] if self.slope else []), (sigma, value)]
         return error
 
@@ -80,21 +80,24 @@ class Line:
 
 
 class VelocityForecast:
-    """Forecasts the velocity at a sigma, and settles the error of past forecasts once the truth is known.
+    """Forecasts the velocity at a sigma.
 
     x, velocity: `[B, C, H, W]` (any shape with the batch first). sigma: noise level, 1 = noise.
     """
 
     def __init__(self) -> None:
-        self._velocity = Line()
-        self._denoised = Line()
         self._prefer_denoised: Tensor | None = None
-        self._skipped: list[tuple[float, float, Tensor]] = []
+        self.forget()
 
     @property
     def known(self) -> int:
         """How many computed values back the forecast: 0, 1 (repeat) or 2 (line)."""
         return len(self._velocity)
+
+    @property
+    def points(self) -> list[tuple[float, Tensor]]:
+        """(sigma, velocity) of the last computed steps, the newest last."""
+        return self._velocity.points
 
     def predict(self, x: Tensor, sigma: float) -> Tensor:
         """The velocity expected at `x`, `sigma`. Needs at least one computed value."""
@@ -126,31 +129,11 @@ class VelocityForecast:
         self._prefer_denoised = other < error
         return used * abs(sigma - since) * (size / inner(x, x).clamp_min(1e-20)).sqrt()
 
-    def remember_skip(self, sigma: float, width: float, velocity: Tensor) -> None:
-        """Note a forecast that an Euler step of `width` (next sigma - sigma, negative) is about to use."""
-        self._skipped.append((sigma, width, velocity))
-
-    def settle(self, sigma: float, velocity: Tensor) -> Tensor | None:
-        """How far x is off because of the steps skipped since the last computed one; None where none were.
-
-        Call it with a fresh velocity *before* `observe`. A parabola through the last two computed velocities
-        and the fresh one says what the skipped ones should have been; the widths of the Euler steps turn the
-        difference into a shift of x `[B, ...]`, to be added to it. It costs no evaluation and removes the
-        leading error of skipping.
-        """
-        if not self._skipped or not self._velocity.points:
-            self._skipped = []
-            return None
-        points = [*self._velocity.points, (sigma, velocity)]
-        shift = torch.zeros_like(velocity)
-        for skipped_sigma, width, used in self._skipped:
-            shift += width * (interpolate(points, skipped_sigma) - used)
-        self._skipped = []
-        return shift
-
     def forget(self) -> None:
         """Drop everything: the next values have nothing to do with the last ones."""
-        self.__init__()
+        self._velocity = LinearExtrapolation()
+        self._denoised = LinearExtrapolation()
+        self._prefer_denoised = None
 
 
 def interpolate(points: list[tuple[float, Tensor]], sigma: float) -> Tensor:

@@ -1,0 +1,209 @@
+"""Forecast: whole steps stand on what the network said before, at steps chosen before the run begins.
+
+The one policy that fits any model: it works on the velocity after guidance (`extrapolation.py`), so it knows
+nothing of branches, batches or blocks. Which steps are skipped is a budget, the same for every prompt
+(`plan.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...base.errors import InputError
+from ...base.noise import list_native_sigmas
+from ...base.values import Acceleration
+from .. import presets
+from ..clock import SURE_FROM
+from ..extrapolation import VelocityForecast, interpolate
+from ..linear_solver import Settlement
+from ..plan import budget_mask, resolve_window, spread_weights, step_weights
+from .policy import ModelFacts, Policy, RunFacts, Step, StepResult
+
+ONE_MEGAPIXEL = 4096
+"""Tokens of the picture that the info text works its masks out for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Per step, True where the forecast shall stand in for the network; the longest run; what to say."""
+
+    reuse: tuple[bool, ...]
+    cap: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pattern(self) -> str:
+        return "".join("R" if skipped else "C" for skipped in self.reuse)
+
+    @property
+    def computed(self) -> int:
+        return self.reuse.count(False)
+
+
+def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
+    """The plan of a run, by the widths of its own steps. Raises InputError where the window does not fit."""
+    steps = run.steps
+    window = resolve_window(settings, steps, (presets.HEAD, steps - presets.TAIL))
+    # One computed velocity can be repeated; a solver nobody knows must first show that it calls the model
+    # once a step. The last step has nothing to hand its error to.
+    window = (max(window[0], presets.HEAD if run.regular else SURE_FROM), min(window[1], steps - 1))
+    many = steps >= presets.MANY_STEPS
+    cap = presets.MANY_STEPS_IN_A_ROW if many else presets.MAX_IN_A_ROW
+    if settings.options_are_set:
+        cap = settings.cache_max_consecutive_steps
+    asked = presets.requested_speed(settings)
+    budget = math.floor(steps / asked + 1e-9)
+    fewest = min(steps, presets.min_computed(run.guidance))
+    computed = max(budget, fewest)
+    measured = settings.calibration
+    if measured is not None and measured.profile:
+        weights = spread_weights(measured.profile, steps)
+        notes = [f"steps chosen by the calibration '{measured.name}'"]
+    else:
+        close = many or computed >= presets.CLOSE_SHARE * steps
+        weights = step_weights(run.sigmas, presets.FLAT if close else 1.0)
+        notes = []
+    reuse = budget_mask(computed, window, cap, weights)
+    reached = steps / reuse.count(False)
+    if budget < fewest:
+        notes.append(
+            f"asked for {asked:.2f}x, but at guidance {run.guidance:g} forecasts on fewer than {fewest} "
+            f"computed steps are worse than a run of fewer steps: {reached:.2f}x"
+        )
+    elif reuse.count(False) > budget:
+        words = f"the window and cacheMaxConsecutiveSteps allow {reached:.2f}x"
+        notes.append(f"asked for {asked:.2f}x, {words}")
+    return Plan(reuse, cap, tuple(notes))
+
+
+def plan_usual_run(settings: Acceleration, steps: int) -> Plan:
+    """The plan of a run as most are: 1 megapixel, FLUX.2's own sigmas, a solver of one call a step."""
+    sigmas = list_native_sigmas(steps, ONE_MEGAPIXEL)
+    return make_plan(settings, RunFacts(sigmas, regular=True))
+
+
+EXAMPLE_STEPS = 28
+
+
+class Forecast(Policy):
+    title = "forecast"
+
+    def __init__(self, settings: Acceleration, run: RunFacts) -> None:
+        super().__init__(settings, run)
+        self._plan = make_plan(settings, run)
+        self._cap = self._plan.cap
+        self._weights = step_weights(run.sigmas)
+        # Of the skipped steps in a row, foreseen as the plan foresees it; and the error found for such harm.
+        self._harm = self._harm_before = 0.0
+        self._rate = 0.0
+        self._spared = 0
+        self._velocity = VelocityForecast()
+        self._skipped: list[tuple[int, float, Tensor]] = []
+        self._settlement = Settlement(run.solver) if run.solver else None
+        self._step = Step(None, 1.0)
+        self._in_a_row = 0
+
+    @classmethod
+    def is_wanted(cls, settings: Acceleration) -> bool:
+        return settings.method == "forecast" and presets.requested_speed(settings) > 1
+
+    @classmethod
+    def check(cls, settings: Acceleration, model: ModelFacts, steps: int | None = None) -> None:
+        if steps is not None:
+            plan_usual_run(settings, steps)
+
+    @classmethod
+    def describe(cls, settings: Acceleration, steps: tuple[int, ...]) -> list[tuple[str, str]]:
+        asked = "speed" if settings.speed else settings.acceleration
+        speed = presets.requested_speed(settings)
+        lines = [("method", f"forecast, {speed:.2f}x fewer computed steps ({asked})")]
+        for count in steps:
+            try:
+                plan = plan_usual_run(settings, count)
+                words = "; ".join([f"{plan.pattern}, {plan.computed} computed", *plan.notes])
+            except InputError as error:
+                words = str(error)
+            lines.append((f"{count} steps", words))
+        speeds = [
+            f"{guidance:g}: {EXAMPLE_STEPS / min(EXAMPLE_STEPS, presets.min_computed(guidance)):.2f}x"
+            for guidance in (5.0, 6.0, 7.0, 10.0)
+        ]
+        words = f"at most, by guidance, for {EXAMPLE_STEPS} steps: {', '.join(speeds)}"
+        return [*lines, ("limits", words)]
+
+    def begin_step(self, step: Step) -> bool:
+        self._step = step
+        planned = step.index is not None and self._plan.reuse[step.index]
+        skips = planned and self._velocity.known >= (1 if self.run.regular else 2)
+        skips = skips and self._in_a_row < self._cap
+        if skips and step.index is not None:
+            row = self._in_a_row + 1
+            harm = self._harm + self._weights[step.index] * row * (row + 1) / 2
+            if harm * self._rate > self.settings.forecast_error_limit:
+                self._spared += 1
+                skips = False
+            else:
+                self._harm = harm
+        if not skips:
+            self._harm_before, self._harm = self._harm, 0.0
+        self._in_a_row = self._in_a_row + 1 if skips else 0
+        return skips
+
+    def path_broken(self) -> None:
+        self._forget_path()
+
+    def predict(self, x: Tensor, sigma: float) -> Tensor:
+        velocity = self._velocity.predict(x.float(), sigma)
+        if self._settlement is not None and self._step.index is not None:
+            self._skipped.append((self._step.index, sigma, velocity))
+        return (x - sigma * velocity).to(x.dtype)
+
+    def end_step(self, x: Tensor, denoised: Tensor) -> StepResult:
+        index, sigma = self._step.index, self._step.sigma
+        if index is None:
+            return StepResult(denoised)
+        velocity = (x.float() - denoised.float()) / sigma
+        addition = self._settle(index, sigma, velocity)
+        errors = self._velocity.observe(x.float(), sigma, velocity)
+        if addition is not None:
+            denoised = (denoised + addition).to(denoised.dtype)
+        return StepResult(denoised, error=errors)
+
+    def _settle(self, index: int, sigma: float, velocity: Tensor) -> Tensor | None:
+        """What makes up for the steps skipped since the last computed one, now that the truth is known.
+
+        A parabola through the last two computed velocities and the fresh one says what the skipped ones
+        should have been. It costs no evaluation and removes the leading error of skipping.
+        """
+        skipped, self._skipped = self._skipped, []
+        if self._settlement is None or not self._velocity.points:
+            return None
+        points = [*self._velocity.points, (sigma, velocity)]
+        errors = [(step, level, interpolate(points, level) - used) for step, level, used in skipped]
+        return self._settlement.settle(errors, index, velocity)
+
+    def judge(self, error: float) -> None:
+        """Harm foreseen and error found give a rate, by which the gaps to come are judged before they are
+        taken.
+        """
+        if self._harm_before > 0:
+            self._rate = error / self._harm_before
+
+    def notes(self) -> list[str]:
+        if not self._spared:
+            return list(self._plan.notes)
+        words = f"{self._spared} steps more were computed, since reusing them would have gone wrong"
+        return [*self._plan.notes, words]
+
+    def forget(self) -> None:
+        self._forget_path()
+        self._in_a_row = 0
+
+    def _forget_path(self) -> None:
+        self._velocity.forget()
+        self._skipped = []
+        if self._settlement is not None:
+            self._settlement.forget()

@@ -1,0 +1,412 @@
+"""The dials of acceleration as one value: Runware's `acceleration` and `acceleratorOptions`, and ours.
+
+Each dial is one row of `ACCELERATION_FIELDS`: from it come the check, the widget of Klein Acceleration, and
+the request's spelling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InputError
+from .fields import Field, check_fields
+
+API_LEVELS = ("none", "low", "medium", "high")
+HIGHEST = "highest"
+"""Beyond what the API has a word for; there it is high."""
+ACCELERATION_LEVELS = (*API_LEVELS, HIGHEST)
+LOWER_REUSES_MORE = "lower reuses more (Runware text)"
+HIGHER_REUSES_MORE = "higher reuses more (conventional)"
+THRESHOLD_MEANINGS = (LOWER_REUSES_MORE, HIGHER_REUSES_MORE)
+TEA_SIGNALS = ("coefficients", "spectral")
+REFERENCE_CACHES = ("off", "refresh", "exact (9B-KV)")
+
+MAX_WIDGET_STEPS = 10000
+"""The API names no limit; a widget needs one."""
+ONE_CACHE = "At most one of the three caches may be on."
+
+ACCELERATION_FIELDS = (
+    Field(
+        "acceleration",
+        "high",
+        "How much faster, for the forecast: low, medium, high and highest are speeds, the same for every "
+        "prompt (the info output shows them). Strong guidance lowers them. highest is ours: Runware is sent "
+        "high. Not used while fbCache, teaCache or dbCache is on, except at Runware, which always gets it.",
+        choices=ACCELERATION_LEVELS,
+    ),
+    Field(
+        "cache_start_step",
+        None,
+        "cacheStartStep: first step that may be reused, counted from 0. -1 is not set.",
+        kind=int,
+        api="cacheStartStep",
+        low=0,
+        widget_high=MAX_WIDGET_STEPS,
+        optional=True,
+    ),
+    Field(
+        "cache_end_step",
+        None,
+        "cacheEndStep: first step after the window, from 1 up to the number of steps. -1 is not set.",
+        kind=int,
+        api="cacheEndStep",
+        low=1,
+        widget_high=MAX_WIDGET_STEPS,
+        optional=True,
+    ),
+    Field(
+        "cache_start_step_percentage",
+        None,
+        "cacheStartStepPercentage: the same as a percentage of the steps, 0 to 99, which fits any number of "
+        "them. -1 is not set. Use this or cache_start_step, not both.",
+        kind=int,
+        api="cacheStartStepPercentage",
+        low=0,
+        high=99,
+        optional=True,
+    ),
+    Field(
+        "cache_end_step_percentage",
+        None,
+        "cacheEndStepPercentage: 1 to 100. -1 is not set. Use this or cache_end_step, not both.",
+        kind=int,
+        api="cacheEndStepPercentage",
+        low=1,
+        high=100,
+        optional=True,
+    ),
+    Field(
+        "cache_max_consecutive_steps",
+        3,
+        "cacheMaxConsecutiveSteps: how many steps in a row may be reused at most. 3 counts as not set for "
+        "the forecast, which then takes up to 5, unless another of the API's options is set.",
+        api="cacheMaxConsecutiveSteps",
+        low=1,
+        high=5,
+        optional=True,
+    ),
+    Field(
+        "fb_cache",
+        False,
+        "fbCache: reuse a step when the first block's output hardly changed. " + ONE_CACHE,
+        api="fbCache",
+        optional=True,
+    ),
+    Field(
+        "fb_cache_threshold",
+        0.25,
+        "fbCacheThreshold: how much change is too much. Which way it points says threshold_meaning; 0 never "
+        "reuses. The info output shows the value it really stands for.",
+        api="fbCacheThreshold",
+        low=0,
+        high=1,
+        step=0.01,
+        decimals=0.01,
+        optional=True,
+    ),
+    Field(
+        "tea_cache",
+        False,
+        "teaCache: reuse until the input of the first block has changed enough. " + ONE_CACHE,
+        api="teaCache",
+        optional=True,
+    ),
+    Field(
+        "tea_cache_distance",
+        0.5,
+        "teaCacheDistance: lower is more exact, higher is faster; 0 never reuses.",
+        api="teaCacheDistance",
+        low=0,
+        high=1,
+        step=0.01,
+        decimals=0.01,
+        optional=True,
+    ),
+    Field(
+        "db_cache",
+        False,
+        "dbCache: as fbCache, with front_blocks and back_blocks always running, and what is reused carried "
+        "on along its trend. " + ONE_CACHE,
+        api="dbCache",
+        optional=True,
+    ),
+    Field(
+        "db_cache_threshold",
+        0.25,
+        "dbCacheThreshold: as fb_cache_threshold, for dbCache.",
+        api="dbCacheThreshold",
+        low=0,
+        high=1,
+        step=0.01,
+        decimals=0.01,
+        optional=True,
+    ),
+    Field(
+        "db_cache_skip_interval",
+        5,
+        "dbCacheSkipInterval: after at most this many reused steps dbCache computes one. "
+        "cache_max_consecutive_steps limits it, too: the smaller of both holds.",
+        api="dbCacheSkipInterval",
+        low=1,
+        widget_high=MAX_WIDGET_STEPS,
+        optional=True,
+    ),
+    Field(
+        "threshold_meaning",
+        LOWER_REUSES_MORE,
+        "Which way the thresholds of fbCache and dbCache point. Runware's document says lower reuses more; "
+        "every published cache means the opposite. Runware is always sent its own way.",
+        choices=THRESHOLD_MEANINGS,
+        optional=True,
+    ),
+    Field(
+        "speed",
+        0.0,
+        "Any speed for the forecast, from 1 to 5 times fewer computed steps, in place of low, medium or "
+        "high. 0 takes acceleration.",
+        low=0,
+        high=5,
+        step=0.05,
+        decimals=0.01,
+        optional=True,
+    ),
+    Field(
+        "forecast_error_limit",
+        0.25,
+        "Forecast: a gap of reused steps that would move the picture off by more than this share of itself "
+        "(0.25 = 25%), going by what the gaps before it did, is not taken; its steps are computed.",
+        low=0,
+        high=10,
+        step=0.01,
+        optional=True,
+        advanced=True,
+    ),
+    Field(
+        "front_blocks",
+        1,
+        "dbCache: blocks at the front that run on every step.",
+        low=1,
+        high=5,
+        optional=True,
+        advanced=True,
+    ),
+    Field(
+        "back_blocks",
+        0,
+        "dbCache: blocks at the back that run on every step.",
+        low=0,
+        high=19,
+        optional=True,
+        advanced=True,
+    ),
+    Field(
+        "tea_signal",
+        TEA_SIGNALS[0],
+        "teaCache: a curve fitted to Klein says what a change means (coefficients), or a filter that looks "
+        "past the noise and needs none (spectral).",
+        choices=TEA_SIGNALS,
+        optional=True,
+        advanced=True,
+    ),
+    Field(
+        "guidance_interval",
+        1,
+        "Compute the negative prompt on every n-th computed step only and reuse its effect in between: such "
+        "a step costs half. 1 always computes it. Reusing whole steps keeps more of the picture for the same "
+        "work.",
+        low=1,
+        high=5,
+        optional=True,
+        advanced=True,
+    ),
+    Field(
+        "guidance_end_percentage",
+        100,
+        "Leave out the negative prompt, and with it the guidance, after this share of the steps.",
+        low=1,
+        high=100,
+        optional=True,
+        advanced=True,
+    ),
+    Field(
+        "reference_cache",
+        REFERENCE_CACHES[0],
+        "Reference pictures: refresh computes them every few steps and remembers them in between, which "
+        "changes the picture (experimental). exact suits FLUX.2 [klein] 9B-KV only.",
+        choices=REFERENCE_CACHES,
+        optional=True,
+        advanced=True,
+    ),
+    Field(
+        "reference_interval",
+        4,
+        "refresh: every n-th computed step sees them anew.",
+        low=1,
+        high=50,
+        optional=True,
+        advanced=True,
+    ),
+)
+
+CAP = "cache_max_consecutive_steps"
+WINDOW = (
+    "cache_start_step",
+    "cache_end_step",
+    "cache_start_step_percentage",
+    "cache_end_step_percentage",
+)
+CACHES = {
+    "fb_cache": ("fb_cache_threshold",),
+    "tea_cache": ("tea_cache_distance",),
+    "db_cache": ("db_cache_threshold", "db_cache_skip_interval"),
+}
+"""Each switch with its dials; at most one is on."""
+MIRRORED = ("fb_cache_threshold", "db_cache_threshold")
+"""Dials that threshold_meaning turns round."""
+
+_DEFAULT = {field.name: field.default for field in ACCELERATION_FIELDS}
+_API = {field.name: field.api for field in ACCELERATION_FIELDS}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What Klein Calibrate measured on one model: never leaves this machine.
+
+    tea_coefficients: polynomial, highest power first, from the change of the first block's input to that of
+    the velocity, seen up to tea_limit. profile: relative harm of skipping along the run, any number of equal
+    parts of it (Klein Calibrate saves one a step), mean 1.
+    """
+
+    name: str
+    tea_coefficients: tuple[float, ...] = ()
+    tea_limit: float = 0.2
+    profile: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(value != value or value <= 0 for value in self.profile):
+            raise InputError(
+                f"The calibration '{self.name}' holds a profile with values that are not positive. "
+                "Run Klein Calibrate again and save it under the same name."
+            )
+
+
+@dataclass(frozen=True)
+class Acceleration:
+    """Which work of the transformer may be skipped, when, and how boldly.
+
+    The first thirteen fields are Runware's `acceleration` and `acceleratorOptions` with their names (in
+    Python's spelling), ranges and defaults; None stands for "not set" where the API states no default. The
+    rest is local. Exactly one method follows from them, see `method`. Thresholds of 0 always mean "never
+    reuse". options: (name, value) of cache policies that brought dials of their own.
+    """
+
+    acceleration: str = _DEFAULT["acceleration"]
+    cache_start_step: int | None = _DEFAULT["cache_start_step"]
+    cache_end_step: int | None = _DEFAULT["cache_end_step"]
+    cache_start_step_percentage: int | None = _DEFAULT["cache_start_step_percentage"]
+    cache_end_step_percentage: int | None = _DEFAULT["cache_end_step_percentage"]
+    cache_max_consecutive_steps: int = _DEFAULT["cache_max_consecutive_steps"]
+    fb_cache: bool = _DEFAULT["fb_cache"]
+    fb_cache_threshold: float = _DEFAULT["fb_cache_threshold"]
+    tea_cache: bool = _DEFAULT["tea_cache"]
+    tea_cache_distance: float = _DEFAULT["tea_cache_distance"]
+    db_cache: bool = _DEFAULT["db_cache"]
+    db_cache_threshold: float = _DEFAULT["db_cache_threshold"]
+    db_cache_skip_interval: int = _DEFAULT["db_cache_skip_interval"]
+    # Which way the thresholds of fbCache and dbCache point; teaCacheDistance is documented one way only.
+    threshold_meaning: str = _DEFAULT["threshold_meaning"]
+    # Forecast: the speed asked for (times faster), 0 = what `acceleration` stands for.
+    speed: float = _DEFAULT["speed"]
+    # Forecast: a miss that would have moved the picture by more than this share of itself makes the rest of
+    # the run more careful.
+    forecast_error_limit: float = _DEFAULT["forecast_error_limit"]
+    # dual block: blocks that always run, at the front (double blocks) and at the back (single blocks).
+    front_blocks: int = _DEFAULT["front_blocks"]
+    back_blocks: int = _DEFAULT["back_blocks"]
+    tea_signal: str = _DEFAULT["tea_signal"]
+    # Guidance: both branches on every n-th computed step, in between the last difference; then none at all.
+    guidance_interval: int = _DEFAULT["guidance_interval"]
+    guidance_end_percentage: int = _DEFAULT["guidance_end_percentage"]
+    reference_cache: str = _DEFAULT["reference_cache"]
+    reference_interval: int = _DEFAULT["reference_interval"]
+    calibration: Calibration | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self, ACCELERATION_FIELDS)
+        if 0 < self.speed < 1:
+            raise InputError(
+                f"speed is {self.speed}, but must be from 1 to 5, or 0 for what acceleration says."
+            )
+        self._require_one_method()
+        self._require_one_window()
+
+    def _require_one_method(self) -> None:
+        on = [_API[cache] for cache in CACHES if getattr(self, cache)]
+        if len(on) > 1:
+            raise InputError(
+                f"{' and '.join(on)} are switched on together, but they answer the same question "
+                "differently. Switch on exactly one of fbCache, teaCache and dbCache, or none of them for "
+                "the forecast."
+            )
+
+    def _require_one_window(self) -> None:
+        start, end, start_share, end_share = WINDOW
+        for name, other in ((start, start_share), (end, end_share)):
+            value, percentage = getattr(self, name), getattr(self, other)
+            if value is not None and percentage is not None:
+                raise InputError(
+                    f"{_API[name]} is {value} and {_API[other]} is {percentage}: both say the same thing. "
+                    "Keep one, unset the other."
+                )
+        for first, last in ((start, end), (start_share, end_share)):
+            begin, stop = getattr(self, first), getattr(self, last)
+            if begin is not None and stop is not None and begin >= stop:
+                raise InputError(
+                    f"{_API[first]} is {begin} and {_API[last]} is {stop}, but the start must come "
+                    "before the end."
+                )
+
+    @property
+    def method(self) -> str:
+        """none | forecast | first_block | tea | dual_block."""
+        if self.fb_cache:
+            return "first_block"
+        if self.tea_cache:
+            return "tea"
+        if self.db_cache:
+            return "dual_block"
+        return "forecast" if self.speed > 1 or (not self.speed and self.acceleration != "none") else "none"
+
+    @property
+    def options_are_set(self) -> bool:
+        """Whether anything of acceleratorOptions was set, so that Runware is sent them."""
+        return bool(self._set_options()) or self.cache_max_consecutive_steps != _DEFAULT[CAP]
+
+    def option(self, name: str, default: Any) -> Any:
+        """The dial of a policy that brought its own."""
+        return dict(self.options).get(name, default)
+
+    def to_runware(self) -> dict[str, Any]:
+        """`acceleration` and, where anything of it was set, `acceleratorOptions`, as the request spells them.
+
+        Thresholds go out in the direction of Runware's own text. What only exists locally stays here.
+        """
+        level = API_LEVELS[-1] if self.acceleration == HIGHEST else self.acceleration
+        request: dict[str, Any] = {"acceleration": level}
+        if self.options_are_set:
+            options = self._set_options()
+            options[_API[CAP]] = self.cache_max_consecutive_steps
+            request["acceleratorOptions"] = options
+        return request
+
+    def _set_options(self) -> dict[str, Any]:
+        names = [name for cache, dials in CACHES.items() if getattr(self, cache) for name in (cache, *dials)]
+        names += [name for name in WINDOW if getattr(self, name) is not None]
+        return {_API[name]: self._outward(name) for name in names}
+
+    def _outward(self, name: str) -> Any:
+        value = getattr(self, name)
+        mirrored = name in MIRRORED and self.threshold_meaning == HIGHER_REUSES_MORE
+        return round(1 - value, 2) if mirrored else value
