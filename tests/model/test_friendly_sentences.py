@@ -90,7 +90,6 @@ def files(model_folders: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     parts = {**blueprint.network.parts, "4": Part("A2C2f", {}, {})}
     monkeypatch.setitem(PATHS, "A2C2f", "ultralytics.nn.modules.block.A2C2f")
     write_pt(bbox / "face_v12.pt", replace(blueprint, network=Part("Sequential", {}, parts)))
-    detectors._load.cache_clear()
     return model_folders
 
 
