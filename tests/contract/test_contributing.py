@@ -15,13 +15,10 @@ FOLDERS = "nodes|tests|tools|js|locales|workflows|subgraphs"
 NAMED = re.findall(rf"`((?:{FOLDERS})(?:/[\w./-]+)?|\.\w[\w./-]*)`", TEXT)
 PLACES = sorted({place if "NAME" not in place else str(Path(place).parent) for place in NAMED})
 
-# Being built: goes when it is there.
-COMING = ("nodes/acceleration/policies",)
-
 
 @pytest.mark.parametrize("place", PLACES)
 def test_named_places_exist(place: str) -> None:
-    assert (ROOT / place).exists() or place.startswith(COMING)
+    assert (ROOT / place).exists()
 
 
 def test_modules_that_are_named_can_be_run() -> None:

@@ -30,15 +30,9 @@ def test_ruff_finds_nothing(command: tuple[str, ...]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# Rooms that are being rebuilt: each goes from here with its rebuilding.
-UNTYPED = {"acceleration"}
-
-
 def test_types_hold() -> None:
     done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
-    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
-    assert errors or not done.returncode, done.stdout + done.stderr
-    assert [line for line in errors if Path(line.partition(":")[0]).parts[1] not in UNTYPED] == []
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_python_source_is_ascii() -> None:
