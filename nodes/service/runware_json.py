@@ -14,14 +14,14 @@ import re
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from dataclasses import fields as dataclass_fields
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..acceleration.settings import make_acceleration
+from ..base.acceleration import ACCELERATION_FIELDS, LOWER_REUSES_MORE
 from ..base.errors import InputError
 from ..base.fields import Field
-from ..base.values import FACE_FIELDS, LOWER_REUSES_MORE, Acceleration, FaceRefinement, LoraRow, Loras
+from ..base.values import FACE_FIELDS, FaceRefinement, LoraRow, Loras
 from ..loras.rows import format_row
 from ..remote.services import runware
 
@@ -35,17 +35,8 @@ _DELIVERY = ("output_format", "output_quality", "include_cost", "delivery_method
 _OWN_NAMES = {"taskType", "taskUUID"}
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _TOP_FIELDS = (*runware.FIELDS, *runware.ADVANCED_FIELDS)
-# Runware's twelve options, spelled as the value spells them but for the capitals.
-_ACCELERATION_FIELDS = tuple(
-    Field(
-        one.name,
-        one.default,
-        kind=int if one.default is None else None,
-        api=re.sub("_(.)", lambda match: match[1].upper(), one.name),
-    )
-    for one in dataclass_fields(Acceleration)
-    if re.match("(cache|fb|tea|db)_", one.name) and one.name != "tea_signal"
-)
+# Runware's twelve options.
+_ACCELERATION_FIELDS = tuple(row for row in ACCELERATION_FIELDS if row.api)
 
 
 @dataclass(frozen=True)

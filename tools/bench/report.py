@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
 import platform
@@ -47,7 +48,7 @@ class Row:
     def as_json(self) -> dict[str, object]:
         return {
             "name": self.name,
-            "value": self.value,
+            "value": self.value if math.isfinite(self.value) else None,  # JSON has no word for NaN
             "unit": self.unit,
             "spread": self.spread,
             "n": self.n,
