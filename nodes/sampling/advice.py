@@ -11,6 +11,7 @@ LARGE_TOKENS = 4300
 """Above this BFL's fit of mu changes its form: a little more than 1 MP."""
 NANO_SIDE = 256
 FAST = "Kleinod Fast"
+FAST_MIN_STEPS = 11
 FAST_MAX_GUIDANCE = 5.0
 """From here on its worst pictures are worse than Euler's of as few steps (klein-nano)."""
 
@@ -47,6 +48,11 @@ def list_notes(
         notes.append(
             f"At guidance {request.guidance:g} Kleinod Fast goes wrong in some pictures where Default with "
             f"as few steps does not; it is good below {FAST_MAX_GUIDANCE:g}. Take Default with acceleration."
+        )
+    elif request.scheduler == FAST and request.steps < FAST_MIN_STEPS:
+        notes.append(
+            f"With {request.steps} steps the worst pictures of Kleinod Fast are worse than those of Default: "
+            f"it is good from {FAST_MIN_STEPS} steps on."
         )
     if facts is None:
         return notes

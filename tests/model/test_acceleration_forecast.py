@@ -10,7 +10,7 @@ import comfy.samplers
 import pytest
 import torch
 from kleinod.nodes.acceleration.patch import accelerate
-from kleinod.nodes.acceleration.policies.forecast import make_plan
+from kleinod.nodes.acceleration.policies.forecast import plan_usual_run
 from kleinod.nodes.acceleration.report import RunReport
 from kleinod.nodes.base.values import Acceleration, Calibration
 from kleinod.nodes.sampling.schedule import native_sigmas
@@ -98,7 +98,7 @@ def test_applied_twice_the_last_one_holds(model: Any) -> None:
     fast = accelerate(accelerate(model, bold("low"), twice.append), bold("high"), once.append)
     sample(fast, SIGMAS)
     assert not twice and len(once) == 1
-    assert once.last.computed == STEPS - sum(make_plan(bold("high"), STEPS).reuse)
+    assert once.last.computed == STEPS - sum(plan_usual_run(bold("high"), STEPS).reuse)
 
 
 # --- counting
@@ -108,7 +108,7 @@ def test_applied_twice_the_last_one_holds(model: Any) -> None:
 def test_blocks_run_as_often_as_the_report_says(model: Any, counter: BlockCounter, level: str) -> None:
     told = Told()
     sample(accelerate(model, bold(level), told.append), SIGMAS)
-    computed = STEPS - sum(make_plan(bold(level), STEPS).reuse)
+    computed = STEPS - sum(plan_usual_run(bold(level), STEPS).reuse)
     assert counter.total == computed * BLOCKS * 2, "two branches, every block, computed steps only"
     assert told.last.computed == computed
     assert told.last.data()["speed"] == pytest.approx(STEPS / computed)
@@ -182,7 +182,7 @@ def test_interrupted_and_run_again(model: Any) -> None:
 
 
 def test_the_stop_button_works_on_skipped_steps(model: Any) -> None:
-    pattern = make_plan(bold(), STEPS).reuse
+    pattern = plan_usual_run(bold(), STEPS).reuse
     before_a_skip = next(i for i in range(STEPS - 1) if pattern[i + 1])
 
     def press(step: int, *rest: Any) -> None:
@@ -264,7 +264,7 @@ def test_solvers_with_one_call_a_step_skip(model: Any, counter: BlockCounter, so
     told = Told()
     result = sample(accelerate(model, bold(), told.append), SIGMAS, solver)
     assert torch.isfinite(result).all()
-    assert told.last.pattern.count("R") >= sum(make_plan(bold(), STEPS).reuse) - 1, told.last.line()
+    assert told.last.pattern.count("R") >= sum(plan_usual_run(bold(), STEPS).reuse) - 1, told.last.line()
     assert counter.total == told.last.computed * BLOCKS * 2
 
 
@@ -286,9 +286,12 @@ def test_solvers_that_read_the_branches_are_left_alone(model: Any, solver: str) 
     assert "both branches" in told.last.line()
 
 
-def test_other_solvers_are_never_given_a_shifted_picture(model: Any) -> None:
-    """Settling fits Euler's step only: on a computed step any other solver gets the network's own answer."""
-    told: list[tuple[torch.Tensor, float]] = []
+@pytest.mark.parametrize(("solver", "settles"), [("euler_ancestral", False), ("dpmpp_2m", True)])
+def test_only_solvers_that_add_no_noise_are_given_a_shifted_picture(
+    model: Any, solver: str, settles: bool
+) -> None:
+    """A linear solver is set right at a computed step; any other gets the network's own answer there."""
+    told: list[torch.Tensor] = []
 
     def keep(args: dict[str, Any]) -> torch.Tensor:
         told.append(args["denoised"].clone())
@@ -301,11 +304,11 @@ def test_other_solvers_are_never_given_a_shifted_picture(model: Any) -> None:
     sample(
         accelerate(watched, bold(), report.append),
         SIGMAS,
-        "dpmpp_2m",
+        solver,
         callback=lambda step, x0, x, total: seen.append(x0.clone()),
     )
     computed = [x0 for x0, kind in zip(seen, report.last.pattern, strict=True) if kind == "C"]
-    assert all(torch.equal(a, b) for a, b in zip(computed, told, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(computed, told, strict=True)) != settles
 
 
 # --- parts of a run
@@ -315,7 +318,7 @@ def test_denoise_below_1_counts_its_own_steps(model: Any) -> None:
     told = Told()
     sample(accelerate(model, bold(), told.append), SIGMAS[3:], latent=noise(seed=6))
     assert told.last.steps == STEPS - 3
-    expected = "".join("R" if skipped else "C" for skipped in make_plan(bold(), STEPS - 3).reuse)
+    expected = "".join("R" if skipped else "C" for skipped in plan_usual_run(bold(), STEPS - 3).reuse)
     assert told.last.pattern == expected
 
 
@@ -327,7 +330,8 @@ def test_split_sigmas_do_not_share_history(model: Any, counter: BlockCounter) ->
     told = Told()
     again = accelerate(model, bold(), told.append)
     sample(again, SIGMAS[3:], start=torch.zeros_like(start), latent=middle)
-    assert told.last.pattern.startswith("CCCC")
+    fresh = plan_usual_run(bold(), STEPS - 3)
+    assert told.last.pattern[0] == "C" and told.last.computed == fresh.computed
     assert counter.total == told.last.computed * BLOCKS * 2
 
 
