@@ -41,11 +41,14 @@ function makeRow(run) {
  * @param {Run[]} runs
  */
 function makeLegend(runs) {
-  const used = Object.keys(CELLS).filter((kind) => runs.some((run) => run.pattern.includes(kind)));
+  /** @type {Record<string, Kind>} */
+  const kinds = Object.assign({}, ...runs.map((run) => run.kinds));
+  const used = Object.keys(kinds).filter((kind) => runs.some((run) => run.pattern.includes(kind)));
   const swatch = { display: "inline-block", width: "9px", height: "9px", borderRadius: "2px", margin: "0 4px 0 0" };
   const entries = used.map((kind) => {
-    const { words, background } = CELLS[kind];
-    return make("span", { style: { marginRight: "10px" } }, make("span", { style: { ...swatch, background } }), say(words));
+    const { word, colour, fill } = kinds[kind];
+    const mark = make("span", { style: { ...swatch, background: fill, boxShadow: `inset 0 0 0 1px ${colour}` } });
+    return make("span", { style: { marginRight: "10px" } }, mark, kind in WORDS ? say(WORDS[kind]) : word);
   });
   if (runs.length > MOST_ROWS) entries.push(make("span", {}, say("first %1 of %2 results", MOST_ROWS, runs.length)));
   const style = { color: "var(--descrip-text, #999)", whiteSpace: "nowrap", overflow: "hidden" };
