@@ -13,7 +13,7 @@ from comfy_extras.nodes_flux import EmptyFlux2LatentImage, Flux2Scheduler
 from kleinod.nodes.base.references import References
 from kleinod.nodes.model.nano import load_nano
 from kleinod.nodes.model.nodes import KleinodPrompt
-from kleinod.nodes.references.engine import SHELF, latents_of
+from kleinod.nodes.references.engine import CACHE, latents_of
 from kleinod.nodes.references.nodes import KleinodReferences
 from kleinod.nodes.sampling.nodes import KleinodSampler
 
@@ -163,7 +163,7 @@ def test_each_image_is_encoded_once(parts: dict[str, Any], monkeypatch: pytest.M
     assert len(count.shapes) == 2
     latents_of(vae, refer(picture(FIRST, 9)).args[0])
     assert len(count.shapes) == 3
-    assert len(vae.patcher.get_attachment(SHELF)) == 3
+    assert len(vae.patcher.get_attachment(CACHE)) == 3
     other = latents_of(tiny_vae(seed=2), refer(first).args[0])
     assert not torch.equal(other[0], both[0]), "another VAE has latents of its own"
 

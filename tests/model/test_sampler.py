@@ -378,10 +378,13 @@ def test_conditioning_of_another_width_is_refused(parts: dict[str, Any]) -> None
 
 
 def test_not_a_number_stops_at_the_first_result(parts: dict[str, Any]) -> None:
-    watched = Watched(parts["model"])
-    spoilt = [[parts["positive"][0][0] * float("nan"), {}]]
+    class Spoiling(Watched):
+        def _call(self, apply: Any, args: dict[str, Any]) -> torch.Tensor:
+            return super()._call(apply, args) * float("nan")
+
+    watched = Spoiling(parts["model"])
     with pytest.raises(ValueError, match="picture of seed 7 came out as not-a-number"):
-        make({**parts, "model": watched.model, "positive": spoilt}, results=3, steps=2)
+        make({**parts, "model": watched.model}, results=3, steps=2)
     assert sum(watched.batches) == 4
 
 
