@@ -11,7 +11,16 @@ from __future__ import annotations
 
 
 class ArtistError(Exception):
-    """Its text is written for the person who uses the node, and is shown on it."""
+    """Its text is written for the person who uses the node, and is shown on it.
+
+    ComfyUI names an error by its module, which for a pack is a path of the user's disk: ours go by the pack.
+    """
+
+    __module__ = "kleinod"
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__module__ = "kleinod"
 
 
 class InputError(ArtistError, ValueError):

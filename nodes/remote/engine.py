@@ -52,6 +52,8 @@ class Engine:
         self.accounts = Accounts(self.keys, self.policy)
         self._folder, self._store_bytes = folder, store_bytes
         self._running: dict[tuple[str, int], RunningJob] = {}
+        # Finished for a node that has not taken the pictures yet: nobody else's to have meanwhile.
+        self._handed: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
 
     # Made when first needed: keys can be seen and changed where the ledger cannot be opened.
@@ -95,8 +97,10 @@ class Engine:
     def deliver(self, result: JobResult) -> None:
         """Note that a node, or the user, has the pictures."""
         if result.job is not None and any(image.pixels is not None for image in result.images):
-            job_id = result.job.id
-            self.runner.write(lambda: self.ledger.update(job_id, delivered=1))
+            job = result.job
+            self.runner.write(lambda: self.ledger.update(job.id, delivered=1))
+            with self._lock:
+                self._handed.discard((job.request_hash, job.take))
 
     def forget_limits(self) -> None:
         """Let the next jobs take up a changed limit of jobs at once."""
@@ -147,8 +151,9 @@ class Engine:
             return request
         for job in self.ledger.list_undelivered(request.family_hash, request.take):
             seed = job.facts.get("seed")
-            running = self._running.get((job.request_hash, job.take))
-            if seed is None or (running is not None and running.is_wanted()):
+            key = (job.request_hash, job.take)
+            running = self._running.get(key)
+            if seed is None or key in self._handed or (running is not None and running.is_wanted()):
                 continue
             if running is None and not self.locks.is_free(name_lock(job.request_hash, job.take)):
                 continue  # another ComfyUI waits for it
@@ -200,6 +205,8 @@ class Engine:
             problem = error if isinstance(error, (RemoteError, ValueError)) else _wrap(error)
         with self._lock:
             self._running.pop(key, None)
+            if result is not None and running.is_wanted():
+                self._handed.add(key)
         if result is None:
             running.future.set_exception(problem)
         else:

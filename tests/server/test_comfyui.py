@@ -198,7 +198,7 @@ def test_a_broken_model_file_gives_one_sentence(comfy_server: Server) -> None:
     finally:
         file.unlink()
     assert failure.value.node_type == "KleinodLoader"
-    assert failure.value.exception_type == "ValueError"
+    assert failure.value.exception_type == "kleinod.InputError"
     assert file.name in str(failure.value)
     assert "LFS" in str(failure.value)
 

@@ -127,7 +127,7 @@ def test_what_no_socket_can_take_is_said_with_its_name(
     prompt = make_small(load_prompt(API_FOLDER / f"{ORDER[0]}.json"))
     next(node for node in prompt.values() if node["class_type"] == kind)["inputs"][name] = value
     failure = follow(comfy_server.client, comfy_server.client.queue(prompt))
-    assert (failure["node_type"], failure["exception_type"]) == (kind, "ValueError")
+    assert (failure["node_type"], failure["exception_type"]) == (kind, "kleinod.InputError")
     assert failure["exception_message"].startswith(f"{name} is ")
 
 
