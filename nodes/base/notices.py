@@ -48,6 +48,14 @@ def show(text: str, node_id: str | None = None) -> None:
         server.send_progress_text(text.replace("\n", "  \n"), node_id)
 
 
+def warn(text: str, node_id: str | None = None) -> None:
+    """`show` until the node runs again: then the text goes, if nothing takes its place."""
+    node_id = node_id or _running_node()
+    if node_id:
+        _complaining.add(node_id)
+        show(text, node_id)
+
+
 def show_status(hidden: Any, text: str) -> None:
     """Write `text` under the node whose hidden inputs these are; without a server (None) there is none."""
     if hidden is not None and hidden.unique_id is not None:
@@ -111,22 +119,16 @@ def _saying_why(explain_memory: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except ArtistError as error:
-        _complain(str(error), node_id)
+        warn(str(error), node_id)
         raise
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         sentence = explain_memory()
         logger.info("Said on the node: %s", sentence)
-        _complain(sentence, node_id)
+        warn(sentence, node_id)
         kind = torch.OutOfMemoryError if comfy.model_management.is_oom(error) else MemoryError
         raise kind(sentence) from error
-
-
-def _complain(sentence: str, node_id: str | None) -> None:
-    if node_id:
-        _complaining.add(node_id)
-        show(sentence, node_id)
 
 
 def _running_node() -> str | None:

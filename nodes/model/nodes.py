@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.v0_0_2 import io
 
 from ..base import sockets
-from ..base.notices import reports_errors, show
+from ..base.notices import reports_errors, warn
 from ..base.oom_advice import advise_loading, advise_prompt
 from ..base.references import References
 from ..references.engine import add_references, latents_of
@@ -233,6 +233,7 @@ class KleinodPrompt(io.ComfyNode):
                 *warn_of_syntax(text, field), *text_engine.warn_of_unknown_words(clip, text, field),
             )
         ]  # fmt: skip
-        show("\n".join(warnings) or " ")  # the page ignores an empty text
+        if warnings:
+            warn("\n".join(warnings))
         info = "\n".join([info, *warnings])
         return io.NodeOutput(positive_conditioning, negative_conditioning, info)
