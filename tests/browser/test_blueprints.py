@@ -161,7 +161,7 @@ def test_the_others_run_as_one_chain(studio: Studio, renderer: str, artifacts: P
     kinds = [node["class_type"] for node in prompt.values()]
     assert kinds.count("KleinodLoader") == 3 and kinds.count("KleinodSampler") == 2
     (remote,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "KleinodRunware"]
-    assert remote["positive_prompt"] == "a fox on a blue background"
+    assert remote["positive_prompt"] == "a panda on a pink background"
     assert (remote["steps"], remote["cfg_scale"], remote["width"]) == (6, 3, 128)
     (references,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "KleinodReferences"]
     assert "images.image_1" in references and "images.image_2" not in references

@@ -84,6 +84,7 @@ def test_shipped_workflow_runs_and_made_its_thumbnail(comfy_server: Server, name
     prompt = load(name)
     steps: list[StepProgress] = []
     result = comfy_server.client.run(prompt, steps.append)
+    prompt = with_values(prompt)
     for number, node in prompt.items():
         shown = SHOWN.get(node["class_type"])
         if shown:
@@ -114,6 +115,23 @@ def test_thumbnails_of_remote_workflows_are_what_klein_nano_draws_for_them(
     for name in REMOTE:
         pictures = [Image.fromarray(paint(*request)) for request in remote_requests(load(name))]
         check_thumbnail(name, pictures)
+
+
+def with_values(prompt: dict) -> dict:
+    """The prompt with the values of its primitives in the place of links to them."""
+    primitives = {number: node["inputs"]["value"] for number, node in prompt.items() if is_primitive(node)}
+
+    def resolve(value: object) -> object:
+        return primitives.get(value[0], value) if isinstance(value, list) else value
+
+    return {
+        number: {**node, "inputs": {name: resolve(value) for name, value in node["inputs"].items()}}
+        for number, node in prompt.items()
+    }
+
+
+def is_primitive(node: dict) -> bool:
+    return node["class_type"].startswith("Primitive")
 
 
 def remote_requests(prompt: dict) -> list[tuple[str, int, int, int]]:
