@@ -62,6 +62,7 @@ function makeLegend(runs) {
 function drawStrip(node, runs) {
   const there = findWidget(node, WIDGET);
   if (there) node.removeWidget(there);
+  runs = runs.filter((run) => run.kinds); // a result of an older version, still in the server's history, has none
   if (!runs.length) return;
   const shown = runs.slice(0, MOST_ROWS).map(makeRow);
   shown.push(makeLegend(runs));

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from kleinod.nodes.acceleration.report import describe_kinds
 from kleinod_pure.faces.presets import FIELDS, PRESETS
 from kleinod_pure.loras.rows import parse_rows
 
@@ -14,7 +15,15 @@ STYLE, SUBJECT = "klein-nano style.safetensors", "klein-nano subject.safetensors
 ROWS = f"{STYLE} 0.8\n{SUBJECT} -0.5 high off"
 REMOTE = {"KleinodRunware": "runware", "KleinodBFL": "bfl"}
 ASKED = ("width", "height", "steps", "number_results", "endpoint")
-RUNS = [{"label": "seed 7", "pattern": "CCHRCR", "line": "4 of 6 steps computed"}]
+PATTERN = "CCHRCR"
+RUNS = [
+    {
+        "label": "seed 7",
+        "pattern": PATTERN,
+        "line": "4 of 6 steps computed",
+        "kinds": describe_kinds(PATTERN),
+    }
+]
 # ComfyUI's own, said of any node: a widget that a subgraph showed outside has no link there; a bypassed node
 # has nothing of the kind to hand on.
 CORE_NOISE = ("Missing Link ID when unpacking", "[ExecutableNodeDTO.resolveOutput] No input types match")
