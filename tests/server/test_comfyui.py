@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import copy
 import io
-import sys
 import urllib.parse
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.emulator.nano import NanoPainter
 from tests.emulator.pictures import draw_pattern
 from tools.launch.client import StepProgress, WorkflowError, WorkflowInterrupted, load_prompt
-from tools.launch.environment import ROOT, Environment
 from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER, ORDER
-from tools.shipped.thumbnails import compose, encode, fetch_saved
+from tools.shipped.recipes import fill_defaults
+from tools.shipped.thumbnails import compose, draw_locally, encode, fetch_saved
 
 pytestmark = pytest.mark.server
 
@@ -107,14 +105,12 @@ def test_shipped_workflow_runs_and_made_its_thumbnail(comfy_server: Server, name
         check_thumbnail(name, pictures)
 
 
+@pytest.mark.parametrize("name", REMOTE)
 def test_thumbnails_of_remote_workflows_are_what_klein_nano_draws_for_them(
-    comfy_environment: Environment, monkeypatch: pytest.MonkeyPatch
+    comfy_server: Server, name: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "kleinod", sys.modules["kleinod"])  # the painter loads the pack anew
-    paint = NanoPainter(comfy_environment.comfyui, ROOT)
-    for name in REMOTE:
-        pictures = [Image.fromarray(paint(*request)) for request in remote_requests(load(name))]
-        check_thumbnail(name, pictures)
+    prompt = fill_defaults(comfy_server.client, draw_locally(load(name)))
+    check_thumbnail(name, fetch_saved(comfy_server.client, prompt, comfy_server.client.run(prompt).outputs))
 
 
 def with_values(prompt: dict) -> dict:
