@@ -91,5 +91,8 @@ def test_nothing_attached_changes_nothing() -> None:
 def test_what_is_given_up_is_said() -> None:
     kept, (note,) = adapt(Acceleration("high", guidance_interval=2), Attached(pairs=("NAGuidance",)))
     assert kept == Acceleration("high") and "NAGuidance compares prompt and negative prompt" in note
+    asked = Acceleration("high", guidance_end_percentage=60)
+    kept, notes = adapt(asked, Attached(pairs=("NAGuidance",)))
+    assert kept == Acceleration("high") and len(notes) == 1
     off, (note,) = adapt(Acceleration("high"), Attached(state=("APG",)))
     assert off.method == "none" and "APG keeps something from step to step" in note

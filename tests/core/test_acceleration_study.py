@@ -86,6 +86,13 @@ def test_the_table_tells_time_work_and_likeness() -> None:
     assert lines[2].startswith("low") and "2.00x" in lines[2] and "30.5 dB" in lines[2]
 
 
+def test_the_headline_names_the_nearest_of_the_others_and_the_one_that_did_least() -> None:
+    first, nearest, fastest = comparison.headline(outcomes()).splitlines()
+    assert first == f"{len(outcomes())} pictures of one seed"
+    assert nearest.startswith("nearest: low, 30.5 dB") and fastest.startswith("fastest: EasyCache 0.2, ")
+    assert len(comparison.headline(outcomes()[:2]).splitlines()) == 2, "one and the same is named once"
+
+
 def test_the_sheet_shows_every_picture_and_where_it_differs() -> None:
     made = outcomes()
     with_differences, without = sheet.draw_sheet(made), sheet.draw_sheet(made, False)
@@ -133,6 +140,8 @@ def test_the_profile_shows_where_a_forecast_misses() -> None:
     assert len(profile) == 30 and math.isclose(sum(profile), 30, rel_tol=1e-3)
     assert profile.index(max(profile)) == 20, "the first after the corner"
     assert min(profile) > 0
+    early = fitting.fit_profile([kinked(30, 1)])
+    assert early[0] == early[1] == early[2] > 1, "the first two have no forecast and weigh as the third"
 
 
 @pytest.mark.parametrize("level", ["medium", "high", "highest"])

@@ -142,6 +142,15 @@ def test_truncated_file_says_how_much_is_there(tmp_path: Path, lost: int) -> Non
     assert "cut off after 40 bytes, inside its header" in refusal(path)
 
 
+@pytest.mark.parametrize("lost", [1, 8])
+def test_a_file_that_ends_just_before_its_header_does_is_cut_off_there(tmp_path: Path, lost: int) -> None:
+    path = write_shapes(tmp_path / "x.safetensors", SHAPES)
+    whole = path.read_bytes()
+    end = 8 + struct.unpack("<Q", whole[:8])[0]
+    path.write_bytes(whole[: end - lost])
+    assert f"cut off after {end - lost} bytes, inside its header" in refusal(path)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -249,6 +249,13 @@ def test_a_tint_is_fitted_past_what_changed_and_undone_both_ways() -> None:
     assert fit_tint(tinted, picture, few) is None
 
 
+def test_colours_moved_too_far_are_no_tint() -> None:
+    everywhere = torch.ones((SIDE, SIDE + 32), dtype=torch.bool)
+    picture = as_image(draw(17)) * 0.5
+    assert fit_tint(picture + 0.2, picture, everywhere) is not None
+    assert fit_tint(picture + 0.3, picture, everywhere) is None
+
+
 def test_what_lies_outside_the_edit_is_no_change() -> None:
     picture = as_image(draw(16))
     place = register(picture, as_image(spoil(draw(16), shift=(4, 0))))

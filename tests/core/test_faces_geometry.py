@@ -123,7 +123,8 @@ def test_a_stretching_or_odd_crop_cannot_be_made() -> None:
 
 
 def test_boxes_that_share_an_edge_do_not_intersects() -> None:
-    assert not intersects((0, 0, 10, 10), (10, 0, 20, 10))
+    for beside in ((10, 0, 20, 10), (-10, 0, 0, 10), (0, 10, 10, 20), (0, -10, 10, 0)):
+        assert not intersects((0, 0, 10, 10), beside)
     assert intersects((0, 0, 10, 10), (9.5, 9.5, 20, 20))
 
 

@@ -136,6 +136,11 @@ def test_every_face_is_chosen_or_left_out_with_a_reason(faces, order, top_k, lea
     assert all(choice.left_out.values())
 
 
+def test_a_face_of_just_the_limits_size_fits() -> None:
+    faces = [Face((0, 0, side, 20)) for side in (39, 40, 60, 61)]
+    assert choose_faces(faces, SIZE, FaceFilter("left to right", 0, 40, 60)).chosen == (1, 2)
+
+
 def test_orders() -> None:
     faces = [
         Face((0, 0, 30, 30), 0.5),

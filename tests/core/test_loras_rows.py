@@ -58,7 +58,8 @@ def test_errors_name_the_line(line: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_too_many_rows() -> None:
+def test_as_many_rows_as_fit_and_not_one_more() -> None:
+    assert len(parse_rows("a.safetensors\n" * MAX_ROWS).rows) == MAX_ROWS
     with pytest.raises(ValueError, match=f"at most {MAX_ROWS}"):
         parse_rows("a.safetensors\n" * (MAX_ROWS + 1))
 

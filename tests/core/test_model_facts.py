@@ -77,6 +77,11 @@ def test_metadata_wins_over_the_name_and_the_user_over_both() -> None:
         decide_variant("turbo")
 
 
+def test_metadata_that_say_base_mean_it_whatever_else_they_say() -> None:
+    metadata = {"modelspec.title": "FLUX.2 klein base 4B, not distilled"}
+    assert decide_variant("auto", "klein-4b.safetensors", metadata)[0] == "base"
+
+
 def test_recommendations_follow_the_variant() -> None:
     base = facts_from_sizes(*REAL["4b"], choice="base")
     distilled = facts_from_sizes(*REAL["4b"], choice="distilled")
