@@ -144,6 +144,8 @@ def go_through_a_subgraph(desk: Desk) -> None:
 def undo_a_subgraph(desk: Desk) -> None:
     wrap(desk, "LoraStack", "Runware")
     desk.undo()
+    desk.page.wait_for_function("() => !app.graph.nodes.some((node) => node.subgraph)")
+    desk.page.wait_for_timeout(500)  # undoing loads the graph anew
 
 
 def nothing(desk: Desk) -> None:
