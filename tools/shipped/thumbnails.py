@@ -1,8 +1,9 @@
 """Makes `workflows/NAME.jpg` by really running the workflow: `python -m tools.shipped.thumbnails [NAME ...]`.
 
-One picture fills the square, whole. Two are shown as a before and an after, half of each. Of three, two are
-small and stand above the third, which was made from them. Four become a sheet. What an API would draw is
-drawn by klein-nano here: the emulator stamps its pictures, and a real one costs money.
+One picture fills the square, whole. Two are shown as a before and an after, half of each; wide ones whole,
+one above the other. Of three, two are small and stand above the third, which was made from them. Four
+become a sheet. What an API would draw is drawn by klein-nano here: the emulator stamps its pictures, and a
+real one costs money.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import sys
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from tools.launch.client import ComfyClient, load_prompt
 from tools.launch.emulator import run_emulator
@@ -30,6 +31,14 @@ def compose(pictures: list[Image.Image]) -> Image.Image:
     """
     if len(pictures) == 1:
         return _fit(pictures[0], SIDE)
+    if len(pictures) == 2 and all(picture.width >= 2 * picture.height for picture in pictures):
+        # Cut to a square, a wide picture loses what stands at its sides: two of them make the square.
+        sheet = Image.new("RGB", (SIDE, SIDE), "white")
+        size = (SIDE, (SIDE - SEAM) // 2)
+        for index, picture in enumerate(pictures):
+            fitted = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+            sheet.paste(fitted, (0, index * (size[1] + SEAM)))
+        return sheet
     if len(pictures) == 2:
         before, after = (_fill(picture, SIDE) for picture in pictures)
         before.paste(after.crop((SIDE // 2, 0, SIDE, SIDE)), (SIDE // 2, 0))
