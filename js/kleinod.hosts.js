@@ -6,19 +6,11 @@
  * trusts that host writes it here; like the keys, this is stored on the server's computer.
  */
 import { app } from "../../scripts/app.js";
-import { make } from "./lib/elements.js";
+import { FIELD, make, ROW } from "./lib/elements.js";
 import { call, wordsOf } from "./lib/server.js";
 import { SERVICES } from "./lib/services.js";
 import { say } from "./lib/words.js";
 
-const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };
-const FIELD = {
-  padding: "4px 8px",
-  borderRadius: "6px",
-  border: "1px solid var(--border-color, #555)",
-  background: "var(--comfy-input-bg, #222)",
-  color: "var(--input-text, #ddd)",
-};
 
 /** One line a service: its hosts with commas between, and Save. */
 function makeHostsPanel() {

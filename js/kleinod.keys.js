@@ -6,7 +6,7 @@
  * and everyone on the port can read. Keys travel once, to Kleinod's own guarded route, and never come back.
  */
 import { app } from "../../scripts/app.js";
-import { make } from "./lib/elements.js";
+import { FIELD, make, ROW } from "./lib/elements.js";
 import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
 import { call, wordsOf } from "./lib/server.js";
 import { SERVICES } from "./lib/services.js";
@@ -18,14 +18,6 @@ import { say } from "./lib/words.js";
  * @import {GraphNode} from "../../scripts/app.js"
  */
 
-const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };
-const FIELD = {
-  padding: "4px 8px",
-  borderRadius: "6px",
-  border: "1px solid var(--border-color, #555)",
-  background: "var(--comfy-input-bg, #222)",
-  color: "var(--input-text, #ddd)",
-};
 const BUTTON = { ...FIELD, cursor: "pointer" };
 // As wide as its row, whatever it says, so that a long sentence moves nothing.
 const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "2.8em", width: "34em", maxWidth: "100%" };

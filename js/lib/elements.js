@@ -74,3 +74,13 @@ export function openPanel(anchor, content, onClose) {
   });
   return close;
 }
+
+/** A line of the settings, and a field or button in it. */
+export const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };
+export const FIELD = {
+  padding: "4px 8px",
+  borderRadius: "6px",
+  border: "1px solid var(--border-color, #555)",
+  background: "var(--comfy-input-bg, #222)",
+  color: "var(--input-text, #ddd)",
+};

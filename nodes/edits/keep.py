@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional
 
 from ..base.errors import InputError
 from ..base.fields import Field, check_fields
+from ..regions.blend import resize
 from .changes import find_changes
 from .registration import IDENTITY, MAX_DOUBT, MAX_SHIFT, MAX_ZOOM, Registration, blur, move_back, register
 from .tint import apply_tint, delta_e, fit_tint, undo_tint
@@ -118,7 +118,8 @@ def keep(original: Tensor, edited: Tensor, mask: Tensor | None, settings: KeepSe
     """
     height, width = original.shape[:2]
     _check_sizes(original, edited)
-    sized = _resize(edited[..., :3].float(), height, width)
+    came = edited[..., :3].float()
+    sized = came if came.shape[:2] == (height, width) else resize(came, (height, width)).clamp(0, 1)
     given = original[..., :3].float()
     if torch.equal(given, sized):
         untouched = torch.zeros((height, width))
@@ -198,15 +199,6 @@ def _doubt(place: Registration, width: int, height: int) -> str:
 
 def _blank(picture: Tensor, mask: Tensor | None) -> Tensor:
     return picture if mask is None else torch.where((mask > 0)[..., None], 0.5, picture)
-
-
-def _resize(picture: Tensor, height: int, width: int) -> Tensor:
-    if picture.shape[:2] == (height, width):
-        return picture
-    resized = functional.interpolate(
-        picture.movedim(-1, 0)[None], (height, width), mode="bicubic", antialias=True, align_corners=False
-    )
-    return resized[0].movedim(0, -1).clamp(0, 1)
 
 
 def _soften(core: Tensor, settings: KeepSettings) -> Tensor:

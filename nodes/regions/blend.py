@@ -18,7 +18,7 @@ def cut_out(picture: Tensor, crop: Crop) -> Tensor:
     """`[H, W, C]` -> the crop at its target size, `[target_height, target_width, 3]`, float32 in 0..1."""
     rows, columns = crop.region
     piece = picture[rows, columns, :3].float()
-    return _resize(piece, (crop.target_height, crop.target_width)).clamp(0, 1)
+    return resize(piece, (crop.target_height, crop.target_width)).clamp(0, 1)
 
 
 def fit_back(painted: Tensor, crop: Crop) -> Tensor:
@@ -31,7 +31,7 @@ def fit_back(painted: Tensor, crop: Crop) -> Tensor:
             f"vae made {painted.shape[1]}x{painted.shape[0]} pixels of a crop painted at "
             f"{crop.target_width}x{crop.target_height}: load flux2-vae.safetensors."
         )
-    return _resize(painted.float(), (crop.height, crop.width)).clamp(0, 1)
+    return resize(painted.float(), (crop.height, crop.width)).clamp(0, 1)
 
 
 def blend(picture: Tensor, painted: Tensor, mask: Tensor, crop: Crop) -> None:
@@ -46,7 +46,8 @@ def blend(picture: Tensor, painted: Tensor, mask: Tensor, crop: Crop) -> None:
     picture[rows, columns, :3] = torch.where(weight > 0, mixed, region)
 
 
-def _resize(piece: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(piece: Tensor, size: tuple[int, int]) -> Tensor:
+    """`[h, w, C]` at `size` (height, width): bicubic, antialiased, overshoots left in; itself if it fits."""
     if tuple(piece.shape[:2]) == size:
         return piece
     moved = functional.interpolate(
