@@ -33,6 +33,24 @@ def check_image(image: Any, label: str = "image") -> None:
         )
 
 
+def take_pictures(image: Any, label: str = "image") -> tuple[Tensor, list[str]]:
+    """Colour pictures, with alpha or without, that are to keep every bit nobody paints: the very tensor given
+    where it holds floats in 0..1, else as float32 in 0..1. And, in sentences, what was done to it. Grey ones
+    become colour, their alpha stays.
+
+    Raises InputError as `check_image` and `to_unit` do.
+    """
+    check_image(image, label)
+    words: list[str] = []
+    clean = to_unit(image, label, words)
+    usable = image.is_floating_point() and not words
+    pictures = image if usable else clean
+    if image.shape[-1] in (1, 2):
+        colour = pictures[..., :1].expand(*pictures.shape[:-1], 3)
+        pictures = torch.cat([colour, pictures[..., 1:]], dim=-1)
+    return pictures, [f"{label} came with {word}." for word in words]
+
+
 def to_unit(pixels: Tensor, label: str, notes: list[str]) -> Tensor:
     """`pixels` of any shape as float32 on the CPU, in 0..1. Whole numbers count from 0 to 255; overshoots are
     clamped, larger ones with a word in `notes`.

@@ -7,11 +7,12 @@ from comfy import model_management
 from comfy.utils import ProgressBar
 from comfy_api.v0_0_2 import io, ui
 from torch import Tensor
-from torch.nn import functional
 
 from ..base.errors import InputError
 from ..base.field_inputs import make_inputs
 from ..base.notices import reports_errors, show_status
+from ..base.pictures import check_mask, take_pictures
+from ..regions.components import resize_masks
 from .keep import FIELDS, KeepSettings, Kept, keep
 from .report import describe, headline
 from .sheet import draw_sheet
@@ -101,13 +102,20 @@ class KleinodKeep(io.ComfyNode):
 
 def keep_batch(original: Tensor, edited: Tensor, mask: Tensor | None, settings: KeepSettings) -> list[Kept]:
     """`keep` for each picture of two batches `[B, H, W, C]`, one of which may be a single picture."""
+    original, _ = take_pictures(original, "original")
+    edited, _ = take_pictures(edited, "edited")
+    masks = None
+    if mask is not None:
+        check_mask(mask, "mask")
+        masks = mask.detach().reshape(-1, *mask.shape[-2:])
     count = max(len(original), len(edited))
-    for name, batch in (("original", original), ("edited", edited), ("mask", mask)):
+    for name, batch in (("original", original), ("edited", edited), ("mask", masks)):
         if batch is not None and len(batch) not in (1, count):
             raise InputError(
                 f"{name} holds {len(batch)} pictures, but the other input {count}: connect as many, or one."
             )
-    masks = None if mask is None else _fit_mask(mask, *original.shape[1:3])
+    if masks is not None:
+        masks = resize_masks(masks, (original.shape[2], original.shape[1]))
     bar = ProgressBar(count)
     kept = []
     for index in range(count):
@@ -125,10 +133,3 @@ def keep_batch(original: Tensor, edited: Tensor, mask: Tensor | None, settings: 
 
 def _pick(batch: Tensor, index: int) -> Tensor:
     return batch[index if len(batch) > 1 else 0]
-
-
-def _fit_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    if mask.shape[1:] == (height, width):
-        return mask.float()
-    sized = functional.interpolate(mask[:, None].float(), (height, width), mode="bilinear", antialias=True)
-    return sized[:, 0]

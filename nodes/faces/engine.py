@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_management
-import torch
 from torch import Tensor
 
-from ..base import seams
-from ..base.errors import InputError
-from ..base.pictures import check_image, to_unit
+from ..base.pictures import take_pictures
 from ..model.engine import facts_of
 from ..model.text_engine import encode_prompt
 from ..regions.blend import cut_out
@@ -22,18 +18,16 @@ from ..regions.painter import Painter, PaintInputs
 from ..regions.prompts import RegionPrompts
 from ..regions.result import PAINTED
 from ..regions.sampler import CropSampler
-from ..regions.waves import order_waves
+from ..regions.waves import join_masks, order_waves
 from ..sampling.engine import context_width
 from ..sampling.schedule import explain_no_steps
 from .detection import Face
 from .detectors import load_detector
 from .given import explain_boxes, explain_mask, faces_from_boxes, faces_from_mask, outline_with_mask
-from .plan import FaceRegion, RefineRequest, plan_faces
+from .plan import RefineRequest, plan_faces
 from .preview import draw_preview
 from .prompts import DEFAULT_POSITIVE
 from .report import PaintedFace, headline, write_report
-
-ExecutionBlocker = seams.find("comfy_execution.graph_utils:ExecutionBlocker")
 
 logger = logging.getLogger("kleinod.faces")
 
@@ -68,7 +62,7 @@ class Refined:
 
 def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: RefineRequest) -> Refined:
     """Find and paint the faces of an IMAGE `[B, H, W, 3 or 4]`. Nothing is loaded where there is none."""
-    image, words = check_pixels(image)
+    image, words = take_pictures(image)
     started = time.perf_counter()
     request, notes = _suit_model(request, inputs.model)
     notes += words
@@ -96,7 +90,7 @@ def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: Re
         logger.info(note)
     return Refined(
         image=made,
-        mask=_join_masks(painted, image),
+        mask=join_masks(painted, image.shape),
         boxes=[[_as_box(r.face) for r in plan.regions if r.picture == i] for i in range(len(image))],
         before=before,
         after=[cut_out(made[r.picture], r.crop)[None] for r in plan.regions] if before else [],
@@ -125,21 +119,6 @@ def make_painter(inputs: PaintInputs, request: RefineRequest, count: int) -> Pai
         DEFAULT_POSITIVE,
     )
     return Painter(sampler, prompts)
-
-
-def check_pixels(image: Tensor) -> tuple[Tensor, list[str]]:
-    """The IMAGE with what cannot be painted refused: the very tensor given where its values are 0..1, as bit
-    for bit they stay outside the masks."""
-    check_image(image)
-    if image.shape[-1] not in (3, 4):
-        raise InputError(
-            f"image has {image.shape[-1]} channels, but faces need colour pictures, with transparency or "
-            "without."
-        )
-    words: list[str] = []
-    clean = to_unit(image, "image", words)
-    usable = image.is_floating_point() and not words
-    return (image if usable else clean), [f"The image came with {word}." for word in words]
 
 
 def find_faces(
@@ -190,16 +169,6 @@ def _suit_model(request: RefineRequest, model: Any) -> tuple[RefineRequest, list
     return request, notes
 
 
-def _join_masks(painted: Iterable[FaceRegion], image: Tensor) -> Tensor:
-    """MASK `[B, H, W]` of the painted faces."""
-    mask = torch.zeros(image.shape[:3])
-    for region in painted:
-        rows, columns = region.crop.region
-        part = mask[region.picture, rows, columns]
-        torch.maximum(part, region.masks.composite, out=part)
-    return mask
-
-
 def _as_box(face: Face) -> dict[str, Any]:
     x0, y0, x1, y1 = (round(edge) for edge in face.box)
     return {
@@ -210,9 +179,3 @@ def _as_box(face: Face) -> dict[str, Any]:
         "label": face.label,
         "score": face.score,
     }
-
-
-def send_crops(crops: list[Tensor]) -> list[Any]:
-    """Crops as an output list. An empty one would run the nodes behind it without an input, so that they
-    fail; blocked, they rest."""
-    return list(crops) or [ExecutionBlocker(None)]

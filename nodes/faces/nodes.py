@@ -10,15 +10,15 @@ from ..base import sockets
 from ..base.notices import reports_errors, show_status
 from ..base.oom_advice import advise_faces
 from ..base.values import FaceRefinement
-from ..regions.painter import PaintInputs
+from ..regions.painter import PaintInputs, send_crops
+from ..regions.prompt_lines import PromptLines
 from ..regions.request import BATCH_LIMIT, STRENGTH_MODE
 from .choice import FaceFilter
 from .detectors import list_detectors
-from .engine import Source, refine_faces, send_crops
+from .engine import Source, refine_faces
 from .inputs import list_refiner_inputs, list_settings_inputs
 from .plan import SAME_SEED, RefineRequest
 from .presets import KLEIN_BASE, PRESETS, choose_settings
-from .prompts import FacePrompts
 
 
 class KleinodFaceSettings(io.ComfyNode):
@@ -117,7 +117,7 @@ class KleinodFaceRefiner(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         request = RefineRequest(
             settings or PRESETS[KLEIN_BASE], FaceFilter(order, top_k, min_size, max_size),
-            FacePrompts.read(face_prompts), seed, strength_mode, batch_limit, same_seed,
+            PromptLines.read(face_prompts), seed, strength_mode, batch_limit, same_seed,
         )  # fmt: skip
         source = Source(detector, bounding_boxes, mask)
         inputs = PaintInputs(model, clip, vae, positive, negative, references, acceleration)

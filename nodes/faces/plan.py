@@ -10,12 +10,12 @@ from ..base.flux2 import MAX_SEED
 from ..base.values import FaceRefinement
 from ..regions.geometry import longer_side, plan_crop
 from ..regions.masks import draw_masks, reach_of
+from ..regions.prompt_lines import PromptLines
 from ..regions.request import BATCH_LIMIT, STRENGTH_MODE, PaintRequest
 from ..regions.seeds import seed_of_region
 from ..regions.waves import Region
 from .choice import FaceFilter, choose_faces, reading_ranks
 from .detection import Face
-from .prompts import FacePrompts
 from .shapes import edge_of, shape_of
 
 SEED = Field(
@@ -43,7 +43,7 @@ class RefineRequest:
 
     settings: FaceRefinement
     filter: FaceFilter = FaceFilter()
-    prompts: FacePrompts = FacePrompts()
+    prompts: PromptLines = PromptLines()
     seed: int = SEED.default
     strength_mode: str = STRENGTH_MODE.default
     batch_limit: int = BATCH_LIMIT.default
@@ -124,5 +124,5 @@ def _plan_face(
         masks=draw_masks(shape_of(face, crop), longer_side(face.box), crop, edge, picture),
         reach=reach,
         seed=seed_of_region(request.seed, 0 if request.same_seed else index, rank),
-        prompt=request.prompts.for_face(place, settings.positive_prompt),
+        prompt=request.prompts.for_region(place, settings.positive_prompt),
     )

@@ -1,37 +1,6 @@
-"""One prompt a face: lines of a text, in the order the faces are painted."""
+"""What faces are asked to show where nobody says."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-
-SKIP = "[SKIP]"
-SHARED = "[PROMPT]"
-_SEPARATOR = re.compile(r"\[SEP\]|\n", re.IGNORECASE)
-
 DEFAULT_POSITIVE = "The face of image 1 in sharp, natural detail: same person, same expression, same light."
 """What Klein is asked where nobody wrote a prompt: as an edit model it follows an instruction."""
-
-
-@dataclass(frozen=True)
-class FacePrompts:
-    """Line n belongs to face n of every picture. Empty or missing: the shared prompt. [SKIP]: leave that face
-    alone. [PROMPT] inside a line stands for the shared prompt's text. [SEP] separates like a new line."""
-
-    lines: tuple[str, ...] = ()
-
-    @classmethod
-    def read(cls, text: str) -> FacePrompts:
-        return cls(tuple(_SEPARATOR.split(text.rstrip()))) if text.strip() else cls()
-
-    def skips(self, number: int) -> bool:
-        """Whether face `number`, counted from 0, is left alone."""
-        return self._line(number).upper() == SKIP
-
-    def for_face(self, number: int, shared: str) -> str | None:
-        """The face's own prompt, or None where it takes the shared one."""
-        line = self._line(number)
-        return line.replace(SHARED, shared).strip() if line else None
-
-    def _line(self, number: int) -> str:
-        return self.lines[number].strip() if number < len(self.lines) else ""

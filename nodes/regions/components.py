@@ -44,10 +44,20 @@ def fit_masks(mask: Tensor, count: int, picture: tuple[int, int]) -> Tensor:
         raise InputError(
             f"mask holds {len(masks)} masks, but image holds {count} pictures: connect one mask, or one each."
         )
-    size = (picture[1], picture[0])
-    if tuple(masks.shape[-2:]) != size:
-        masks = functional.interpolate(masks[:, None], size, mode="bilinear")[:, 0]
-    return masks.expand(count, *size)
+    return resize_masks(masks, picture).expand(count, picture[1], picture[0])
+
+
+def resize_masks(masks: Tensor, picture: tuple[int, int]) -> Tensor:
+    """Masks `[N, h, w]` laid over pictures of (width, height), in 0..1. Made smaller they keep all that was
+    marked, be it a line one pixel wide."""
+    width, height = picture
+    masks = masks.float().clamp(0, 1)
+    shrunk = min(masks.shape[1], height), min(masks.shape[2], width)
+    if tuple(masks.shape[1:]) != shrunk:
+        masks = functional.adaptive_max_pool2d(masks[:, None], shrunk)[:, 0]
+    if shrunk != (height, width):
+        masks = functional.interpolate(masks[:, None], (height, width), mode="bilinear")[:, 0]
+    return masks
 
 
 def split_mask(mask: Tensor) -> list[Component]:

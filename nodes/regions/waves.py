@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+import torch
+from torch import Tensor
 
 from .geometry import Box, Crop, intersects
 from .masks import Masks
@@ -54,3 +57,13 @@ def group_by_size(regions: Sequence[AnyRegion]) -> list[list[AnyRegion]]:
     for region in regions:
         groups.setdefault(region.crop.target, []).append(region)
     return list(groups.values())
+
+
+def join_masks(painted: Iterable[Region], shape: Sequence[int]) -> Tensor:
+    """MASK `[B, H, W]` of what was painted into pictures of `shape` [B, H, W, ...]; 0 is untouched."""
+    mask = torch.zeros(*shape[:3])
+    for region in painted:
+        rows, columns = region.crop.region
+        part = mask[region.picture, rows, columns]
+        torch.maximum(part, region.masks.composite, out=part)
+    return mask

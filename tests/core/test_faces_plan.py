@@ -22,8 +22,8 @@ from kleinod_pure.faces.given import (
 from kleinod_pure.faces.plan import RefineRequest, plan_faces
 from kleinod_pure.faces.presets import API, CUSTOM, FIELDS, KLEIN_BASE, PRESET_NAMES, choose_settings
 from kleinod_pure.faces.preview import draw_preview
-from kleinod_pure.faces.prompts import FacePrompts
 from kleinod_pure.regions.geometry import intersects
+from kleinod_pure.regions.prompt_lines import PromptLines
 from kleinod_pure.regions.seeds import seed_of_region
 from kleinod_pure.regions.waves import group_by_size, order_waves
 from kleinod_pure.remote.job_request import RunContext
@@ -203,20 +203,20 @@ def test_the_same_seed_for_every_picture_where_it_is_asked_for() -> None:
 
 
 def test_prompts_by_line_with_skip_and_shared_text() -> None:
-    prompts = FacePrompts.read("an old man\n\n[skip] \n[PROMPT], smiling [SEP] last")
-    assert prompts.for_face(0, "she") == "an old man"
-    assert prompts.for_face(1, "she") is None and not prompts.skips(1)
+    prompts = PromptLines.read("an old man\n\n[skip] \n[PROMPT], smiling [SEP] last")
+    assert prompts.for_region(0, "she") == "an old man"
+    assert prompts.for_region(1, "she") is None and not prompts.skips(1)
     assert prompts.skips(2)
-    assert prompts.for_face(3, "she") == "she, smiling"
-    assert prompts.for_face(4, "she") == "last"
-    assert prompts.for_face(9, "she") is None
-    assert FacePrompts.read("  ") == FacePrompts()
+    assert prompts.for_region(3, "she") == "she, smiling"
+    assert prompts.for_region(4, "she") == "last"
+    assert prompts.for_region(9, "she") is None
+    assert PromptLines.read("  ") == PromptLines()
 
 
 def test_a_skipped_and_a_tiny_face_are_left_out_with_a_reason() -> None:
     faces = [*TWO_APART, Face((200, 20, 203, 23))]
     request = RefineRequest(
-        FaceRefinement(max_upscale=1), FaceFilter("left to right"), FacePrompts.read("[SKIP]")
+        FaceRefinement(max_upscale=1), FaceFilter("left to right"), PromptLines.read("[SKIP]")
     )
     plan = plan_faces([faces], SIZE, request)
     assert [region.face for region in plan.regions] == [TWO_APART[1]]

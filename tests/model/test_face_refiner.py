@@ -17,12 +17,13 @@ from kleinod.nodes.faces.choice import LEFT_TO_RIGHT, FaceFilter
 from kleinod.nodes.faces.engine import Source, refine_faces
 from kleinod.nodes.faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
 from kleinod.nodes.faces.plan import RefineRequest
-from kleinod.nodes.faces.prompts import DEFAULT_POSITIVE, FacePrompts
+from kleinod.nodes.faces.prompts import DEFAULT_POSITIVE
 from kleinod.nodes.model.choices import AUTOMATIC, NANO
 from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
 from kleinod.nodes.references.nodes import KleinodReferences
 from kleinod.nodes.regions.blend import cut_out
 from kleinod.nodes.regions.painter import PaintInputs
+from kleinod.nodes.regions.prompt_lines import PromptLines
 
 SETTINGS = FaceRefinement(
     mask_padding=10,
@@ -84,7 +85,7 @@ def refine(nano, image, boxes=None, mask=None, filter=None, seed=4, prompts="", 
     request = RefineRequest(
         settings,
         filter or FaceFilter(LEFT_TO_RIGHT),
-        FacePrompts.read(prompts),
+        PromptLines.read(prompts),
         seed,
         batch_limit=limit,
         **mode,

@@ -58,3 +58,58 @@ def test_an_interrupt_is_heard_between_pictures() -> None:
             KleinodKeep.execute(draw(5), draw(6, 2))
     finally:
         model_management.interrupt_current_processing(False)
+
+
+def with_patch(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.zeros(96, 128)
+    mask[30:60, 40:90] = 1
+    return add_patch(image), mask
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (1, 96, 128), (1, 1, 96, 128), (96 * 4, 128 * 4)])
+def test_masks_come_in_every_form(shape: tuple[int, ...]) -> None:
+    original = draw(7)
+    edited, mask = with_patch(original)
+    if shape[-1] != 128:
+        mask = mask.repeat_interleave(4, 0).repeat_interleave(4, 1)
+    image, used, _, _ = KleinodKeep.execute(original, edited, mask.reshape(shape)).result
+    assert torch.equal(used[0] > 0, with_patch(original)[1] > 0)
+    assert torch.equal(image[used == 0], original[used == 0])
+
+
+def test_a_line_in_a_larger_mask_is_not_lost() -> None:
+    mask = torch.zeros(1, 96 * 8, 128 * 8)
+    mask[0, 401] = 1
+    _, used, _, _ = KleinodKeep.execute(draw(8), add_patch(draw(8)), mask).result
+    assert used[0].any(dim=1).nonzero().flatten().tolist() == [50]
+
+
+def test_whole_numbers_and_alpha_are_taken() -> None:
+    original = torch.cat([draw(9), torch.full((1, 96, 128, 1), 0.25)], dim=-1)
+    edited = (add_patch(original[..., :3]) * 255).round().to(torch.uint8)
+    image, used, _, _ = KleinodKeep.execute(original, edited).result
+    assert image.shape == (1, 96, 128, 4)
+    assert torch.equal(image[..., 3], original[..., 3])
+    assert torch.equal(image[used == 0], original[used == 0])
+    assert float((image[0, 45, 60, :3] - torch.tensor([0.9, 0.1, 0.6])).abs().max()) < 0.02
+
+
+def test_a_grey_original_gets_its_edit_in_colour() -> None:
+    grey = draw(10)[..., :1]
+    image, used, _, _ = KleinodKeep.execute(grey, add_patch(grey.expand(-1, -1, -1, 3))).result
+    assert image.shape == (1, 96, 128, 3)
+    assert torch.equal(image[used == 0], grey.expand(-1, -1, -1, 3)[used == 0])
+
+
+@pytest.mark.parametrize("name", ["original", "edited", "mask"])
+@pytest.mark.parametrize(("fault", "word"), [("nan", "not numbers"), ("shape", "has the shape")])
+def test_what_is_no_picture_is_refused_by_the_inputs_name(name: str, fault: str, word: str) -> None:
+    inputs = {"original": draw(11), "edited": add_patch(draw(11)), "mask": torch.ones(1, 96, 128)}
+    inputs[name] = inputs[name] * float("nan") if fault == "nan" else inputs[name].flatten()
+    with pytest.raises(ArtistError, match=f"{name} .*{word}"):
+        KleinodKeep.execute(**inputs)
+
+
+def test_floats_up_to_255_are_refused() -> None:
+    with pytest.raises(ArtistError, match="edited holds values up to .* divide by 255"):
+        KleinodKeep.execute(draw(12), draw(12) * 255)
