@@ -13,7 +13,7 @@ from .acceleration.nodes import (
 )
 from .base import seams
 from .base.doors import Doors
-from .edits.nodes import KleinodKeep
+from .edits.nodes import KleinodInpaint, KleinodKeep, KleinodOutpaint
 from .faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
 from .loras.library import register_routes as register_lora_routes
 from .loras.nodes import KleinodLoraStack
@@ -41,6 +41,8 @@ NODES: list[type[io.ComfyNode]] = [
     KleinodCalibrate,
     KleinodFaceSettings,
     KleinodFaceRefiner,
+    KleinodInpaint,
+    KleinodOutpaint,
     KleinodKeep,
     KleinodRunware,
     KleinodRunwareOptions,

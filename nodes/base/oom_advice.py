@@ -48,6 +48,18 @@ def advise_faces(
     return compose(f"painting faces{size}", *remedies, _FP8)
 
 
+def advise_edit(
+    megapixels: float = 1.0, references: Any = None, acceleration: Any = None, **others: Any
+) -> str:
+    """Takes the inputs of Klein Inpaint or Klein Outpaint, which has tried single regions by then."""
+    remedies = ["lower megapixels"]
+    if references is not None:
+        remedies.append("connect fewer references")
+    if acceleration is not None:
+        remedies.append("unplug acceleration")
+    return compose(f"painting regions at {megapixels:g} megapixels", *remedies, _FP8)
+
+
 def advise_prompt(references: Any = None, **others: Any) -> str:
     """Takes the inputs of Klein Prompt."""
     cpu = "set text_encoder_device in Klein Loader to cpu"

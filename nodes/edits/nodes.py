@@ -1,4 +1,4 @@
-"""Klein Keep: an edited picture in which everything the edit did not mean to change is the original's."""
+"""Klein Inpaint, Klein Outpaint and Klein Keep: edits that leave the rest of a picture bit for bit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,129 @@ from torch import Tensor
 from ..base.errors import InputError
 from ..base.field_inputs import make_inputs
 from ..base.notices import reports_errors, show_status
+from ..base.oom_advice import advise_edit
 from ..base.pictures import check_mask, take_pictures
 from ..regions.components import resize_masks
+from ..regions.painter import PaintInputs, send_crops
+from ..regions.prompt_lines import PromptLines
+from ..regions.request import BATCH_LIMIT, CROP_REFERENCE, STRENGTH_MODE
+from .canvas import FILL, OutpaintRequest
+from .inputs import list_inpaint_inputs, list_outpaint_inputs, list_outputs
 from .keep import FIELDS, KeepSettings, Kept, keep
+from .painting import Edited, inpaint, outpaint
 from .report import describe, headline
+from .request import CONTEXT, REGIONS, STRENGTH, InpaintRequest
 from .sheet import draw_sheet
+
+
+class KleinodInpaint(io.ComfyNode):
+    """Paints what a mask marks, with the place as it is as first reference; the rest stays bit for bit."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KleinodInpaint",
+            display_name="Klein Inpaint",
+            category="Kleinod/edits",
+            description="Paints anew what a mask marks, at full size and with its surroundings as reference. "
+            "Outside the mask not a bit of the picture changes.",
+            search_aliases=[
+                "inpaint",
+                "fill",
+                "mask",
+                "masked edit",
+                "replace object",
+                "remove object",
+                "crop and stitch",
+                "inpaint crop",
+                "generative fill",
+                "detailer",
+                "differential diffusion",
+            ],
+            inputs=list_inpaint_inputs(),
+            outputs=[
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The picture with its regions painted; the very same where the mask is empty.",
+                ),
+                *list_outputs(),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    @reports_errors(advise_edit)
+    def execute(
+        cls, image, mask, model, vae, prompt, area, strength, steps, guidance, seed, context, megapixels,
+        grow, feather, edge_unit, colour_match, results, clip=None, negative_prompt="", region_prompts="",
+        positive=None, negative=None, references=None, acceleration=None, regions=REGIONS.default,
+        crop_reference=CROP_REFERENCE.default, strength_mode=STRENGTH_MODE.default,
+        batch_limit=BATCH_LIMIT.default,
+    ) -> io.NodeOutput:  # fmt: skip
+        request = InpaintRequest(
+            prompt=prompt, negative=negative_prompt, seed=seed, steps=steps, guidance=guidance,
+            strength=strength, strength_mode=strength_mode, megapixels=megapixels, colour_match=colour_match,
+            results=results, batch_limit=batch_limit, crop_reference=crop_reference, area=area,
+            context=context, grow=grow, feather=feather, edge_unit=edge_unit, regions=regions,
+            prompts=PromptLines.read(region_prompts),
+        )  # fmt: skip
+        inputs = PaintInputs(model, clip, vae, positive, negative, references, acceleration)
+        return _give(cls, inpaint(image, mask, inputs, request))
+
+
+class KleinodOutpaint(io.ComfyNode):
+    """Grows a picture beyond its edges; the old one stays bit for bit outside a stated overlap."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KleinodOutpaint",
+            display_name="Klein Outpaint",
+            category="Kleinod/edits",
+            description="Paints what lies beyond the edges of a picture: by pixels a side, to a shape or "
+            "to a size. The old picture stays bit for bit, but for a narrow overlap.",
+            search_aliases=[
+                "outpaint",
+                "uncrop",
+                "expand image",
+                "extend canvas",
+                "pad image for outpainting",
+                "zoom out",
+                "aspect ratio",
+                "fill",
+            ],
+            inputs=list_outpaint_inputs(),
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The larger picture."),
+                *list_outputs(),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    @reports_errors(advise_edit)
+    def execute(
+        cls, image, model, vae, prompt, extend, left, top, right, bottom, aspect, width, height, anchor,
+        overlap, area, steps, guidance, seed, megapixels, colour_match, results, clip=None,
+        negative_prompt="", positive=None, negative=None, references=None, acceleration=None,
+        fill=FILL.default, context=CONTEXT.default, strength=STRENGTH.default,
+        crop_reference=CROP_REFERENCE.default, strength_mode=STRENGTH_MODE.default,
+        batch_limit=BATCH_LIMIT.default,
+    ) -> io.NodeOutput:  # fmt: skip
+        request = OutpaintRequest(
+            prompt=prompt, negative=negative_prompt, seed=seed, steps=steps, guidance=guidance,
+            strength=strength, strength_mode=strength_mode, megapixels=megapixels, colour_match=colour_match,
+            results=results, batch_limit=batch_limit, crop_reference=crop_reference, extend=extend, left=left,
+            top=top, right=right, bottom=bottom, aspect=aspect, width=width, height=height, anchor=anchor,
+            overlap=overlap, fill=fill, area=area, context=context,
+        )  # fmt: skip
+        inputs = PaintInputs(model, clip, vae, positive, negative, references, acceleration)
+        return _give(cls, outpaint(image, inputs, request))
+
+
+def _give(node: type[io.ComfyNode], made: Edited) -> io.NodeOutput:
+    show_status(node.hidden, made.headline)
+    return io.NodeOutput(made.image, made.mask, send_crops(made.before), send_crops(made.after), made.info)
 
 
 class KleinodKeep(io.ComfyNode):

@@ -46,6 +46,16 @@ def blend(picture: Tensor, painted: Tensor, mask: Tensor, crop: Crop) -> None:
     picture[rows, columns, :3] = torch.where(weight > 0, mixed, region)
 
 
+def hide_masked(crop: Tensor, composite: Tensor) -> Tensor:
+    """A crop `[h, w, 3]` with all that a composite mask (of any size) reaches in the mean colour of the rest;
+    grey where there is no rest."""
+    reached = functional.adaptive_max_pool2d((composite > 0).float()[None], tuple(crop.shape[:2]))[0] > 0
+    reached = reached.to(crop.device)
+    rest = crop[~reached]
+    colour = rest.mean(dim=0) if len(rest) else crop.new_full((3,), 0.5)
+    return torch.where(reached[..., None], colour, crop)
+
+
 def resize(piece: Tensor, size: tuple[int, int]) -> Tensor:
     """`[h, w, C]` at `size` (height, width): bicubic, antialiased, overshoots left in; itself if it fits."""
     if tuple(piece.shape[:2]) == size:

@@ -104,6 +104,59 @@ def plan_crop(
     return Crop(left, top, *sides)
 
 
+def plan_area(wanted: Box, picture: tuple[int, int], pixels: float, max_upscale: float) -> Crop:
+    """A crop that shows all of `wanted` of a picture of (width, height), painted at about `pixels` pixels:
+    enlarged at most `max_upscale` times, made smaller where it is larger.
+
+    Where no rectangle of one exact scale lies inside the picture, the crop reaches over its right and lower
+    edge, mostly by less than a cell: whoever paints continues the picture there.
+    """
+    x0, y0 = max(0, math.floor(wanted[0])), max(0, math.floor(wanted[1]))
+    x1, y1 = min(picture[0], math.ceil(wanted[2])), min(picture[1], math.ceil(wanted[3]))
+    width, height = max(1, x1 - x0), max(1, y1 - y0)
+    sides = _area(width, height, math.sqrt(pixels / (width * height)), picture, max_upscale)
+    left, top = (
+        min(max(round(middle - side / 2), 0), max(0, room - side))
+        for middle, side, room in zip(((x0 + x1) / 2, (y0 + y1) / 2), sides[:2], picture, strict=True)
+    )
+    return Crop(left, top, *sides)
+
+
+SAME_SCALE = 0.94, 1.12
+"""Scales so near to 1 that the crop is painted as it is: resampling would cost more than it brings."""
+
+
+def _area(
+    width: int, height: int, scale: float, picture: tuple[int, int], max_upscale: float
+) -> tuple[int, int, int, int]:
+    """Sides from width x height on, in the ratio of whole cells, and the sides they are painted at."""
+    scale = min(scale, max_upscale)
+    if SAME_SCALE[0] <= scale <= SAME_SCALE[1] and min(width, height) >= MIN_TARGET:
+        across, down = -(-width // CELL) * CELL, -(-height // CELL) * CELL
+        return across, down, across, down
+    least = MIN_TARGET // CELL
+    best, found = math.inf, (0, 0, 0, 0)
+    for across in _around(width * scale / CELL, least):
+        for down in _around(height * scale / CELL, least):
+            shared = math.gcd(across, down)
+            p, q = across // shared, down // shared
+            share = max(-(-width // p), -(-height // q), math.ceil(CELL * shared / max_upscale))
+            beyond = max(0, p * share - picture[0]) * height + max(0, q * share - picture[1]) * width
+            value = (
+                math.log(p * share / width * (q * share / height))
+                + 4 * beyond / (width * height)
+                + 0.3 * abs(math.log(CELL * shared / share / scale))
+            )
+            if value < best:
+                best, found = value, (p * share, q * share, CELL * across, CELL * down)
+    return found
+
+
+def _around(cells: float, least: int) -> range:
+    first = max(least, math.floor(cells * 0.85))
+    return range(first, max(first, math.ceil(cells * 1.12)) + 1)
+
+
 def _square(side: int, scale: float, picture: tuple[int, int]) -> tuple[int, int, int, int] | None:
     if scale == 1:
         room = min(picture) // CELL * CELL

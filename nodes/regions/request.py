@@ -35,13 +35,24 @@ BATCH_LIMIT = Field(
     optional=True,
     advanced=True,
 )
-FIELDS = (STRENGTH_MODE, BATCH_LIMIT)
+SHOWN, HIDDEN, NO_CROP = "crop", "crop without the masked part", "none"
+CROP_REFERENCE = Field(
+    "crop_reference",
+    SHOWN,
+    "What image 1 of the prompt is. crop: the place as it is, so the prompt may speak of what stands there. "
+    "crop without the masked part: only its surroundings, so that nothing of the old shows through. none: "
+    "references begin with image 1.",
+    choices=(SHOWN, HIDDEN, NO_CROP),
+    optional=True,
+    advanced=True,
+)
+FIELDS = (STRENGTH_MODE, BATCH_LIMIT, CROP_REFERENCE)
 
 
 @dataclass(frozen=True)
 class PaintRequest:
     """strength: 0..1, read by strength_mode (see `sampling/schedule.py`). guidance: 1 runs no negative pass.
-    colour_match: 0 (off) to 1. batch_limit: regions painted at once.
+    colour_match: 0 (off) to 1. batch_limit: regions painted at once. crop_reference: the first reference.
     """
 
     strength: float
@@ -50,6 +61,7 @@ class PaintRequest:
     colour_match: float = 1.0
     strength_mode: str = NOISE_LEVEL
     batch_limit: int = BATCH_LIMIT.default
+    crop_reference: str = CROP_REFERENCE.default
 
     def __post_init__(self) -> None:
         check_fields(self, FIELDS)

@@ -17,9 +17,10 @@ from ..acceleration.patch import accelerate
 from ..references.engine import latents_of
 from ..sampling import checks
 from ..sampling.engine import Guide, check_model
+from .blend import hide_masked
 from .conditioning import stack_rows, with_references
 from .prompts import RegionPrompts
-from .request import PaintRequest
+from .request import NO_CROP, SHOWN, PaintRequest
 from .waves import Region
 
 
@@ -56,11 +57,12 @@ class CropSampler:
         noise = torch.cat(
             [comfy.sample.prepare_noise(latents[i : i + 1], region.seed) for i, region in enumerate(regions)]
         )
-        references = [latents, *self.further]
+        references = [*self._show_crops(regions, crops, latents), *self.further]
+        positive = stack_rows([prompts.positive_of(region) for region in regions])
         guide = Guide(
             self.model,
-            with_references(stack_rows([prompts.positive_of(region) for region in regions]), references),
-            with_references(prompts.negative, references),
+            with_references(positive, references) if references else positive,
+            with_references(prompts.negative, references) if references else prompts.negative,
             self.request.guidance,
         )
         schedule = self.request.schedule((crops.shape[2], crops.shape[1]))
@@ -78,6 +80,17 @@ class CropSampler:
         pixels = self.vae.decode(samples.to(comfy.model_management.intermediate_device()))
         self._done += len(regions) * self.request.steps_run
         return pixels.reshape(-1, *pixels.shape[-3:]), schedule.start
+
+    def _show_crops(self, regions: Sequence[Region], crops: Tensor, latents: Tensor) -> list[Tensor]:
+        """The crops as first reference, `[N, 128, h, w]`; none where the request wants none."""
+        if self.request.crop_reference == NO_CROP:
+            return []
+        if self.request.crop_reference == SHOWN:
+            return [latents]
+        hidden = [
+            hide_masked(crop, region.masks.composite) for crop, region in zip(crops, regions, strict=True)
+        ]
+        return [self.vae.encode(torch.stack(hidden))]
 
     def _on_step(self, regions: int) -> Callable[[int, Tensor, Tensor, int], None]:
         done = self._done

@@ -3,7 +3,8 @@
 Photographs are moved, zoomed, tinted and compressed as edit models do it, by a spline of order 5 that shares
 no code with Klein Keep, and a patch of another photograph stands for the edit. Then Klein Keep has to find
 place, colours and patch. The baseline is what people use: the difference of both pictures, a threshold
-chosen by Otsu's method, opened and dilated, pasted over the original.
+chosen by Otsu's method, opened and dilated, pasted over the original. What klein-nano paints is measured in
+`_edits_nano.py`.
 """
 
 from __future__ import annotations
@@ -107,12 +108,18 @@ def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def run(arguments: list[str]) -> list[Row]:
     parser = argparse.ArgumentParser(prog="run.py bench edits", allow_abbrev=False)
-    parser.add_argument("--every", type=int, default=4, help="faults a photograph; %(default)s")
+    parser.add_argument("--every", type=int, default=4, help="faults a photograph, 0: none; %(default)s")
+    parser.add_argument("--cases", type=int, default=8, help="paintings a kind, 0: none; %(default)s")
     parser.add_argument("--pictures", type=Path, help="a folder for the results, to look at")
     options = parser.parse_args(arguments)
     enable_comfyui(Path(os.environ["COMFYUI_PATH"]))
     load_pack(ROOT)
-    return measure_keep(options.every, options.pictures)
+    rows = measure_keep(options.every, options.pictures) if options.every else []
+    if options.cases:
+        from tools.bench._edits_nano import measure_paintings
+
+        rows += measure_paintings(options.cases, options.pictures)
+    return rows
 
 
 def measure_keep(every: int, folder: Path | None = None) -> list[Row]:

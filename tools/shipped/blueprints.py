@@ -52,7 +52,8 @@ class Outlet:
 @dataclass(frozen=True)
 class Blueprint:
     """`nodes`: the places of the nodes it takes from `workflow`, by id. `wires`: links that are not there, as
-    ("id.output", "id.input"). `values`: widget values other than there, by "id.name".
+    ("id.output", "id.input"). `values`: widget values other than there, by "id.name". `more`: nodes of other
+    workflows, without their links there, as id -> (workflow, its id there, place here).
     """
 
     workflow: str
@@ -65,6 +66,11 @@ class Blueprint:
     size: tuple[int, int]
     wires: tuple[tuple[str, str], ...] = ()
     values: dict[str, object] = field(default_factory=dict)
+    more: dict[int, tuple[str, int, Place]] = field(default_factory=dict)
+
+    @property
+    def places(self) -> dict[int, Place]:
+        return self.nodes | {number: place for number, (_, _, place) in self.more.items()}
 
 
 _NANO = (
@@ -130,6 +136,178 @@ BLUEPRINTS = {
         ),
         size=(420, 540),
         values={"8.positive": "image 1 on a pink background"},
+    ),
+    "Klein - Inpaint": Blueprint(
+        workflow="Klein - Inpaint",
+        description="Paints anew what a mask marks, with FLUX.2 [klein]; outside the mask not a bit of the"
+        " picture changes. The prompt may speak of image 1, the place as it is." + _NANO + ".",
+        aliases=("klein", "flux.2", "inpaint", "fill", "mask", "replace object", "remove object"),
+        nodes={1: (0, 60, 400, 270), 7: (460, 60, 420, 1060)},
+        inlets=(
+            Inlet("image", ("7.image",)),
+            Inlet("mask", ("7.mask",)),
+            Inlet("references", ("7.references",)),
+            Inlet("prompt", ("7.prompt",)),
+            Inlet("region_prompts", ("7.region_prompts",)),
+            Inlet("area", ("7.area",)),
+            Inlet("strength", ("7.strength",)),
+            Inlet("steps", ("7.steps",)),
+            Inlet("guidance", ("7.guidance",)),
+            Inlet("seed", ("7.seed",)),
+            Inlet("grow", ("7.grow",)),
+            Inlet("feather", ("7.feather",)),
+            Inlet("results", ("7.results",)),
+            Inlet("diffusion_model", ("1.diffusion_model",)),
+        ),
+        outlets=(Outlet("image", "7.image"), Outlet("mask", "7.mask"), Outlet("report", "7.info")),
+        groups=(
+            Group("1  Model", (-20, -20, 440, 370)),
+            Group("2  Paint what the mask marks", (440, -20, 460, 1160), GREEN),
+        ),
+        size=(420, 660),
+        values={"7.area": "crop"},
+    ),
+    "Klein - Outpaint": Blueprint(
+        workflow="Klein - Outpaint",
+        description="Paints what lies beyond the edges of a picture, with FLUX.2 [klein]: pixels a side, a"
+        " shape or a size. The old picture stays bit for bit, but for a narrow overlap." + _NANO + ".",
+        aliases=("klein", "flux.2", "outpaint", "uncrop", "expand", "extend", "zoom out"),
+        nodes={1: (0, 60, 400, 270), 7: (460, 60, 420, 1060)},
+        inlets=(
+            Inlet("image", ("7.image",)),
+            Inlet("references", ("7.references",)),
+            Inlet("prompt", ("7.prompt",)),
+            Inlet("extend", ("7.extend",)),
+            Inlet("left", ("7.left",)),
+            Inlet("top", ("7.top",)),
+            Inlet("right", ("7.right",)),
+            Inlet("bottom", ("7.bottom",)),
+            Inlet("aspect", ("7.aspect",)),
+            Inlet("width", ("7.width",)),
+            Inlet("height", ("7.height",)),
+            Inlet("anchor", ("7.anchor",)),
+            Inlet("steps", ("7.steps",)),
+            Inlet("guidance", ("7.guidance",)),
+            Inlet("seed", ("7.seed",)),
+            Inlet("results", ("7.results",)),
+            Inlet("diffusion_model", ("1.diffusion_model",)),
+        ),
+        outlets=(Outlet("image", "7.image"), Outlet("mask", "7.mask"), Outlet("report", "7.info")),
+        groups=(
+            Group("1  Model", (-20, -20, 440, 370)),
+            Group("2  Paint what lies beyond its edges", (440, -20, 460, 1160), GREEN),
+        ),
+        size=(420, 720),
+        values={"7.right": 256, "7.overlap": 16},
+    ),
+    "Klein - Edit and Keep": Blueprint(
+        workflow="Klein - Edit and Keep",
+        description="Changes a picture by words with FLUX.2 [klein], and lays only the change over the"
+        " original: the rest stays bit for bit. A mask, when it is connected, says what may change."
+        + _NANO
+        + ".",
+        aliases=("klein", "flux.2", "edit", "keep", "colour shift", "identity", "img2img"),
+        nodes={
+            1: (0, 60, 400, 270),
+            4: (0, 390, 400, 690),
+            5: (460, 60, 400, 260),
+            6: (460, 390, 400, 690),
+            7: (920, 60, 420, 420),
+        },
+        wires=(("4.width", "6.width"), ("4.height", "6.height")),
+        inlets=(
+            Inlet("image", ("4.images.image_1", "7.original")),
+            Inlet("image_2", ("4.images.image_2",)),
+            Inlet("mask", ("7.mask",)),
+            Inlet("prompt", ("5.positive",)),
+            Inlet("negative_prompt", ("5.negative",)),
+            Inlet("steps", ("6.steps",)),
+            Inlet("guidance", ("6.guidance",)),
+            Inlet("seed", ("6.seed",)),
+            Inlet("acceleration", ("6.acceleration",)),
+            Inlet("diffusion_model", ("1.diffusion_model",)),
+        ),
+        outlets=(Outlet("image", "7.image"), Outlet("sheet", "7.sheet"), Outlet("report", "7.info")),
+        groups=(
+            Group("1  Model and references", (-20, -20, 440, 1120)),
+            Group("2  The edit", (440, -20, 440, 1120)),
+            Group("3  Keep all but the change", (900, -20, 460, 520), GREEN),
+        ),
+        size=(420, 540),
+        values={"5.positive": "image 1 on a pink background"},
+    ),
+    "Klein - Edit with Runware": Blueprint(
+        workflow="Klein - Edit and Keep",
+        description="Changes a picture by words through the Runware API, which costs money and needs a key"
+        " (Settings > Kleinod > API keys), and lays only the change over the original: a paid edit comes back"
+        " with the rest of the picture as it was, bit for bit.",
+        aliases=("klein", "flux.2", "runware", "api", "edit", "keep", "colour shift"),
+        nodes={4: (0, 60, 400, 690), 7: (920, 60, 420, 420)},
+        more={14: ("Klein - Runware", 2, (460, 60, 400, 950))},
+        wires=(
+            ("4.references", "14.references"),
+            ("4.width", "14.width"),
+            ("4.height", "14.height"),
+            ("14.images", "7.edited"),
+        ),
+        inlets=(
+            Inlet("image", ("4.images.image_1", "7.original")),
+            Inlet("image_2", ("4.images.image_2",)),
+            Inlet("mask", ("7.mask",)),
+            Inlet("prompt", ("14.positive_prompt",)),
+            Inlet("negative_prompt", ("14.negative_prompt",)),
+            Inlet("steps", ("14.steps",)),
+            Inlet("guidance", ("14.cfg_scale",)),
+            Inlet("seed", ("14.seed",)),
+        ),
+        outlets=(
+            Outlet("image", "7.image"),
+            Outlet("sheet", "7.sheet"),
+            Outlet("report", "7.info"),
+            Outlet("cost", "14.cost"),
+        ),
+        groups=(
+            Group("1  The picture", (-20, -20, 440, 790)),
+            Group("2  The Runware API", (440, -20, 440, 1050), BLUE),
+            Group("3  Keep all but the change", (900, -20, 460, 520), GREEN),
+        ),
+        size=(420, 460),
+        values={"14.number_results": 1, "14.positive_prompt": "image 1 on a pink background"},
+    ),
+    "Klein - Edit with BFL": Blueprint(
+        workflow="Klein - Edit and Keep",
+        description="Changes a picture by words through the API of Black Forest Labs, which costs money and"
+        " needs a key (Settings > Kleinod > API keys), and lays only the change over the original: a paid"
+        " edit comes back with the rest of the picture as it was, bit for bit.",
+        aliases=("klein", "flux.2", "bfl", "black forest labs", "api", "edit", "keep"),
+        nodes={4: (0, 60, 400, 690), 7: (920, 60, 420, 420)},
+        more={14: ("Klein - BFL", 1, (460, 60, 400, 800))},
+        wires=(
+            ("4.references", "14.references"),
+            ("4.width", "14.width"),
+            ("4.height", "14.height"),
+            ("14.images", "7.edited"),
+        ),
+        inlets=(
+            Inlet("image", ("4.images.image_1", "7.original")),
+            Inlet("image_2", ("4.images.image_2",)),
+            Inlet("mask", ("7.mask",)),
+            Inlet("prompt", ("14.prompt",)),
+            Inlet("seed", ("14.seed",)),
+        ),
+        outlets=(
+            Outlet("image", "7.image"),
+            Outlet("sheet", "7.sheet"),
+            Outlet("report", "7.info"),
+            Outlet("cost", "14.cost"),
+        ),
+        groups=(
+            Group("1  The picture", (-20, -20, 440, 790)),
+            Group("2  The BFL API", (440, -20, 440, 900), BLUE),
+            Group("3  Keep all but the change", (900, -20, 460, 520), GREEN),
+        ),
+        size=(420, 400),
+        values={"14.prompt": "image 1 on a pink background"},
     ),
     "Klein - Face Refine": Blueprint(
         workflow="Klein - Face Refine",
@@ -206,10 +384,13 @@ BLUEPRINTS = {
 def build_blueprint(name: str, find_node: FindNode) -> dict[str, Any]:
     """The file of one blueprint; KeyError or ValueError where it names what its nodes do not have."""
     blueprint = BLUEPRINTS[name]
-    graph = json.loads((WORKFLOWS / f"{blueprint.workflow}.json").read_text(encoding="utf-8"))
+    graph = _read_workflow(blueprint.workflow)
     links = {link[0]: link for link in graph["links"]}
     nodes = {node["id"]: copy.deepcopy(node) for node in graph["nodes"] if node["id"] in blueprint.nodes}
     wires = _list_wires(nodes, links) + [(_split(source), _split(to)) for source, to in blueprint.wires]
+    for number, (workflow, there, _) in blueprint.more.items():
+        (node,) = (node for node in _read_workflow(workflow)["nodes"] if node["id"] == there)
+        nodes[number] = {**copy.deepcopy(node), "id": number}
     for number, node in nodes.items():
         _prepare(node, find_node(node["type"]), blueprint, number)
     inside = _Wiring(nodes)
@@ -218,6 +399,10 @@ def build_blueprint(name: str, find_node: FindNode) -> dict[str, Any]:
     inlets = [_open_inlet(name, slot, inlet, inside) for slot, inlet in enumerate(blueprint.inlets)]
     outlets = [_open_outlet(name, slot, outlet, inside) for slot, outlet in enumerate(blueprint.outlets)]
     return _write_file(name, blueprint, list(nodes.values()), inside.links, inlets, outlets)
+
+
+def _read_workflow(name: str) -> dict[str, Any]:
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _split(place: str) -> tuple[int, str]:
@@ -240,7 +425,7 @@ def _list_wires(nodes: dict[int, dict], links: dict[int, list]) -> list[tuple]:
 
 def _prepare(node: dict, kind: Any, blueprint: Blueprint, number: int) -> None:
     """Cut all links, give the node its place and values, and list its widgets as inputs for links."""
-    x, y, width, height = blueprint.nodes[number]
+    x, y, width, height = blueprint.places[number]
     node["pos"], node["size"] = [x, y], [width, height]
     for entry in node["inputs"]:
         entry["link"] = None
@@ -348,7 +533,7 @@ def _write_file(
     kind = _name_id(name)
     shown = [_show_inlet(inlet) for inlet in inlets]
     slots = [{key: value for key, value in inlet.items() if not key.startswith("_")} for inlet in inlets]
-    right = max(x + width for x, _, width, _ in blueprint.nodes.values())
+    right = max(x + width for x, _, width, _ in blueprint.places.values())
     return {
         "id": _name_id(name, "file"),
         "revision": 0,

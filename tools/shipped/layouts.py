@@ -285,6 +285,138 @@ then lies exactly over the picture of **match_image**.
             ),
         ),
     ),
+    "Klein - Inpaint": Layout(
+        nodes={
+            "1": (0, 60, 320, 330),
+            "2": (0, 450, 320, 250),
+            "6": (0, 760, 320, 190),
+            "3": (350, 60, 300, 580),
+            "4": (350, 700, 300, 110),
+            "5": (350, 870, 300, 110),
+            "7": (710, 60, 340, 960),
+            "8": (1110, 60, 330, 300),
+            "9": (1110, 420, 330, 300),
+            "10": (1110, 780, 330, 240),
+        },
+        groups=(
+            Group("1  A picture and its mask (or your own: Load Image)", (-20, -20, 690, 1060)),
+            Group("2  Paint what the mask marks", (690, -20, 380, 1060), GREEN),
+            Group("3  Before, after", (1090, -20, 370, 1060), GREY),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-400, 10, 360, 1010),
+                """\
+# Inpaint
+
+Press **Run**. A fox and a frog are painted; the mask marks the frog, and **Klein Inpaint** puts a panda in
+its place. Outside the mask not a bit of the picture changes.
+
+**Your own picture**: *Load Image*, then *Open in MaskEditor*, and connect **image** and **mask**. Several
+marked places are painted each; **region_prompts** has one line for each, from left to right.
+
+**area** *crop* paints the place enlarged to **megapixels**, for detail; *whole picture* shows the model all
+of it, for prompts such as **a fox next to a panda**. The place as it is counts as **image 1**, so *make the
+hat of image 1 red* works. If the old shows through, choose *crop without the masked part* as
+**crop_reference**.
+
+**References** (Klein References) follow as image 2, image 3: put this thing there.
+
+**The distilled Klein**: 4 steps, guidance 1.
+
+"""
+                + _REAL_WEIGHTS.replace("3. Set width", "3. Choose **crop** as area, and set width"),
+            ),
+        ),
+    ),
+    "Klein - Outpaint": Layout(
+        nodes={
+            "1": (0, 60, 320, 330),
+            "2": (0, 450, 320, 250),
+            "4": (0, 760, 320, 210),
+            "3": (350, 60, 300, 580),
+            "8": (350, 700, 300, 270),
+            "7": (710, 60, 340, 960),
+            "9": (1110, 60, 400, 560),
+            "10": (1110, 680, 400, 340),
+        },
+        groups=(
+            Group("1  A picture that is cut off (or your own: Load Image)", (-20, -20, 690, 1060)),
+            Group("2  Paint what lies beyond its edges", (690, -20, 380, 1060), GREEN),
+            Group("3  The larger picture", (1090, -20, 440, 1060), GREY),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-400, 10, 360, 1010),
+                """\
+# Outpaint
+
+Press **Run**. The right third of a picture is cut off, and **Klein Outpaint** paints it again from what is
+left. The old part stays bit for bit, but for an **overlap** of 8 pixels in which old turns into new.
+
+**Your own picture**: connect *Load Image* to **image** of Klein Outpaint, and say in **prompt** what the
+whole new picture shows.
+
+**extend** *pixels a side* adds left, top, right and bottom; *aspect* makes it 16:9 or any other shape; *size*
+takes width and height. **anchor** tells where the old picture lies.
+
+**Large pictures**: choose *crop* as **area**, so that only the new part and as much around it is painted.
+
+**The distilled Klein**: 4 steps, guidance 1.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
+    "Klein - Edit and Keep": Layout(
+        nodes={
+            "1": (0, 60, 310, 330),
+            "2": (0, 450, 310, 250),
+            "3": (340, 60, 280, 580),
+            "11": (0, 760, 310, 110),
+            "12": (340, 700, 280, 110),
+            "13": (340, 870, 280, 190),
+            "4": (680, 60, 320, 620),
+            "5": (680, 740, 320, 320),
+            "6": (1030, 60, 280, 580),
+            "8": (1030, 700, 280, 360),
+            "7": (1370, 60, 420, 540),
+            "9": (1370, 660, 200, 400),
+            "10": (1590, 660, 200, 400),
+        },
+        groups=(
+            Group("1  A picture and its mask (or your own: Load Image)", (-20, -20, 660, 1100)),
+            Group("2  Edit it as a whole", (660, -20, 670, 1100)),
+            Group("3  Keep all but the change", (1350, -20, 460, 1100), GREEN),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-400, 10, 360, 1050),
+                """\
+# Edit and keep
+
+Press **Run**. The frog is replaced by words alone, and the whole picture is painted anew: the fox has
+changed, too. **Klein Keep** takes only the change from the edit and leaves the rest of the original bit for
+bit.
+
+**Your own picture**: connect *Load Image* to **image_1** of Klein References and to **original** of Klein
+Keep, and **width** and **height** of Klein References to *Edited picture*.
+
+**Without a mask** Klein Keep finds the change by itself, after it has measured and undone shift, zoom and
+tint. klein-nano draws everything anew, so here a mask says what may change.
+
+**Paid edits**: put Klein Keep behind *Klein Runware* or *Klein BFL* in the same way. The blueprint *Klein -
+Edit with Runware* has it inside.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+    ),
     "Klein - Face Refine": Layout(
         nodes={
             "1": (0, 60, 300, 330),

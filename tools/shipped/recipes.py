@@ -216,6 +216,23 @@ def _faces() -> Sheet:
     return Sheet(graph.nodes, cells)
 
 
+def _inpainted() -> Sheet:
+    graph = _load("Klein - Inpaint", "8", "9", "10")
+    shown = (("before", "3", 0), ("mask", "6", 0), ("after", "7", 0))
+    cells = []
+    for caption, node, output in shown:
+        if caption == "mask":
+            node, output = graph.add("MaskToImage", mask=[node, output]), 0
+        cells.append(Cell(graph.show(node, output), caption))
+    return Sheet(graph.nodes, cells, 3)
+
+
+def _outpainted() -> Sheet:
+    graph = _load("Klein - Outpaint", "8", "9", "10")
+    grey = graph.add("ImagePadForOutpaint", image=["4", 0], left=0, top=0, right=64, bottom=0, feathering=0)
+    return Sheet(graph.nodes, [Cell(graph.show(grey), "before"), Cell(graph.show("7"), "after")])
+
+
 def _kept() -> Sheet:
     """The fault is made by ComfyUI's own nodes: a second subject, a tint, 3% of zoom, a shift."""
     graph = Painter()
@@ -320,6 +337,8 @@ SHEETS: dict[str, Callable[[], Sheet]] = {
     "KleinodFast.jpg": _fast,
     "KleinodFaceSettings.jpg": _strengths,
     "KleinodFaceRefiner.jpg": _faces,
+    "KleinodInpaint.jpg": _inpainted,
+    "KleinodOutpaint.jpg": _outpainted,
     "KleinodRunware.jpg": _remote_batch,
 }
 # What a node draws itself; one picture, as it is.

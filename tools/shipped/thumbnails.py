@@ -31,12 +31,13 @@ def compose(pictures: list[Image.Image]) -> Image.Image:
     """
     if len(pictures) == 1:
         return _fit(pictures[0], SIDE)
-    if len(pictures) == 2 and all(picture.width >= 2 * picture.height for picture in pictures):
+    if len(pictures) == 2 and any(picture.width >= 1.5 * picture.height for picture in pictures):
         # Cut to a square, a wide picture loses what stands at its sides: two of them make the square.
         sheet = Image.new("RGB", (SIDE, SIDE), "white")
         size = (SIDE, (SIDE - SEAM) // 2)
         for index, picture in enumerate(pictures):
-            fitted = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+            corner = picture.getpixel((0, 0))
+            fitted = ImageOps.pad(picture, size, Image.Resampling.LANCZOS, color=corner)
             sheet.paste(fitted, (0, index * (size[1] + SEAM)))
         return sheet
     if len(pictures) == 2:

@@ -1,0 +1,71 @@
+"""What Klein Inpaint and Klein Outpaint tell: each region's place, size, noise level, seed and fate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ..regions.result import PAINTED, Painted
+from .plan import EditPlan, EditRegion
+from .request import EditRequest
+
+PaintedRegion = Painted[EditRegion]
+SOFT = 0.8
+"""Scales below this are named: the painting comes back softer than its surroundings."""
+
+
+def headline(plan: EditPlan, results: Sequence[PaintedRegion], mask: Tensor) -> str:
+    """One line to stand under the node."""
+    painted = sum(result.fate == PAINTED for result in results)
+    if not painted:
+        return "Nothing painted: the picture is as it came."
+    many = "region" if len(plan.regions) == 1 else "regions"
+    share = float((mask == 0).float().mean())
+    return f"{painted} of {len(plan.regions)} {many} painted, {share:.1%} of the picture kept bit for bit"
+
+
+def write_report(
+    request: EditRequest,
+    plan: EditPlan,
+    results: Sequence[PaintedRegion],
+    mask: Tensor,
+    pictures: int,
+    notes: Sequence[str],
+    seconds: float,
+) -> str:
+    """Lines of text. mask: MASK of what may have changed."""
+    lines = [headline(plan, results, mask)]
+    if any(result.fate == PAINTED for result in results):
+        levels = " and ".join(
+            f"{sigma:g}" for sigma in sorted({round(result.sigma, 3) for result in results})
+        )
+        lines += [
+            f"strength   {request.strength:g} ({request.strength_mode}): starts at sigma {levels}",
+            f"steps      {request.painting.steps_run} at guidance {request.guidance:g}",
+            f"time       {seconds:.1f} s",
+        ]
+    lines += [describe_region(result, pictures > 1) for result in results]
+    softest = min((float(result.region.crop.scale) for result in results), default=1.0)
+    if softest < SOFT:
+        notes = [
+            *notes,
+            f"A region was painted at {softest:.2f} of its size and is softer than what is around it: raise "
+            "megapixels, lower context, or mask less.",
+        ]
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def describe_region(painted: PaintedRegion, many: bool) -> str:
+    """One line. many: the run has several pictures."""
+    region = painted.region
+    where = f"picture {region.picture + 1} " if many else ""
+    x0, y0, x1, y1 = (round(edge) for edge in region.box)
+    size = "{}x{} at {}x{}".format(region.crop.width, region.crop.height, *region.crop.target)
+    text = (
+        f"{where}region {region.number}: {painted.fate}, {x1 - x0}x{y1 - y0} px at {x0},{y0}, crop {size} "
+        f"({float(region.crop.scale):.2f}x), seed {region.seed}"
+    )
+    if painted.fate == PAINTED and any(abs(value) >= 0.5 for value in painted.shift):
+        text += ", colours moved by {:+.0f} {:+.0f} {:+.0f}".format(*painted.shift)
+    return text

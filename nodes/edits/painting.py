@@ -1,0 +1,209 @@
+"""Inpainting and outpainting inside ComfyUI: plan, paint, and tell."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+from torch import Tensor
+from torch.nn import functional
+
+from ..base.errors import InputError
+from ..base.pictures import check_mask, take_pictures
+from ..model.engine import facts_of
+from ..model.text_engine import encode_prompt, warn_of_unknown_words
+from ..regions.blend import cut_out
+from ..regions.components import resize_masks
+from ..regions.painter import Painter, PaintInputs
+from ..regions.prompts import RegionPrompts
+from ..regions.result import PAINTED
+from ..regions.sampler import CropSampler
+from ..regions.waves import join_masks, order_waves
+from ..sampling.engine import context_width
+from ..sampling.schedule import explain_no_steps
+from .canvas import OutpaintRequest, fill_canvas, plan_canvas, plan_outpaint
+from .paint_report import PaintedRegion, headline, write_report
+from .plan import EditPlan, plan_inpaint
+from .request import WHOLE, EditRequest, InpaintRequest
+
+logger = logging.getLogger("kleinod.edits")
+
+INPAINT_PROMPT = "Image 1, complete and natural: what is missing goes on from what is around it."
+OUTPAINT_PROMPT = "Image 1, seen wider: the same scene goes on beyond its edges in the same style and light."
+"""What Klein is asked where nobody wrote a prompt: as an edit model it follows an instruction."""
+
+
+@dataclass(frozen=True)
+class Edited:
+    """image: IMAGE, result by result; the very tensor given where nothing was painted. mask: MASK, what may
+    have changed. before, after: crops, each `[1, h, w, 3]`."""
+
+    image: Tensor
+    mask: Tensor
+    before: list[Tensor]
+    after: list[Tensor]
+    info: str
+    headline: str
+
+
+def inpaint(image: Tensor, mask: Tensor, inputs: PaintInputs, request: InpaintRequest) -> Edited:
+    """Paint what MASK marks in IMAGE `[B, H, W, 1 to 4]`. Nothing is loaded where it marks nothing."""
+    started = time.perf_counter()
+    image, notes = take_pictures(image)
+    masks, words = take_masks(mask, len(image), (image.shape[2], image.shape[1]))
+    pixels, more = _suit_model(request, inputs.model, request.area == WHOLE)
+    notes += words + more
+    plan = plan_inpaint(masks, (image.shape[2], image.shape[1]), request, pixels)
+    if not plan.regions:
+        notes.append(_explain_nothing(plan))
+    return _paint(image, plan, inputs, request, INPAINT_PROMPT, notes, started)
+
+
+def outpaint(image: Tensor, inputs: PaintInputs, request: OutpaintRequest) -> Edited:
+    """Paint what lies around IMAGE `[B, H, W, 1 to 4]` on a larger canvas."""
+    started = time.perf_counter()
+    image, notes = take_pictures(image)
+    canvas = plan_canvas((image.shape[2], image.shape[1]), request)
+    pixels, more = _suit_model(request, inputs.model, request.area == WHOLE)
+    notes += more
+    plan = EditPlan()
+    if canvas.grows:
+        plan = plan_outpaint(len(image), canvas, request, pixels)
+        image = fill_canvas(image, canvas, request.fill, request.seed)
+        notes.append(f"The old picture lies at {canvas.left},{canvas.top} of the new one.")
+    else:
+        notes.append("No pixels are to be added: the picture is as it came. Raise left, top, right, bottom.")
+    return _paint(image, plan, inputs, request, OUTPAINT_PROMPT, notes, started)
+
+
+def take_masks(mask: Any, count: int, picture: tuple[int, int]) -> tuple[list[list[Tensor]], list[str]]:
+    """For each of `count` pictures of (width, height) its masks `[H, W]` in 0..1, and what was done to them.
+
+    One mask serves all pictures; several go with as many pictures, or all with a single one.
+    """
+    check_mask(mask, "mask")
+    masks = mask.detach().cpu().reshape(-1, *mask.shape[-2:])
+    if len(masks) not in (1, count) and count > 1:
+        raise InputError(
+            f"mask holds {len(masks)} masks, but image holds {count} pictures: connect one mask, or one each."
+        )
+    notes = []
+    rows, columns = masks.shape[1:]
+    if bool((masks > 0).any()) and abs(columns * picture[1] - rows * picture[0]) > 0.02 * rows * picture[0]:
+        notes.append(
+            f"mask is {columns}x{rows}, another shape than the picture's {picture[0]}x{picture[1]}, and was "
+            "stretched over it."
+        )
+    masks = resize_masks(masks if masks.is_floating_point() else _as_share(masks), picture)
+    if count == 1:
+        return [list(masks)], notes
+    each = list(masks)
+    return [[each[index if len(each) > 1 else 0]] for index in range(count)], notes
+
+
+def _as_share(masks: Tensor) -> Tensor:
+    """Whole numbers count from 0 to 1 where they are no more, else to 255."""
+    return masks.float() if int(masks.max()) <= 1 else masks.float() / 255
+
+
+def _paint(
+    image: Tensor,
+    plan: EditPlan,
+    inputs: PaintInputs,
+    request: EditRequest,
+    default: str,
+    notes: list[str],
+    started: float,
+) -> Edited:
+    """image: `[B, H, W, C]`. plan: of `B * results` pictures."""
+    height, width = image.shape[1:3]
+    results: list[PaintedRegion] = []
+    given = _continue(image, plan.beyond).repeat(request.results, 1, 1, 1) if plan.regions else image
+    made, before, after = given, [], []
+    runs = bool(request.painting.steps_run)
+    if plan.regions and runs:
+        # Cancelled while large masks were looked at: before models are loaded.
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        painter = make_painter(inputs, request, len(plan.regions), default)
+        made = given.clone()
+        for wave in order_waves(plan.regions):
+            results += painter.paint_wave(made, wave)
+        results.sort(key=lambda result: (result.region.picture, result.region.number))
+        notes += painter.notes
+        before = [cut_out(given[region.picture], region.crop)[None] for region in plan.regions]
+        after = [cut_out(made[region.picture], region.crop)[None] for region in plan.regions]
+    elif plan.regions:
+        notes.append(f"{explain_no_steps(request.steps, request.strength)}: nothing was painted.")
+    painted = [result.region for result in results if result.fate == PAINTED]
+    mask = join_masks(painted, made.shape)[:, :height, :width].contiguous()
+    if painted:
+        image = made[:, :height, :width].contiguous()
+    elif request.results > 1:
+        image = image.repeat(request.results, 1, 1, 1)
+        mask = mask.new_zeros(image.shape[:3])
+    for note in notes:
+        logger.info(note)
+    seconds = time.perf_counter() - started
+    pictures = len(image)
+    return Edited(
+        image=image,
+        mask=mask,
+        before=before,
+        after=after,
+        info=write_report(request, plan, results, mask, pictures, notes, seconds),
+        headline=headline(plan, results, mask),
+    )
+
+
+def make_painter(inputs: PaintInputs, request: EditRequest, count: int, default: str) -> Painter:
+    """What paints `count` regions. Raises InputError where model, VAE or prompts do not fit together."""
+    sampler = CropSampler(
+        inputs.model, inputs.vae, request.painting, count, inputs.references, inputs.acceleration
+    )
+
+    def encode(text: str, field: str) -> Any:
+        field = "prompt" if field == "positive_prompt" else field
+        made = encode_prompt(inputs.clip, text, field)[0]
+        if text != default:
+            prompts.notes.extend(warn_of_unknown_words(inputs.clip, text, field))
+        return made
+
+    prompts = RegionPrompts(encode, context_width(inputs.model), "regions", "region_prompts")
+    prompts.share(request.prompt, request.negative, (inputs.positive, inputs.negative), default)
+    return Painter(sampler, prompts)
+
+
+def _continue(image: Tensor, beyond: tuple[int, int]) -> Tensor:
+    """`[B, H, W, C]` with its last column and row drawn out to the right and below."""
+    if beyond == (0, 0):
+        return image
+    moved = image.movedim(-1, 1)
+    return functional.pad(moved, (0, beyond[0], 0, beyond[1]), mode="replicate").movedim(1, -1).contiguous()
+
+
+def _suit_model(request: EditRequest, model: Any, whole: bool) -> tuple[float, list[str]]:
+    """Pixels at which this model paints, and a word about what it cannot do."""
+    facts = facts_of(model)
+    if facts is None:
+        return request.pixels, []
+    notes = []
+    pixels = request.pixels
+    if facts.family == "nano":
+        side = min(facts.native_size)
+        pixels = float(side * side * (3 if whole else 2) / 2)
+        notes.append(f"klein-nano paints about {side}x{side} pixels, so megapixels was not used.")
+    if facts.distilled and request.guidance > 1:
+        notes.append(
+            f"This model is distilled to work without guidance; guidance {request.guidance:g} burns colours. "
+            "Set it to 1."
+        )
+    return pixels, notes
+
+
+def _explain_nothing(plan: EditPlan) -> str:
+    if plan.left_out:
+        return "Every region is left out by [SKIP] in region_prompts: the picture is as it came."
+    return "mask is empty: the picture is as it came. Draw over what is to change."
