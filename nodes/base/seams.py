@@ -174,7 +174,7 @@ SEAMS: tuple[Seam, ...] = (
         prepare_noise="3",
         fix_empty_latent_channels="4",
     ),
-    *_seams("latent_preview", SAMPLING, FACES, prepare_callback="2"),
+    *_seams("latent_preview", SAMPLING, FACES, get_previewer="2", Latent2RGBPreviewer="3"),
     *_seams(
         "comfy.sd",
         TRIMMING,
@@ -238,7 +238,8 @@ SEAMS: tuple[Seam, ...] = (
         get_torch_device="0",
         soft_empty_cache="0",
     ),
-    *_seams("comfy.model_management", REMOTE, InterruptProcessingException="", processing_interrupted="0"),
+    *_seams("comfy.model_management", SAMPLING, REMOTE, InterruptProcessingException=""),
+    *_seams("comfy.model_management", REMOTE, processing_interrupted="0"),
     *_seams("comfy.cli_args", REMOTE, args__enable_cors_header=""),
     *_seams("comfy_execution.graph_utils", FACES, REMOTE, ExecutionBlocker="1"),
     *_seams("comfy_execution.utils", PAGE, REMOTE, get_executing_context="0"),

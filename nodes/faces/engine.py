@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from ..regions.sampler import CropSampler
 from ..regions.waves import join_masks, order_waves
 from ..sampling.engine import context_width
 from ..sampling.schedule import explain_no_steps
-from .detection import Face
+from .detection import Detector, Face
 from .detectors import load_detector
 from .given import explain_boxes, explain_mask, faces_from_boxes, faces_from_mask, outline_with_mask
 from .plan import RefineRequest, plan_faces
@@ -42,6 +43,12 @@ class Source:
     detector: str
     boxes: Any = None
     mask: Tensor | None = None
+
+
+EXPLAINED = 4
+"""Pictures that are searched again to say why no face was found."""
+LEAST_CONFIDENCE = 0.02
+"""Below it a detector's scores are noise."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,24 @@ def find_faces(
     for picture in image:
         comfy.model_management.throw_exception_if_processing_interrupted()
         faces.append(detector.detect(picture[..., :3].float(), confidence))
-    return faces, f"{detector.name} at confidence {confidence:g}", []
+    reasons = [] if any(faces) else [explain_no_face(detector, image, confidence)]
+    return faces, f"{detector.name} at confidence {confidence:g}", reasons
+
+
+def explain_no_face(detector: Detector, image: Tensor, confidence: float) -> str:
+    """Why a detector found nothing in pictures: how sure it was of what comes nearest to a face."""
+    unsure = [
+        face.score
+        for picture in image[:EXPLAINED]
+        for face in detector.detect(picture[..., :3].float(), min(confidence, LEAST_CONFIDENCE))[:1]
+    ]
+    if not unsure:
+        return f'"{detector.name}" sees nothing like a face: draw a mask over it, or pick another detector.'
+    best = math.floor(max(unsure) * 100) / 100
+    return (
+        f'"{detector.name}" is sure of no face: the best scores {best:g}, below confidence {confidence:g}. '
+        f"Set confidence to {best:g} in Klein Face Settings, or draw a mask over the face."
+    )
 
 
 def _suit_model(request: RefineRequest, model: Any) -> tuple[RefineRequest, list[str]]:

@@ -9,7 +9,6 @@ import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
-import latent_preview
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from ..acceleration.patch import accelerate
 from ..references.engine import latents_of
 from ..sampling import checks
 from ..sampling.engine import Guide, check_model
+from ..sampling.progress import RunProgress
 from .blend import hide_masked
 from .conditioning import stack_rows, with_references
 from .prompts import RegionPrompts
@@ -44,7 +44,7 @@ class CropSampler:
         self.further = latents_of(vae, references) if references is not None else []
         self._done = 0
         self._total = count * request.steps_run
-        self._show = latent_preview.prepare_callback(self.model, self._total)
+        self._progress = RunProgress(self.model, self._total)
 
     def paint(self, regions: Sequence[Region], crops: Tensor, prompts: RegionPrompts) -> tuple[Tensor, float]:
         """Crops `[N, h, w, 3]` in 0..1 of N regions to painted ones of the same shape, and their start sigma.
@@ -97,6 +97,6 @@ class CropSampler:
 
         def on_step(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
-            self._show(done + (step + 1) * regions - 1, x0, x, self._total)
+            self._progress.show_step(done + (step + 1) * regions, x0)
 
         return on_step

@@ -22,6 +22,7 @@ from ..base import seams
 from ..base.doors import Doors
 from ..base.errors import InputError
 from ..base.notices import show
+from ..base.stopping import was_stopped
 from .engine import Engine
 from .job_request import JobHandle, JobResult, RunContext
 from .keys import KeyStore
@@ -71,6 +72,9 @@ def judge_profile(profile: object) -> bool | str:
 async def run_job(node_id: str | None, service: str, inputs: Mapping[str, Any]) -> io.NodeOutput:
     """Ask a service for what a node's inputs say, wait without blocking anything, wrap what arrived."""
     seams.require(seams.REMOTE)
+    if was_stopped():
+        show("Nothing was sent: this run was stopped.", node_id)
+        raise InterruptProcessingException()
     context = find_context(node_id)
     handle = find_engine().launch(lambda: find_service(service).make_request(context, inputs))
     result = await wait_for(handle, node_id)

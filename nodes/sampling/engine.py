@@ -6,13 +6,15 @@ well).
 
 Results run one after another, each exactly the single run with its own seed: a batch would save little on a
 model that fills a GPU with one picture, would need memory for all of them, and could not be interrupted in
-between. All are sampled before any is decoded, so the model and the VAE change places in memory once.
+between. Each is decoded as soon as it is sampled: it can be seen, is safe from what comes later, and a Stop
+hands on those that are done.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +23,6 @@ import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
-import latent_preview
 import torch
 from torch import Tensor
 
@@ -42,12 +43,18 @@ from . import checks
 from .advice import list_notes, list_warnings, note_acceleration
 from .fast import sample_fast
 from .picture import fit_picture
+from .progress import RunProgress
 from .report import Report
 from .request import SamplingRequest
 from .schedule import Schedule, explain_no_steps
 from .timing import Clock
 
+InterruptProcessingException = seams.find("comfy.model_management:InterruptProcessingException")
+
 logger = logging.getLogger("kleinod.sampling")
+
+KeepResult = Callable[[Tensor, int], None]
+"""Gets each finished result, IMAGE `[B, H, W, 3]`, and its seed."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +148,16 @@ def sample_pictures(
     sampler: Any = None,
     sigmas: Tensor | None = None,
     acceleration: Acceleration | None = None,
+    keep: KeepResult | None = None,
 ) -> Pictures:
     """Run a request on a MODEL and decode what comes out.
 
     model: a ModelPatcher, wrapped or patched by the caller as it likes: every result is one
     `CFGGuider.sample`, so an OUTER_SAMPLE wrapper sees each begin and end. sampler (SAMPLER) and sigmas
     (SIGMAS [steps + 1]) replace what the request's scheduler, mu and strength would give. acceleration: which
-    work may be skipped; None and method none leave the model as it is.
+    work may be skipped; None and method none leave the model as it is. keep: is handed every result as soon
+    as it is done; ComfyUI's interrupt then ends the run with the finished ones, and is raised only where
+    there is none. Without `keep` it is always raised.
     Raises InputError where an input does not fit FLUX.2 [klein], and where the first picture comes out as
     not-a-number.
     """
@@ -195,12 +205,14 @@ def sample_pictures(
     guide = Guide(watched.model, positive, negative, request.guidance)
     if notice:
         show(notice)  # until the headline takes its place
-    results = sample_results(guide, sampler, schedule.sigmas, start.latent, request, clock)
-    clock.sampled()
-    pixels = decode_each(vae, results)
+    made = make_results(guide, sampler, schedule.sigmas, start.latent, vae, request, clock, keep)
+    if made.stopped:
+        report = replace(report, asked=request.results)
+        request = replace(request, results=len(made.latents))
     runs = watched.reports_of(schedule.sigmas, request.results)
     report = replace(
-        report.with_warnings(*watched.off, *_spoilt_results(results, request)),
+        report.with_warnings(*watched.off, *_spoilt_results(made.latents, request)),
+        request=request,
         schedule=schedule,
         solver=solver,
         timing=clock.read(),
@@ -210,8 +222,8 @@ def sample_pictures(
     )
     for warning in report.warnings:
         logger.warning(warning)
-    latent = _output_latent(start.latent, results)
-    return Pictures(pixels, latent, report, tuple(runs), watched.acceleration)
+    latent = _output_latent(start.latent, made.latents)
+    return Pictures(made.pixels, latent, report, tuple(runs), watched.acceleration)
 
 
 def check_model(model: Any) -> None:
@@ -253,6 +265,60 @@ def build_sampler(solver: Solver) -> Any:
     return comfy.samplers.sampler_object(solver.sampler)
 
 
+@dataclass(frozen=True)
+class Results:
+    """latents: one `[B, 128, h, w]` a result. pixels: IMAGE `[results * B, H, W, 3]`. stopped: by the user,
+    before or after the last one was done."""
+
+    latents: list[Tensor]
+    pixels: Tensor
+    stopped: bool = False
+
+
+def make_results(
+    guide: Guide,
+    sampler: Any,
+    sigmas: Tensor,
+    latent: dict[str, Any],
+    vae: Any,
+    request: SamplingRequest,
+    clock: Clock,
+    keep: KeepResult | None = None,
+) -> Results:
+    """Sample and decode result by result: each is bit for bit what it would be alone. `keep` as in
+    `sample_pictures`.
+
+    Out of memory is left to `VAE.decode`, which then works in tiles.
+    """
+    steps, count = len(sigmas) - 1, request.results
+    progress = RunProgress(guide.model, steps * count, count)
+    latents: list[Tensor] = []
+    pixels: Tensor | None = None
+    sampled = sample_results(guide, sampler, sigmas, latent, request, clock, progress)
+    for index, seed in enumerate(request.seeds):
+        try:
+            result = next(sampled)
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            with clock.decoding():
+                decoded = decode(vae, result)
+            latents.append(result)
+            if count == 1:
+                return Results(latents, decoded)
+            if pixels is None:
+                pixels = decoded.new_empty(count * len(decoded), *decoded.shape[1:])
+            pixels[index * len(decoded) : (index + 1) * len(decoded)] = decoded
+            if keep is not None:
+                keep(decoded, seed)
+            progress.show_finished((index + 1) * steps, decoded[0], index)
+            # Left for the next node, a Stop during the last decoding would lose them all.
+            comfy.model_management.throw_exception_if_processing_interrupted()
+        except InterruptProcessingException:
+            if keep is None or pixels is None or not latents:
+                raise
+            return Results(latents, pixels[: len(latents) * len(pixels) // count].clone(), True)
+    return Results(latents, pixels)
+
+
 def sample_results(
     guide: Guide,
     sampler: Any,
@@ -260,21 +326,19 @@ def sample_results(
     latent: dict[str, Any],
     request: SamplingRequest,
     clock: Clock,
-) -> list[Tensor]:
-    """One latent `[B, 128, h, w]` a seed. One progress bar and one preview serve them all.
+    progress: RunProgress,
+) -> Iterator[Tensor]:
+    """One latent `[B, 128, h, w]` a seed, each sampled when it is asked for.
 
     Raises InputError when the very first result is not-a-number: the others would be as well.
     """
     steps = len(sigmas) - 1
-    show = latent_preview.prepare_callback(guide.model, steps * request.results)
     samples = latent["samples"]
-    results: list[Tensor] = []
     for index, seed in enumerate(request.seeds):
-        done = index * steps
 
-        def on_step(step: int, x0: Tensor, x: Tensor, total: int, done: int = done) -> None:
+        def on_step(step: int, x0: Tensor, x: Tensor, total: int, index: int = index) -> None:
             clock.tick(step)
-            show(done + step, x0, x, steps * request.results)
+            progress.show_step(index * steps + step + 1, x0, index)
 
         result = guide.make().sample(
             comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),
@@ -286,31 +350,19 @@ def sample_results(
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )
-        results.append(result.to(comfy.model_management.intermediate_device()))
-        if index == 0 and not torch.isfinite(results[0]).all():
+        result = result.to(comfy.model_management.intermediate_device())
+        if index == 0 and not torch.isfinite(result).all():
             raise InputError(
                 f"The picture of seed {seed} came out as not-a-number. Most often the weight type is the "
                 "cause: choose default or bf16 in the loader; else unplug LoRAs and acceleration one by one."
             )
-    return results
+        yield result
 
 
-def decode_each(vae: Any, results: list[Tensor]) -> Tensor:
-    """IMAGE `[results * B, H, W, 3]`, decoded result by result: each is bit for bit what it would be alone.
-
-    Out of memory is left to `VAE.decode`, which then works in tiles.
-    """
-    pixels = None
-    for index, result in enumerate(results):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        decoded = vae.decode(result)
-        decoded = decoded.reshape(-1, *decoded.shape[-3:])
-        if len(results) == 1:
-            return decoded
-        if pixels is None:
-            pixels = decoded.new_empty(len(results) * len(decoded), *decoded.shape[1:])
-        pixels[index * len(decoded) : (index + 1) * len(decoded)] = decoded
-    return pixels
+def decode(vae: Any, result: Tensor) -> Tensor:
+    """One result's latent as IMAGE `[B, H, W, 3]`."""
+    decoded = vae.decode(result)
+    return decoded.reshape(-1, *decoded.shape[-3:])
 
 
 def _start_from_image(vae: Any, image: Tensor) -> Start:
@@ -356,7 +408,7 @@ def _start_from_latent(model: Any, latent: dict[str, Any]) -> Start:
 
 def _return_untouched(vae: Any, start: Start, report: Report) -> Pictures:
     count = report.request.results
-    once = start.pixels if start.pixels is not None else decode_each(vae, [start.samples])
+    once = start.pixels if start.pixels is not None else decode(vae, start.samples)
     reason = explain_no_steps(report.request.steps, report.request.strength)
     note = f"{reason}: nothing was sampled, the picture is as it came."
     latent = _output_latent(start.latent, [start.samples] * count)

@@ -10,7 +10,9 @@ from ..base import sockets
 from ..base.field_inputs import make_input
 from ..base.notices import reports_errors, show_status
 from ..base.oom_advice import advise_sampling
+from ..base.stopping import count_early_ends, note_early_end
 from .engine import sample_pictures
+from .kept import KeptResults
 from .request import DEFAULTS, SAMPLING_FIELDS, SamplingRequest
 
 
@@ -104,8 +106,13 @@ class KleinodSampler(io.ComfyNode):
                     tooltip="The same as a picture: connect it to Preview Image.",
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: object) -> int:
+        """Another one after a run that was stopped: its part is not the whole result of these inputs."""
+        return count_early_ends(cls.hidden.unique_id) if cls.hidden is not None else 0
 
     @classmethod
     @reports_errors(advise_sampling)
@@ -134,9 +141,15 @@ class KleinodSampler(io.ComfyNode):
             width, height, steps, guidance, seed, scheduler, results, mu, strength, strength_mode
         )
         chosen = choose_acceleration(acceleration, acceleration_settings)
-        made = sample_pictures(
-            model, positive, negative, vae, request, latent=latent, image=image, acceleration=chosen
-        )
+        with KeptResults(cls.hidden) as kept:
+            made = sample_pictures(
+                model, positive, negative, vae, request, latent=latent, image=image, acceleration=chosen,
+                keep=kept.keep if request.results > 1 else None,
+            )  # fmt: skip
+        shown = made.strip()
+        if made.report.asked and cls.hidden is not None:
+            note_early_end(cls.hidden.unique_id)
+            shown |= kept.images()
         show_status(cls.hidden, made.report.headline)
         outputs = (made.image, made.latent, made.report.text(), made.data(), made.chart())
-        return io.NodeOutput(*outputs, ui=made.strip())
+        return io.NodeOutput(*outputs, ui=shown)

@@ -17,6 +17,7 @@ class Report:
     size: pixels (width, height). batch: pictures of one result. from_picture: it started from a latent or an
     image. acceleration: a line a run (or one for all), empty where nothing was accelerated. skipped: what
     was left out, in the words that fit under the node. reads_negative: the negative prompt ran in every step.
+    asked: results that were asked for, where the user stopped the run after the request's number of them.
     """
 
     request: SamplingRequest
@@ -31,6 +32,7 @@ class Report:
     acceleration: tuple[str, ...] = ()
     skipped: str = ""
     reads_negative: bool = False
+    asked: int = 0
 
     def with_warnings(self, *warnings: str) -> Report:
         return replace(self, warnings=(*self.warnings, *warnings))
@@ -40,17 +42,22 @@ class Report:
         """What fits under a node: a line, one on acceleration, and the warnings."""
         count = self.request.results * self.batch
         words = [f"{count} {'picture' if count == 1 else 'pictures'}", f"{self.size[0]}x{self.size[1]}"]
+        if self.asked:
+            words[0] = f"{self._results()}: stopped"
         if self.schedule is not None:
             words.append(f"{self.timing.step:.2f} s a step")
+            seeds = self.request.seeds
+            words.append(f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}")
         warnings = (f"Warning: {text}" for text in self.warnings)
         return "\n".join([", ".join(words), *([self.skipped] if self.skipped else []), *warnings])
 
     def text(self) -> str:
         """Lines `title  text`, then one line a note and a warning."""
         each = f", {self.batch} pictures each" if self.batch > 1 else ""
+        stopped = ": stopped, those that were done are handed on" if self.asked else ""
         lines = [
             ("size", f"{self.size[0]}x{self.size[1]}"),
-            ("results", f"{self.request.results}{each}"),
+            ("results", f"{self._results()}{each}{stopped}"),
         ]
         if self.schedule is not None:
             lines += self._sampling_lines(self.schedule)
@@ -61,6 +68,10 @@ class Report:
         lines += [("note", text) for text in (*self._scheduler_notes(), *self.notes)]
         lines += [("warning", text) for text in self.warnings]
         return "\n".join(f"{title:<13}{text}" for title, text in lines)
+
+    def _results(self) -> str:
+        count = self.request.results
+        return f"{count} of {self.asked}" if self.asked else str(count)
 
     def _sampling_lines(self, schedule: Schedule) -> list[tuple[str, str]]:
         recipe, solver = self.request.recipe, self.solver

@@ -89,7 +89,8 @@ SAMPLING_FIELDS = (
     Field(
         "results",
         1,
-        "How many pictures to make, one after another, each with its own seed (see report).",
+        "How many pictures to make, one after another, each with its own seed (see report). Stop hands on "
+        "those that are done.",
         low=1,
         high=MAX_RESULTS,
     ),

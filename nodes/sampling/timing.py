@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -16,12 +18,13 @@ class Timing:
 
 
 class Clock:
-    """Times one run. A step lasts from one callback to the next of the same result: loading is not in it."""
+    """Times one run. A step lasts from one callback to the next of the same result: neither loading nor the
+    decoding between two results is in it."""
 
     def __init__(self) -> None:
         self._began = self._previous = time.perf_counter()
         self._steps: list[float] = []
-        self._sampling = 0.0
+        self._decoding = 0.0
 
     def tick(self, step: int) -> None:
         now = time.perf_counter()
@@ -29,11 +32,14 @@ class Clock:
             self._steps.append(now - self._previous)
         self._previous = now
 
-    def sampled(self) -> None:
-        self._sampling = time.perf_counter() - self._began
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._decoding += time.perf_counter() - began
 
     def read(self) -> Timing:
         """A run of single steps has no step without loading: then the whole sampling counts."""
-        total = time.perf_counter() - self._began
-        step = sum(self._steps) / len(self._steps) if self._steps else self._sampling
-        return Timing(step, self._sampling, total - self._sampling)
+        sampling = time.perf_counter() - self._began - self._decoding
+        step = sum(self._steps) / len(self._steps) if self._steps else sampling
+        return Timing(step, sampling, self._decoding)

@@ -100,7 +100,17 @@ def test_what_was_accelerated_and_warned_of_is_said() -> None:
     text = lines(report)
     assert text["acceleration"] == ["12 of 28 steps reused"]
     assert text["warning"] == ["Too hot."]
-    assert report.headline.splitlines() == ["1 picture, 1024x1024, 0.50 s a step", "Warning: Too hot."]
+    assert report.headline.splitlines() == [
+        "1 picture, 1024x1024, 0.50 s a step, seed 0",
+        "Warning: Too hot.",
+    ]
+
+
+def test_a_stopped_run_says_how_far_it_came_and_which_seeds() -> None:
+    report = make(SamplingRequest(seed=5, results=3), asked=20)
+    assert report.headline == "3 of 20: stopped, 1024x1024, 0.50 s a step, seeds 5 to 7"
+    assert lines(report)["results"] == ["3 of 20: stopped, those that were done are handed on"]
+    assert lines(report)["seeds"] == ["1: 5, 2: 6, 3: 7"]
 
 
 def test_batches_are_counted() -> None:

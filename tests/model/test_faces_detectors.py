@@ -83,6 +83,20 @@ def test_a_file_from_the_folder_finds_what_the_built_in_one_finds(models) -> Non
     assert picked.name == "bbox/face.safetensors" and load_detector("bbox/face.safetensors") is picked
 
 
+def test_a_detector_that_is_not_sure_enough_says_how_sure_it_was(models) -> None:
+    from kleinod.nodes.faces.engine import Source, find_faces
+
+    picture = torch.from_numpy(draw_scene(np.random.default_rng(3))[0])[None]
+    best = load_detector(NANO_FACES).detect(picture[0], 0.4)[0].score
+    faces, _, (reason,) = find_faces(picture, Source(NANO_FACES), 0.9999)
+    assert faces == [[]]
+    said = float(reason.partition("best scores ")[2].partition(",")[0])
+    assert said <= best < said + 0.01 and "below confidence 0.9999" in reason
+    assert find_faces(picture, Source(NANO_FACES), said)[2] == [], "what the sentence asks for helps"
+    (nothing,) = find_faces(torch.zeros(1, 64, 64, 3), Source(NANO_FACES), 0.4)[2]
+    assert "nothing like a face" in nothing or "best scores" in nothing
+
+
 def test_a_detector_goes_with_the_model_it_was_used_with(models) -> None:
     from kleinod.nodes.faces.engine import Source, find_faces
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management
 import comfy.utils
+import numpy as np
 import pytest
 import torch
 from kleinod.nodes.sampling.engine import Pictures, sample_pictures
 from kleinod.nodes.sampling.nodes import KleinodSampler
 from kleinod.nodes.sampling.request import SamplingRequest
+from PIL import Image
 
 from tests.model.tiny_klein import load_tiny_model, random_conditioning, tiny_vae
 
 
 def make(parts: dict[str, Any], /, **settings: Any) -> Pictures:
-    extras = {key: settings.pop(key) for key in ("latent", "image", "sampler", "sigmas") if key in settings}
+    names = ("latent", "image", "sampler", "sigmas", "keep")
+    extras = {key: settings.pop(key) for key in names if key in settings}
     asked = SamplingRequest(**{"width": 128, "height": 128, "steps": 2, "seed": 7, **settings})
     return sample_pictures(request=asked, **parts, **extras)
 
@@ -40,6 +46,14 @@ class Watched:
         if self.act is not None:
             self.act(len(self.batches))
         return apply(args["input"], args["timestep"], **args["c"])
+
+
+def stop_at(call: int) -> Any:
+    def press_stop(current: int) -> None:
+        if current == call:
+            comfy.model_management.interrupt_current_processing(True)
+
+    return press_stop
 
 
 # --- passes and guidance
@@ -260,9 +274,19 @@ def test_one_bar_runs_over_all_results(parts: dict[str, Any], monkeypatch: pytes
 
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
     monkeypatch.setattr(args, "preview_method", LatentPreviewMethod.Latent2RGB)
-    make(parts, steps=3, results=2)
-    assert seen == [(step, 6) for step in range(1, 7)]
+    make(parts, steps=3)
+    assert seen == [(step, 3) for step in range(1, 4)]
     assert all(preview[1].size == (8 * 2, 8 * 2) for preview in previews), "one preview pixel per 8 x 8"
+    seen.clear()
+    previews.clear()
+    made = make(parts, steps=3, results=2)
+    assert seen == [(step, 6) for step in (1, 2, 3, 3, 4, 5, 6, 6)], "each picture is shown when it is done"
+    sheets = [np.asarray(preview[1]) for preview in previews]
+    assert len({sheet.shape for sheet in sheets}) == 1, "the sheet has its size from the beginning"
+    half = sheets[0].shape[1] // 2
+    assert sheets[0][:, half + 4 :].std() == 0, "the second picture's place is empty"
+    first = Image.fromarray((made.image[0].clamp(0, 1) * 255).byte().numpy()).resize((half - 2,) * 2, 2)
+    assert np.array_equal(sheets[5][:, : half - 2], np.asarray(first)), "the first stays"
 
 
 @pytest.mark.parametrize("scheduler", ["Heun", "UniPC", "LMS", "KDPM2AncestralDiscreteScheduler"])
@@ -278,11 +302,7 @@ def test_the_bar_never_runs_back(
 
 
 def test_an_interrupt_stops_within_one_model_call(parts: dict[str, Any]) -> None:
-    def press_stop(call: int) -> None:
-        if call == 2:
-            comfy.model_management.interrupt_current_processing(True)
-
-    watched = Watched(parts["model"], press_stop)
+    watched = Watched(parts["model"], stop_at(2))
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         make({**parts, "model": watched.model}, steps=6, results=2, guidance=1.0)
     assert len(watched.batches) == 2
@@ -306,6 +326,89 @@ def test_an_interrupt_stops_between_decodes(parts: dict[str, Any], monkeypatch: 
         make(parts, results=3)
     comfy.model_management.interrupt_current_processing(False)
     assert decoded == [1]
+
+
+@pytest.mark.parametrize(("call", "done"), [(1, 0), (2, 0), (3, 1), (5, 2)])
+def test_stop_hands_on_what_is_finished(call: int, done: int, parts: dict[str, Any]) -> None:
+    """Two calls a result, in each of which Stop may be pressed; with none finished it stays an interrupt."""
+    whole = make(parts, results=3, guidance=1.0)
+    watched = Watched(parts["model"], stop_at(call))
+    kept: list[tuple[int, torch.Tensor]] = []
+    asked = {
+        "results": 3, "guidance": 1.0, "keep": lambda pictures, seed: kept.append((seed, pictures)),
+    }  # fmt: skip
+    if not done:
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            make({**parts, "model": watched.model}, **asked)
+        assert kept == []
+        return
+    made = make({**parts, "model": watched.model}, **asked)
+    assert not comfy.model_management.processing_interrupted(), "the rest of the graph runs"
+    assert torch.equal(made.image, whole.image[:done])
+    assert torch.equal(made.latent["samples"], whole.latent["samples"][:done])
+    assert [seed for seed, _ in kept] == [7, 8][:done]
+    assert all(torch.equal(pictures, made.image[i : i + 1]) for i, (_, pictures) in enumerate(kept))
+    assert made.report.headline.startswith(f"{done} of 3: stopped")
+    assert len(json.loads(made.data())["runs"]) == done
+
+
+def test_stop_during_the_last_decoding_loses_nothing(
+    parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = parts["vae"].decode
+
+    def press_stop(samples: torch.Tensor) -> torch.Tensor:
+        pixels = decode(samples)
+        decoded.append(1)
+        if len(decoded) == 2:
+            comfy.model_management.interrupt_current_processing(True)
+        return pixels
+
+    decoded: list[int] = []
+    monkeypatch.setattr(parts["vae"], "decode", press_stop)
+    made = make(parts, results=2, keep=lambda pictures, seed: None)
+    assert len(made.image) == 2 and not comfy.model_management.processing_interrupted()
+
+
+def test_a_stopped_run_is_not_taken_for_the_whole_one(parts: dict[str, Any]) -> None:
+    """ComfyUI keeps results by what a node was given: the fingerprint has to be another one afterwards."""
+    hidden = SimpleNamespace(unique_id="31", prompt={}, extra_pnginfo=None)
+    node = type("Queued", (KleinodSampler,), {"hidden": hidden})
+    asked = dict(width=128, height=128, steps=2, guidance=1.0, seed=7, scheduler="Default", results=3)
+    before = node.fingerprint_inputs(**asked)
+    node.execute(**parts, **asked)
+    assert node.fingerprint_inputs(**asked) == before
+    watched = Watched(parts["model"], stop_at(3))
+    node.execute(**{**parts, "model": watched.model}, **asked)
+    assert node.fingerprint_inputs(**asked) != before
+
+
+def test_each_picture_s_file_makes_that_picture_alone(parts: dict[str, Any], tmp_path: Path) -> None:
+    import folder_paths
+
+    asked = dict(width=128, height=128, steps=2, guidance=1.0, seed=7, scheduler="Default", results=3)
+    prompt = {"31": {"class_type": "KleinodSampler", "inputs": dict(asked)}}
+    hidden = SimpleNamespace(unique_id="31", prompt=prompt, extra_pnginfo={"workflow": {"nodes": []}})
+    node = type("Queued", (KleinodSampler,), {"hidden": hidden})
+    before = folder_paths.get_temp_directory()
+    folder_paths.set_temp_directory(str(tmp_path))
+    try:
+        watched = Watched(parts["model"], stop_at(5))
+        shown = node.execute(**{**parts, "model": watched.model}, **asked).ui["images"]
+    finally:
+        folder_paths.set_temp_directory(before)
+    assert prompt["31"]["inputs"] == asked, "the graph that runs is not touched"
+    assert [image["type"] for image in shown] == ["temp", "temp"]
+    for image, seed in zip(shown, (7, 8), strict=True):
+        assert f"seed {seed}" in image["filename"]
+        with Image.open(tmp_path / image["filename"]) as file:
+            graph = json.loads(file.text["prompt"])["31"]["inputs"]
+            pixels = np.asarray(file)
+            assert json.loads(file.text["seed"]) == seed
+        assert (graph["seed"], graph["results"]) == (seed, 1)
+        alone = node.execute(**parts, **graph)
+        assert "images" not in alone.ui, "where nothing was stopped, what saves the pictures shows them"
+        assert np.array_equal(pixels, (alone.args[0][0].clamp(0, 1) * 255).byte().numpy())
 
 
 def test_out_of_memory_while_decoding_falls_back_to_tiles(

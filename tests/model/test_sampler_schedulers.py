@@ -14,6 +14,7 @@ import pytest
 import torch
 from kleinod.nodes.base.schedulers import SCHEDULER_NAMES, SCHEDULERS
 from kleinod.nodes.sampling.engine import Guide, build_sampler, sample_results
+from kleinod.nodes.sampling.progress import RunProgress
 from kleinod.nodes.sampling.request import SamplingRequest
 from kleinod.nodes.sampling.schedule import build_schedule
 from kleinod.nodes.sampling.timing import Clock
@@ -57,7 +58,8 @@ class Flow:
         self.calls = 0
         guide = Guide(self.model, random_conditioning(1), random_conditioning(2), 1.0)
         request = SamplingRequest(seed=3, results=results)
-        return sample_results(guide, sampler, sigmas, {"samples": latent}, request, Clock())
+        progress = RunProgress(self.model, (len(sigmas) - 1) * results, results)
+        return list(sample_results(guide, sampler, sigmas, {"samples": latent}, request, Clock(), progress))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.emulator.pictures import draw_pattern
-from tools.launch.client import StepProgress, WorkflowError, WorkflowInterrupted, load_prompt
+from tools.launch.client import RunResult, StepProgress, WorkflowError, WorkflowInterrupted, load_prompt
 from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER, ORDER
 from tools.shipped.recipes import fill_defaults
@@ -37,8 +37,13 @@ def pixels(server: Server, image: dict) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(server.client.fetch_image(image))).convert("RGB"))
 
 
+def saved_pixels(server: Server, result: RunResult) -> list[np.ndarray]:
+    """What Save Image wrote; a sampler of several results shows them, too."""
+    return [pixels(server, image) for image in result.images() if image["type"] == "output"]
+
+
 def run_for_pixels(server: Server, prompt: dict) -> list[np.ndarray]:
-    return [pixels(server, image) for image in server.client.run(prompt).images()]
+    return saved_pixels(server, server.client.run(prompt))
 
 
 def forget_everything(server: Server) -> None:
@@ -153,14 +158,29 @@ def check_thumbnail(name: str, pictures: list[Image.Image]) -> None:
 def test_progress_counts_every_step_and_previews_come(comfy_server: Server) -> None:
     forget_everything(comfy_server)
     prompt = load(TEXT_TO_IMAGE)
-    sampler_of(prompt).update(steps=12, results=1)
+    sampler_of(prompt).update(steps=12, results=2)
     number = next(number for number, node in prompt.items() if node["class_type"] == "KleinodSampler")
     steps: list[StepProgress] = []
     result = comfy_server.client.run(prompt, steps.append)
     values = [step.value for step in steps if step.node_id == number]
     assert values == sorted(values)
     assert max(values) == next(step.total for step in steps if step.node_id == number)
-    assert result.previews > 0
+    assert result.previews == 2 * 12 + 2, "each step, and each picture when it is done"
+    sampler_of(prompt).update(steps=2, results=1, width=256, height=256)
+    assert comfy_server.client.run(prompt).previews == 2
+    sampler_of(prompt).update(width=128, height=128)
+    assert comfy_server.client.run(prompt).previews == 0, "done before one looks"
+
+
+def test_no_previews_where_the_user_wants_none(comfy_server: Server) -> None:
+    """The page sends its setting along with the prompt."""
+    prompt = load(TEXT_TO_IMAGE)
+    sampler_of(prompt).update(steps=2, results=2, seed=1234)
+    comfy_server.client.extra_data = {"preview_method": "none"}
+    try:
+        assert comfy_server.client.run(prompt).previews == 0
+    finally:
+        comfy_server.client.extra_data = {}
 
 
 def test_two_runs_give_the_same_bits(comfy_server: Server) -> None:
@@ -169,7 +189,7 @@ def test_two_runs_give_the_same_bits(comfy_server: Server) -> None:
     prompt = load(TEXT_TO_IMAGE)
     result = comfy_server.client.run(prompt)
     assert result.cached == [], "the second run must do the work again"
-    second = [pixels(comfy_server, image) for image in result.images()]
+    second = saved_pixels(comfy_server, result)
     assert len(first) == len(second) == sampler_of(prompt)["results"]
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not np.array_equal(first[0], first[1]), "results of one run have seeds of their own"
@@ -193,6 +213,54 @@ def test_interrupt_stops_within_a_step_and_leaves_a_working_server(comfy_server:
     forget_everything(comfy_server)
     again = run_for_pixels(comfy_server, load(TEXT_TO_IMAGE))
     assert all(np.array_equal(a, b) for a, b in zip(expected, again, strict=True))
+
+
+def test_stop_saves_what_is_finished_and_the_next_run_makes_the_rest(comfy_server: Server) -> None:
+    prompt = load(TEXT_TO_IMAGE)
+    sampler_of(prompt).update(steps=4, results=4, seed=98, guidance=1.0)
+    whole = run_for_pixels(comfy_server, prompt)
+    forget_everything(comfy_server)
+    pressed: list[StepProgress] = []
+
+    def stop_in_the_third(step: StepProgress) -> None:
+        if step.total == 16 and step.value >= 8 and not pressed:
+            pressed.append(step)
+            comfy_server.client.interrupt()
+
+    result = comfy_server.client.run(prompt, stop_in_the_third)
+    part = saved_pixels(comfy_server, result)
+    assert pressed and 2 <= len(part) < 4
+    assert all(np.array_equal(a, b) for a, b in zip(part, whole, strict=False))
+    number = next(number for number, node in prompt.items() if node["class_type"] == "KleinodSampler")
+    assert len(result.outputs[number]["images"]) == len(part)
+    again = run_for_pixels(comfy_server, prompt)
+    assert len(again) == 4 and all(np.array_equal(a, b) for a, b in zip(again, whole, strict=True))
+    assert number in comfy_server.client.run(prompt).cached, "a whole run is kept as ever"
+
+
+def test_after_stop_nothing_is_ordered(comfy_server: Server) -> None:
+    """The pictures that are done go on, but not into an order that costs money."""
+    prompt = load(TEXT_TO_IMAGE)
+    sampler_of(prompt).update(steps=4, results=3, seed=97, guidance=1.0)
+    number = next(number for number, node in prompt.items() if node["class_type"] == "KleinodSampler")
+    prompt["90"] = {"class_type": "KleinodReferences", "inputs": {"images.image_1": [number, 0]}}
+    prompt["91"] = {
+        "class_type": "KleinodBFL",
+        "inputs": {"prompt": "a fox", "seed": 4321, "references": ["90", 0]},
+    }
+    prompt["92"] = {"class_type": "SaveImage", "inputs": {"images": ["91", 0], "filename_prefix": "paid"}}
+    prompt = fill_defaults(comfy_server.client, prompt)
+    pressed: list[StepProgress] = []
+
+    def stop(step: StepProgress) -> None:
+        if step.total == 12 and step.value >= 4 and not pressed:
+            pressed.append(step)
+            comfy_server.client.interrupt()
+
+    before = comfy_server.client.get_json("/kleinod/jobs")
+    with pytest.raises(WorkflowInterrupted):
+        comfy_server.client.run(prompt, stop)
+    assert comfy_server.client.get_json("/kleinod/jobs") == before
 
 
 def test_a_broken_model_file_gives_one_sentence(comfy_server: Server) -> None:
@@ -241,7 +309,7 @@ def test_the_face_refiner_paints_faces_and_nothing_else(comfy_server: Server) ->
     """By API: the faces found change, the background does not, and strength 0 changes nothing."""
     prompt = load("Klein - Face Refine")
     result = comfy_server.client.run(prompt)
-    before, after = (pixels(comfy_server, image) for image in result.images() if image["type"] == "output")
+    before, after = saved_pixels(comfy_server, result)
     changed = (before != after).any(-1)
     assert 0.05 < changed.mean() < 0.7
     assert not changed[:4].any() and not changed[:, :4].any(), "the faces are not at the edge"
@@ -261,5 +329,5 @@ def test_without_a_face_the_graph_behind_the_crops_rests(comfy_server: Server) -
     number = next(key for key, node in prompt.items() if node is refiner)
     prompt["90"] = {"class_type": "PreviewImage", "inputs": {"images": [number, 4]}}
     result = comfy_server.client.run(prompt)
-    before, after = (pixels(comfy_server, image) for image in result.images() if image["type"] == "output")
+    before, after = saved_pixels(comfy_server, result)
     assert np.array_equal(before, after)

@@ -15,6 +15,9 @@ from pathlib import Path
 from . import LaunchError
 from .websocket import WebSocket
 
+# Numbers of ComfyUI's binary events (protocol.py) that bring a preview, without and with what it belongs to.
+_PREVIEWS = (1, 4)
+
 
 class WorkflowError(LaunchError):
     """ComfyUI refused a prompt or a node failed: `node_id` and `node_type` tell where."""
@@ -62,6 +65,7 @@ class ComfyClient:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.client_id = uuid.uuid4().hex
+        self.extra_data: dict[str, object] = {}  # what the page sends beside a prompt, its settings for one
 
     def get(self, path: str, timeout: float = 60.0) -> bytes:
         with urllib.request.urlopen(self.url + path, timeout=timeout) as answer:
@@ -81,7 +85,9 @@ class ComfyClient:
     def queue(self, prompt: dict) -> str:
         """Hand in an API-format prompt and return its id; WorkflowError when validation refuses it."""
         try:
-            return self.post_json("/prompt", {"prompt": prompt, "client_id": self.client_id})["prompt_id"]
+            return self.post_json(
+                "/prompt", {"prompt": prompt, "client_id": self.client_id, "extra_data": self.extra_data}
+            )["prompt_id"]
         except urllib.error.HTTPError as error:
             raise _refusal(json.loads(error.read())) from None
 
@@ -124,7 +130,7 @@ class ComfyClient:
         while True:
             message = events.receive(silence)
             if isinstance(message, bytes):
-                result.previews += 1
+                result.previews += int.from_bytes(message[:4], "big") in _PREVIEWS
                 continue
             event = json.loads(message)
             kind, data = event["type"], event["data"]

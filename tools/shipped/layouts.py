@@ -82,17 +82,17 @@ LAYOUTS = {
         nodes={
             "1": (0, 60, 340, 330),
             "2": (0, 450, 340, 300),
-            "3": (400, 60, 320, 690),  # room for the live preview
-            "4": (750, 60, 420, 690),
+            "3": (400, 60, 320, 750),  # room for the live preview
+            "4": (750, 60, 420, 750),
         },
         groups=(
-            Group("1  Model and prompt", (-20, -20, 380, 790)),
-            Group("2  Picture", (380, -20, 810, 790), GREEN),
+            Group("1  Model and prompt", (-20, -20, 380, 850)),
+            Group("2  Picture", (380, -20, 810, 850), GREEN),
         ),
         notes=(
             Note(
                 "Read me",
-                (-390, 10, 350, 760),
+                (-390, 10, 350, 820),
                 """\
 # Text to image
 

@@ -1,0 +1,56 @@
+"""The graph that makes one of several results alone: what a picture's file carries.
+
+ComfyUI writes the same graph into every picture of a run, so the fourth of four says the first one's seed.
+Here the sampler's seed is the picture's own and results is 1: the file, dropped on the page, makes it again.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from .request import SAMPLING_FIELDS
+
+_CONTROL = "control_after_generate"
+_NAMES = [field.name for field in SAMPLING_FIELDS]
+# The page keeps a node's widgets as a list, the seed's control among them.
+_PLACES = [*_NAMES[: _NAMES.index("seed") + 1], _CONTROL, *_NAMES[_NAMES.index("seed") + 1 :]]
+_FIXED = "fixed"
+
+
+def prompt_of_one(prompt: Mapping[str, Any], node_id: str, seed: int) -> dict[str, Any]:
+    """A queued prompt (API format) with the sampler `node_id` at one result of `seed`."""
+    node = prompt.get(node_id)
+    if node is None:
+        return dict(prompt)
+    return {**prompt, node_id: {**node, "inputs": {**node["inputs"], "seed": seed, "results": 1}}}
+
+
+def workflow_of_one(workflow: Mapping[str, Any], node_id: str, seed: int) -> dict[str, Any]:
+    """The same for the page's own format. A primitive that feeds the sampler is set in its place; a sampler
+    inside a subgraph stays as it is.
+    """
+    changed = copy.deepcopy(dict(workflow))
+    nodes = {str(node.get("id")): node for node in changed.get("nodes", ())}
+    node = nodes.get(node_id)
+    if node is None:
+        return changed
+    links = {link[0]: str(link[1]) for link in changed.get("links", ()) if isinstance(link, list)}
+    for name, value in (("seed", seed), ("results", 1)):
+        link = next((one.get("link") for one in node.get("inputs", ()) if one.get("name") == name), None)
+        source = nodes.get(links.get(link, "")) if link is not None else None
+        if source is None:
+            _set(node.get("widgets_values"), _PLACES.index(name), value)
+        elif str(source.get("type", "")).startswith("Primitive"):
+            _set(source.get("widgets_values"), 0, value)
+    return changed
+
+
+def _set(values: Any, place: int, value: int) -> None:
+    """Where a control stands behind the value, the page would change it after the next run: no more."""
+    if not isinstance(values, list) or place >= len(values):
+        return
+    values[place] = value
+    if place + 1 < len(values) and values[place + 1] in ("randomize", "increment", "decrement"):
+        values[place + 1] = _FIXED
