@@ -7,7 +7,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { addStyles, make } from "./lib/elements.js";
-import { describeAge, describeCost, describeDays, describeJob, describeState } from "./lib/job_text.js";
+import { describeAge, describeCost, describeDays, describeJob, describeSeeds, describeState } from "./lib/job_text.js";
 import { learnLanguage } from "./lib/language.js";
 import { call, wordsOf } from "./lib/server.js";
 import { addNode, changeGraph, findWidget, follow } from "./lib/widgets.js";
@@ -121,6 +121,15 @@ async function copyRequest(job) {
   }
 }
 
+/** What a job was asked for with, as far as it is still there: it comes by itself, as its pictures do. @param {Job} job */
+function makePrompt(job) {
+  const line = make("div", { className: "kleinod-prompt" });
+  call(`jobs/${job.id}/prompt`)
+    .then(({ prompt }) => Object.assign(line, { textContent: prompt, title: prompt }))
+    .catch(() => line.remove());
+  return line;
+}
+
 /** @param {Job} job @param {number} now */
 function makeCard(job, now) {
   const card = make(
@@ -134,6 +143,9 @@ function makeCard(job, now) {
       make("span", { style: { whiteSpace: "nowrap" } }, describeAge(job.created, now)),
     ),
   );
+  const seeds = describeSeeds(job);
+  if (seeds) card.append(make("div", { className: "kleinod-dim kleinod-seeds" }, seeds));
+  card.append(makePrompt(job));
   if (job.message) card.append(make("div", { className: "kleinod-dim" }, job.message));
   const pictures = make("div", { className: "kleinod-pictures" });
   for (const { position, width, height, seed } of job.pictures) {

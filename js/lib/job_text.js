@@ -7,7 +7,7 @@ import { noted, say } from "./words.js";
  * @typedef {{
  *   id: string, service: string, title: string, model: string, state: string, created: number, message: string,
  *   size: (number | null)[], estimate_usd: number, cost_usd: number | null, unfinished: boolean, choice: string,
- *   request: object, pictures: {position: number, width: number, height: number, seed: number | null}[],
+ *   seed: number | null, waited_for: boolean, unsent: boolean, request: object, pictures: {position: number, width: number, height: number, seed: number | null}[],
  * }} Job times in Unix seconds; choice: its line in Klein Recover Job, "" where nothing can be fetched
  * @typedef {{jobs: Job[], spent_today_usd: number, spent_by_day: {day: string, usd: number}[], note: string}} Book
  */
@@ -23,9 +23,23 @@ const STATES = {
   failed: noted("failed"),
 };
 
-/** @param {Job} job */
+/**
+ * What became of a job. One that nobody waits for any more, as after an interrupt, goes on and is paid; one that never
+ * reached the service was refused by nobody.
+ * @param {Job} job
+ */
 export function describeState(job) {
+  if (job.state === "accepted" && !job.waited_for) return say("goes on, paid");
+  if (job.state === "refused" && job.unsent) return say("not sent, not billed");
   return say(STATES[job.state] ?? job.state);
+}
+
+/** @param {Job} job the seeds of its pictures as the service told them, else the one that was asked for */
+export function describeSeeds(job) {
+  const told = job.pictures.map(({ seed }) => seed).filter((seed) => seed !== null);
+  const seeds = told.length ? told : [job.seed].filter((seed) => seed !== null);
+  if (!seeds.length) return "";
+  return seeds.length === 1 ? say("Seed %1", seeds[0] ?? "") : say("Seeds %1", seeds.join(", "));
 }
 
 /** @param {Job} job */

@@ -77,3 +77,17 @@ class LoaderRequest:
     text_encoder_device: str = "default"
     vae: str = AUTOMATIC
     variant: str = "auto"
+
+
+def describe_unused(request: LoaderRequest) -> str:
+    """A sentence where something was picked that klein-nano does not use; "" otherwise."""
+    left = LoaderRequest(NANO)
+    picked = [
+        f"{name} '{getattr(request, name)}'"
+        for name in ("text_encoder", "vae", "weight_dtype", "text_encoder_device", "variant")
+        if getattr(request, name) != getattr(left, name)
+    ]
+    if not picked:
+        return ""
+    names = ", ".join(picked)
+    return f"Not used: {names}. {NANO} brings all it needs; pick another diffusion_model to use them."

@@ -22,12 +22,13 @@ from ..base import seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.flux2 import KLEIN_4B, find_family_of_encoder
-from ..base.notices import show
+from ..base.notices import show, warn
 from ..base.safetensors import read_header
 from .choices import (
     AUTOMATIC,
     NANO,
     LoaderRequest,
+    describe_unused,
     gguf_quantisation,
     is_gguf,
     text_encoders_to_try,
@@ -96,7 +97,7 @@ def load_set(request: LoaderRequest) -> KleinSet:
     """Check, then load, the three parts of a Klein. Raises ValueError naming the input at fault."""
     seams.require(seams.LOADING)
     if request.diffusion_model == NANO:
-        return _load_nano_set()
+        return _load_nano_set(request)
     model = None
     if is_gguf(request.diffusion_model):
         model, facts = _load_gguf_model(request)
@@ -132,7 +133,7 @@ def _step(progress: comfy.utils.ProgressBar) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def _load_nano_set() -> KleinSet:
+def _load_nano_set(request: LoaderRequest) -> KleinSet:
     seams.require(seams.NANO)
     try:
         from .nano import load_nano
@@ -149,6 +150,9 @@ def _load_nano_set() -> KleinSet:
         *describe(facts),
         "Text encoder and VAE are built in too: the loader's other pickers are not used.",
     ]
+    if unused := describe_unused(request):
+        lines.append(unused)
+        warn(unused)
     return KleinSet(model, clip, vae, "\n".join(lines))
 
 

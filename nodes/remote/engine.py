@@ -24,7 +24,7 @@ from .concurrency import RequestLocks, name_lock
 from .errors import RemoteError, StillRunning
 from .job_request import PRICE_ONLY, JobHandle, JobRequest, JobResult, RunningJob
 from .keys import KeyStore
-from .ledger import Ledger
+from .ledger import Job, Ledger
 from .result_store import ResultStore
 from .retry import RetryPolicy
 from .running import JobRunner
@@ -101,6 +101,12 @@ class Engine:
             self.runner.write(lambda: self.ledger.update(job.id, delivered=1))
             with self._lock:
                 self._handed.discard((job.request_hash, job.take))
+
+    def is_waited_for(self, job: Job) -> bool:
+        """Whether a node of this ComfyUI waits for the job: an accepted one goes on without."""
+        with self._lock:
+            running = self._running.get((job.request_hash, job.take))
+            return running is not None and running.is_wanted()
 
     def forget_limits(self) -> None:
         """Let the next jobs take up a changed limit of jobs at once."""

@@ -4,6 +4,7 @@ ArtistError
 +-- RemoteError          every text is a sentence for the artist and says whether money moved
     +-- NoKey            no API key is stored for the profile
     +-- Refused          turned down before it was accepted, or never sent: nothing was billed
+    |   +-- NotReached   never sent, for the service could not be reached
     +-- Abandoned        interrupted before the request was sent
     +-- SpendLimit       the job would pass a limit the user set: it was not sent
     +-- MaybeBilled      the service may have accepted the request, and asking again could bill it twice
@@ -35,6 +36,10 @@ class NoKey(RemoteError):
 
 class Refused(RemoteError):
     """The request was turned down before it was accepted, or never sent: nothing was billed."""
+
+
+class NotReached(Refused):
+    """The service could not be reached, so it has refused nothing: the request was never sent."""
 
 
 class Abandoned(RemoteError):

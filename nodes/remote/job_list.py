@@ -1,6 +1,7 @@
 """The account book as the job panel shows it: recent jobs, their pictures, what each day cost.
 
-Prompts and source pictures are in no answer: the ledger does not hold them.
+Source pictures are in no answer, and prompts in none but their own: the ledger does not hold them, a prompt
+lies beside the job's pictures.
 """
 
 from __future__ import annotations
@@ -72,6 +73,11 @@ def read_picture(engine: Engine, job_id: str, position: int) -> bytes:
     return _read(engine, _find_picture(engine, job_id, position))
 
 
+def read_prompt(engine: Engine, job_id: str) -> dict[str, str]:
+    """`{"prompt": ...}` of a job, "" where it was cleared away. ValueError if there is no such job."""
+    return {"prompt": engine.store.read_prompt(engine.ledger.read(job_id).id)}
+
+
 def recover_to_files(engine: Engine, job_id: str, save: Save) -> dict[str, Any]:
     """Fetch a job at once, from the store or the service, and put its pictures into ComfyUI's output folder.
 
@@ -118,7 +124,10 @@ def _describe(engine: Engine, job: Job) -> dict[str, Any]:
         "size": [facts.get("width"), facts.get("height")],
         "request": facts.get("request", {}),
         "pictures": pictures,
+        "seed": facts.get("seed"),
         "unfinished": job.state in _UNFINISHED,
+        "waited_for": engine.is_waited_for(job),
+        "unsent": engine.ledger.is_unsent(job.id),
         "choice": describe_choice(job) if job.state in _RECOVERABLE else "",
     }
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PRICE_CHECKS = ("off", "show before the run", "only show the price")
 PRICE_OFF, PRICE_SHOW, PRICE_ONLY = PRICE_CHECKS
+# How far a request has come. With the service it goes on without anybody, and is paid.
+UNSENT, ON_ITS_WAY, WITH_SERVICE = "unsent", "on its way", "with the service"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class JobRequest:
     """One job as asked for. `body` is hashed, never stored; it does not hold the job's id.
 
     wanted: pictures. summary: what the ledger may keep of it, without prompt and pictures. price_check: one
-    of PRICE_CHECKS.
+    of PRICE_CHECKS. prompt: what the job panel shows; it lies where the pictures lie, not in the ledger.
     """
 
     service: str
@@ -56,6 +58,7 @@ class JobRequest:
     region: str = "global"
     deadline_seconds: float = 600.0
     price_check: str = PRICE_OFF
+    prompt: str = ""
 
     @property
     def request_hash(self) -> str:
@@ -131,6 +134,8 @@ class RunningJob:
         self.riders = 0
         # When the request was sent, where that was in this run.
         self.began: float | None = None
+        # What an interrupt does not take back.
+        self.reach = UNSENT
         # What has arrived so far, and how often a result turned out unusable, by item id.
         self.received: dict[str, ReceivedImage] = {}
         self.unusable: Counter[str] = Counter()
@@ -151,6 +156,11 @@ class JobHandle(Future[JobResult]):
     @property
     def progress(self) -> Progress:
         return self.job.progress if self.job else Progress()
+
+    @property
+    def reach(self) -> str:
+        """How far the request has come: one of UNSENT, ON_ITS_WAY, WITH_SERVICE."""
+        return self.job.reach if self.job else UNSENT
 
     def join(self, job: RunningJob) -> None:
         """Take part. The caller holds the engine's lock."""
@@ -198,6 +208,7 @@ def make_job_request(
         region=region,
         deadline_seconds=inputs.get("deadline", 600),
         price_check=inputs.get("price_check", PRICE_OFF),
+        prompt=prompt,
     )
 
 

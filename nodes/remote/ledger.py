@@ -38,7 +38,7 @@ REFUSED, UNKNOWN, FAILED, MODERATED = "refused", "unknown", "failed", "moderated
 _SPENT = "coalesce(cost_usd, estimate_usd)"
 _INT64 = 2**63
 _OFFERED_SECONDS = 86400.0
-FAMILY, SECONDS, SEED = "family", "seconds", "seed"
+FAMILY, SECONDS, SEED, UNSENT = "family", "seconds", "seed", "unsent"
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ class Ledger:
                     ),
                 )
                 self._set_fact(job_id, "", FAMILY, request.family_hash)
+                self._base.execute("delete from facts where job_id = ? and name = ?", (job_id, UNSENT))
                 return self.read(job_id), True
             finally:
                 if self._base.in_transaction:
@@ -176,6 +177,15 @@ class Ledger:
         """How long the job took from its request to its last picture."""
         with self._lock:
             self._set_fact(job_id, "", SECONDS, repr(seconds))
+
+    def note_unsent(self, job_id: str) -> Job:
+        """A refused job that never reached the service: nobody has refused it."""
+        with self._lock:
+            self._set_fact(job_id, "", UNSENT, "1")
+            return self.read(job_id)
+
+    def is_unsent(self, job_id: str) -> bool:
+        return bool(self._base_rows("select 1 from facts where job_id = ? and name = ?", job_id, UNSENT))
 
     def add_item(self, item: Item) -> None:
         """Write down one result; a second time for the same item replaces the first."""

@@ -17,11 +17,12 @@ from .folder import make_private_folder
 DEFAULT_BYTES = 2 << 30
 _UNFINISHED = "."
 _STALE_SECONDS = 3600
+_PROMPT = "prompt.txt"
 _ENDINGS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
 
 
 class ResultStore:
-    """Files named `<job id>/<position><ending>` under `folder`."""
+    """Files named `<job id>/<position><ending>` under `folder`, and the prompt beside them."""
 
     def __init__(self, folder: Path, limit: int = DEFAULT_BYTES) -> None:
         self.folder = make_private_folder(folder)
@@ -33,6 +34,18 @@ class ResultStore:
         name = f"{job_id}/{position}{_ENDINGS[kind]}"
         write_bytes(self.folder / name, data)
         return name
+
+    def keep_prompt(self, job_id: str, prompt: str) -> None:
+        """Keep what a job's pictures were asked for with, beside them: it goes when they go."""
+        make_private_folder(self.folder / job_id)
+        write_bytes(self.folder / job_id / _PROMPT, prompt.encode("utf-8", "replace"))
+
+    def read_prompt(self, job_id: str) -> str:
+        """The prompt of a job of the ledger; "" where it was cleared away."""
+        try:
+            return (self.folder / job_id / _PROMPT).read_text("utf-8")
+        except OSError:
+            return ""
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a result, or None if it was cleared away."""

@@ -19,7 +19,15 @@ from .errors import NotSent, RemoteError, TransportError
 from .estimate import estimate
 from .hosts import make_endpoint
 from .images import sniff
-from .job_list import Save, list_choices, list_jobs, read_picture, read_thumbnail, recover_to_files
+from .job_list import (
+    Save,
+    list_choices,
+    list_jobs,
+    read_picture,
+    read_prompt,
+    read_thumbnail,
+    recover_to_files,
+)
 from .limits import read_limits, write_limits
 from .profiles import check_profile, looks_like_key
 from .services import find_service, list_services
@@ -82,6 +90,9 @@ def add_routes(
     table.post("/kleinod/limits")(doors.post(lambda body: change_limits(find_engine(), folder(), body)))
     table.get("/kleinod/jobs")(doors.get(lambda request: list_jobs(find_engine())))
     table.get("/kleinod/jobs/choices")(doors.get(lambda request: list_choices(find_engine())))
+    table.get("/kleinod/jobs/{job}/prompt")(
+        doors.get(lambda ask: read_prompt(find_engine(), ask.match_info["job"]))
+    )
     table.post("/kleinod/jobs/{job}/recover")(answers_sentences(recover))
     table.get("/kleinod/estimate/{service}")(
         doors.get(lambda ask: estimate(find_engine(), ask.match_info["service"], ask.query), private=False)

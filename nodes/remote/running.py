@@ -16,6 +16,7 @@ from .errors import (
     Abandoned,
     JobFailed,
     MaybeBilled,
+    NotReached,
     NotSent,
     Refused,
     RemoteError,
@@ -25,7 +26,7 @@ from .errors import (
 from .folder import refuse_folder
 from .following import Follower, read_images
 from .hosts import make_endpoint, make_endpoint_at
-from .job_request import PRICE_OFF, JobRequest, JobResult, RunningJob
+from .job_request import ON_ITS_WAY, PRICE_OFF, WITH_SERVICE, JobRequest, JobResult, RunningJob
 from .ledger import (
     ACCEPTED,
     FAILED,
@@ -105,6 +106,7 @@ class JobRunner:
             try:
                 job, fresh = self._claim(request)
                 job, sent = self._submit(job, fresh, request, talk, running)
+                running.reach = WITH_SERVICE
                 job = self._make_follower(talk, running).follow(job)
                 good = True
             finally:
@@ -127,6 +129,8 @@ class JobRunner:
             raise MaybeBilled(job.message)
         if job.state != SUBMITTING:
             return job, False
+        self._keep_prompt(job, request.prompt)
+        running.reach = ON_ITS_WAY
         talk.tell("Sending" if fresh else "Looking for the earlier job", None)
         began = time.monotonic()
         try:
@@ -171,10 +175,19 @@ class JobRunner:
     def _make_follower(self, talk: Conversation, running: RunningJob) -> Follower:
         return Follower(self.ledger, self.store, self.hosts, talk, running)
 
+    def _keep_prompt(self, job: Job, prompt: str) -> None:
+        """For the job panel. Without it, the job is as good."""
+        try:
+            self.store.keep_prompt(job.id, prompt)
+        except (OSError, StorageError):
+            logger.warning("The prompt of job %s could not be kept for the Klein Jobs panel.", job.id)
+
     def _note_failure(self, job: Job, error: RemoteError) -> None:
         state = UNKNOWN if isinstance(error, MaybeBilled) else REFUSED
         if isinstance(error, (Refused, Abandoned, MaybeBilled)):
             self.write(lambda: self.ledger.update(job.id, state=state, message=str(error)))
+        if isinstance(error, (NotReached, Abandoned)):
+            self.write(lambda: self.ledger.note_unsent(job.id))
 
     def write(self, work: Callable[[], Job]) -> Job | None:
         """What cannot be written down now must not cost a picture; None then."""
@@ -250,6 +263,7 @@ class JobRunner:
                     f"{service.title}'s answer to this job never arrived, so its number is unknown and it "
                     "cannot be fetched."
                 )
+            running.reach = WITH_SERVICE
             talk = self.accounts.converse(make_endpoint_at(service, job.base), job.profile, running)
             if job.state != ACCEPTED:
                 job = self.ledger.update(job.id, state=ACCEPTED, vendor_id=job.vendor_id or job.id)

@@ -21,10 +21,10 @@ from comfy_api.v0_0_2 import ComfyAPI, io
 from ..base import seams
 from ..base.doors import Doors
 from ..base.errors import InputError
-from ..base.notices import show
+from ..base.notices import show, warn
 from ..base.stopping import was_stopped
 from .engine import Engine
-from .job_request import JobHandle, JobResult, RunContext
+from .job_request import ON_ITS_WAY, WITH_SERVICE, JobHandle, JobResult, RunContext
 from .keys import KeyStore
 from .ledger import format_usd
 from .limits import read_limits
@@ -40,6 +40,13 @@ get_executing_context = seams.find("comfy_execution.utils:get_executing_context"
 
 logger = logging.getLogger("kleinod.remote")
 _GLANCE_SECONDS = 0.1
+# What a node says of a job that an interrupt does not take back.
+_FETCH_IT = "Queue again, or use Recover in the Klein Jobs panel; neither pays again."
+_INTERRUPTED = {
+    ON_ITS_WAY: "Interrupted while the request was on its way. If the service has it, it goes on and is "
+    f"paid: the Klein Jobs panel says so. {_FETCH_IT}",
+    WITH_SERVICE: f"Interrupted, but the service has the job: it goes on and is paid. {_FETCH_IT}",
+}
 
 
 def find_folder() -> Path:
@@ -95,6 +102,8 @@ async def wait_for(handle: JobHandle, node_id: str | None) -> JobResult:
     try:
         while not future.done():
             if processing_interrupted():
+                if handle.reach in _INTERRUPTED:
+                    warn(_INTERRUPTED[handle.reach], node_id)
                 raise InterruptProcessingException()
             words = f"{handle.progress.words} ({time.monotonic() - started:.0f} s)"
             if words != shown:

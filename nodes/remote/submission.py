@@ -18,6 +18,7 @@ from .errors import (
     Abandoned,
     JobFailed,
     MaybeBilled,
+    NotReached,
     NotSent,
     Refused,
     RemoteError,
@@ -88,7 +89,7 @@ class Conversation:
         service, title = self.service, self.service.title
         if resumed and not service.repeats_safely:
             raise _maybe_billed(title, job)
-        unclear, refusal = resumed, Refused(f"{title} could not be reached. Nothing was sent or billed.")
+        unclear, refusal = resumed, NotReached(f"{title} could not be reached. Nothing was sent or billed.")
         tries, posted = self.transport.policy.tries, False
         for attempt in range(tries):
             if unclear and (status := self.ask(job)).known:
@@ -212,8 +213,8 @@ def lost(title: str, job: Job) -> JobFailed:
     )
 
 
-def _not_reached(title: str, cause: str) -> Refused:
-    return Refused(
+def _not_reached(title: str, cause: str) -> NotReached:
+    return NotReached(
         f"{title} could not be reached: {cause}. Nothing was sent or billed. Repair that and queue again."
     )
 

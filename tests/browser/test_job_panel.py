@@ -36,6 +36,8 @@ def test_a_job_is_shown_opened_and_recovered(studio: Studio, renderer: str, arti
     card = studio.page.locator(".kleinod-job").filter(has_text="256x192").first
     card.get_by_text("finished").wait_for()
     assert card.locator("img").count() == 2
+    card.get_by_text("a fox for the panel").wait_for()
+    assert card.locator(".kleinod-seeds").inner_text().startswith("Seeds 3, ")
     studio.page.wait_for_function(
         "() => [...document.querySelectorAll('.kleinod-job img')].every((image) => image.naturalWidth > 0)"
     )

@@ -337,7 +337,13 @@ def test_nano_ignores_the_other_pickers(model_folders: Path, monkeypatch: pytest
 
     parts = load_tiny_model(), tiny_clip(), tiny_vae()
     monkeypatch.setitem(sys.modules, "kleinod.nodes.model.nano", SimpleNamespace(load_nano=lambda: parts))
+    said: list[str] = []
+    monkeypatch.setattr(engine, "warn", said.append)
+    assert "Not used" not in load(NANO)[3] and said == []
     model, clip, vae, info = load(NANO, text_encoder="gone", vae="gone", weight_dtype="fp8_e5m2")
+    (unused,) = said
+    assert unused in info
+    assert "Not used: text_encoder 'gone', vae 'gone', weight_dtype 'fp8_e5m2'." in unused
     assert (model, clip, vae) == parts
     facts = engine.facts_of(model.clone())
     assert (facts.family, facts.recommended_steps, facts.recommended_guidance) == ("nano", 28, 4.0)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import socket
 import time
 
 import pytest
 from kleinod_pure.remote import job_list
+from kleinod_pure.remote.errors import RemoteError
 from kleinod_pure.remote.estimate import estimate
 from kleinod_pure.remote.job_request import RunContext, strip_request
 from kleinod_pure.remote.services import find_service
 from PIL import Image
+
+from tests.emulator import Emulator
 
 FIELDS = {
     "positive_prompt": "a secret fox", "negative_prompt": "no hidden owl", "width": 384, "height": 128,
@@ -82,6 +87,36 @@ def test_nothing_private_is_told(engine, job) -> None:
         "steps": 4,
         "advancedFeatures": {"ultralytics": {"strength": 0.3}},
     }
+
+
+def test_a_jobs_prompt_is_told_where_its_pictures_are_and_goes_with_them(engine, job) -> None:
+    assert job_list.read_prompt(engine, job.id) == {"prompt": "a secret fox"}
+    assert job_list.list_jobs(engine)["jobs"][0]["seed"] == 7
+    engine.store.limit = 0
+    engine.store.trim(lambda job_id: True)
+    assert job_list.read_prompt(engine, job.id) == {"prompt": ""}
+    with pytest.raises(ValueError, match="no job"):
+        job_list.read_prompt(engine, "../../keys")
+
+
+def test_what_never_left_was_refused_by_nobody(engine, emulator, fetch, monkeypatch) -> None:
+    from kleinod_pure.remote.limits import Limits
+
+    def ask():
+        with contextlib.suppress(RemoteError):
+            fetch(find_service("runware").make_request(RunContext("1", "p", Limits()), FIELDS))
+        (shown,) = [job for job in job_list.list_jobs(engine)["jobs"] if job["state"] != "accepted"]
+        return shown["state"], shown["unsent"]
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("KLEINOD_RUNWARE_URL", f"http://127.0.0.1:{port}")
+    assert ask() == ("refused", True)
+    with Emulator(port=port) as late:
+        late.faults.order("refuse_402")
+        assert ask() == ("refused", False)
+        assert ask() == ("saved", False)
 
 
 def test_the_estimate_is_what_the_job_is_booked_with(engine, job) -> None:

@@ -16,7 +16,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
 from kleinod.nodes.base import sockets
 from kleinod.nodes.base.flux2 import MAX_SEED
-from kleinod.nodes.remote import errors, session
+from kleinod.nodes.remote import errors, job_list, session
 from kleinod.nodes.remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
 from kleinod.nodes.remote.services.bfl import ENDPOINTS
 
@@ -117,12 +117,12 @@ def test_work_goes_on_while_the_loop_is_blocked_by_local_sampling(emulator) -> N
 
 
 @pytest.mark.parametrize(("node", "values"), [(KleinodRunware, RUNWARE), (KleinodBFL, BFL)])
-def test_an_interrupt_is_felt_at_once_and_the_next_run_is_free(node, values, emulator) -> None:
+def test_an_interrupt_is_felt_at_once_and_the_next_run_is_free(node, values, emulator, monkeypatch) -> None:
     emulator.book.seconds_per_job = 1.0
 
     async def interrupted() -> float:
         task = asyncio.create_task(execute(node, **values))
-        while emulator.accepted == 0:
+        while session.find_engine().ledger.recent(1, ["accepted"]) == []:
             await asyncio.sleep(0.01)
         interrupt_current_processing(True)
         started = time.monotonic()
@@ -130,8 +130,14 @@ def test_an_interrupt_is_felt_at_once_and_the_next_run_is_free(node, values, emu
             await task
         return time.monotonic() - started
 
+    said = []
+    monkeypatch.setattr(session, "warn", lambda text, node_id: said.append(text))
     assert asyncio.run(interrupted()) < 0.5
     interrupt_current_processing(False)
+    (sentence,) = said
+    assert "has the job: it goes on and is paid" in sentence
+    (job,) = job_list.list_jobs(session.find_engine())["jobs"]
+    assert (job["state"], job["waited_for"]) == ("accepted", False)
     assert run(node, **values)[2] == 0.0
     assert emulator.accepted == 1
 
