@@ -1,14 +1,14 @@
 // @ts-check
 /**
- * Opens Kleinod's templates so that they can be read, with titles in the page's language. ComfyUI fits a template into three quarters of the page, which
- * on a small one is below the size from which text is drawn.
+ * Opens Kleinod's templates so that they can be read, with titles and notes in the page's language. ComfyUI fits a
+ * template into three quarters of the page, which on a small one is below the size from which text is drawn.
  *
  * Only the shipped file is marked; the mark goes when it is opened, so a user's own copy, a tab gone back to and
  * undoing keep the view they had.
  */
 import { app } from "../../scripts/app.js";
 import { boundsOf, planView } from "./lib/view.js";
-import { say } from "./lib/words.js";
+import { say, sayParagraphs } from "./lib/words.js";
 
 /** @import {Box} from "./lib/view.js" */
 
@@ -21,7 +21,11 @@ app.registerExtension({
     const { rootGraph, canvas } = app;
     if (!rootGraph.extra?.[MARK]) return;
     delete rootGraph.extra[MARK];
-    for (const node of rootGraph.nodes) node.title = say(node.title);
+    for (const node of rootGraph.nodes) {
+      node.title = say(node.title);
+      const [note] = node.type === "MarkdownNote" ? (node.widgets ?? []) : [];
+      if (note) note.value = sayParagraphs(String(note.value));
+    }
     for (const group of rootGraph.groups) {
       const [, number, title] = group.title.match(/^(\d+ +)?(.*)$/) ?? [];
       group.title = (number ?? "") + say(title);

@@ -2,7 +2,7 @@
 /** Brings lib/words.js the words of the page's language. No side effects on import. */
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
-import { learn } from "./words.js";
+import { learn, learnChoices } from "./words.js";
 
 /** @type {Promise<void> | undefined} */
 let learning;
@@ -14,7 +14,9 @@ export function learnLanguage() {
     if (language === "en") return;
     try {
       const books = await (await api.fetchApi("/i18n")).json();
-      learn(books[language]?.kleinod ?? books[language.split("-")[0]]?.kleinod ?? {});
+      const book = books[language]?.kleinod ? books[language] : books[language.split("-")[0]];
+      learn(book?.kleinod ?? {});
+      learnChoices(book?.nodeDefs ?? {});
     } catch {
       // Without the words the scripts speak English.
     }

@@ -20,5 +20,34 @@ export function say(english, ...values) {
   return text.replace(/%(\d)/g, (mark, place) => String(values[Number(place) - 1] ?? mark));
 }
 
+/** A text of several paragraphs, each as the language has it. @param {string} english */
+export const sayParagraphs = (english) => english.split(/\n{2,}/).map((one) => say(one.trim())).join("\n\n");
+
+/** Node -> input -> choice -> its name in the language. @type {Record<string, Record<string, Record<string, string>>>} */
+let choices = {};
+
+/** @param {Record<string, {inputs?: Record<string, {options?: Record<string, string>}>}>} nodes as in nodeDefs.json */
+export function learnChoices(nodes) {
+  const ours = Object.entries(nodes).filter(([node]) => node.startsWith("Kleinod"));
+  choices = Object.fromEntries(
+    ours.map(([node, { inputs }]) => [
+      node,
+      Object.fromEntries(Object.entries(inputs ?? {}).map(([input, { options }]) => [input, options ?? {}])),
+    ]),
+  );
+}
+
+/** Whether the language has names for an input's choices. @param {string} node @param {string} input */
+export const namesChoices = (node, input) => Object.keys(choices[node]?.[input] ?? {}).length > 0;
+
+/**
+ * A choice as the language calls it, and behind that the name that tooltips, files and the API know it by.
+ * @param {string} node @param {string} input @param {string} choice
+ */
+export function nameChoice(node, input, choice) {
+  const name = choices[node]?.[input]?.[choice];
+  return name && name !== choice ? `${name} (${choice})` : choice;
+}
+
 /** Marks a text that `say` gets later, so that it is translated, too. @param {string} english */
 export const noted = (english) => english;

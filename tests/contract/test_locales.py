@@ -18,6 +18,8 @@ KEYS = {f"Kleinod_Keys_{service.title}" for service in list_services()}  # made 
 # Names that some of these languages write as English does.
 ALIKE = {"mu", "latent", "images", "image", "sigmas", "prompt", "options", "detector", "endpoint"}
 ALIKE |= {"Klein Runware", "Klein BFL", "Klein Prompt", "Klein Sampler"}
+# Choices: the same word, and sometimes the same meaning.
+ALIKE |= {"base", "sigma", "coefficients", "exact (9B-KV)", "pixels", "error", "score", "spectral"}
 # A letter that every sentence of the language holds, and one that shows a file read in the wrong encoding.
 LETTERS = {
     "de": r"[a-z]", "es": r"[a-z]", "fr": r"[a-z]",
@@ -92,6 +94,25 @@ def test_tooltips_name_choices_as_the_node_shows_them(language: str) -> None:
             for choice in getattr(field, "options", None) or []:
                 if f"{choice}: " in field.tooltip or " " in choice and choice in field.tooltip:
                     assert choice in text, f"{node.__name__}.{field.id} does not name {choice!r}: {text}"
+
+
+def test_choices_that_are_words_are_translated_and_names_are_not() -> None:
+    texts = locales.list_texts(NODES)
+    assert set(texts["KleinodSampler"]["inputs"]["acceleration"]["options"]) >= {"none", "low", "highest"}
+    assert "options" not in texts["KleinodSampler"]["inputs"]["scheduler"]
+    assert "options" not in texts["KleinodLoader"]["inputs"]["vae"], (
+        "its files are not those of another computer"
+    )
+    known = {field.id for node in NODES for field in node.GET_SCHEMA().inputs}
+    assert known >= locales.NAMED, "an input that is gone"
+
+
+@each_language
+def test_choices_of_an_input_can_be_told_apart(language: str) -> None:
+    for node, texts in locales.read(language, "nodeDefs").items():
+        for field, told in texts["inputs"].items():
+            names = list(told.get("options", {}).values())
+            assert len(set(names)) == len(names), f"{node}.{field}: {names}"
 
 
 @each_language

@@ -5,8 +5,9 @@
 
 English itself has no file: the schema is its source (ComfyUI lays a locale over the schema, English too).
 ComfyUI reads `locales/<language>/{main,nodeDefs,settings,commands}.json`; ids with a dot are written with
-an underscore, outputs go by their number, and `@ { } |` have a meaning of their own in vue-i18n. Choices of
-a combo cannot be translated, so a tooltip names them as they stand on the node.
+an underscore, outputs go by their number, and `@ { } |` have a meaning of their own in vue-i18n. Of choices
+ComfyUI translates none: js/kleinod.choices.js shows those under `options` with the name that tooltips, files
+and the API use behind.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "locales"
 LANGUAGES = ("de", "es", "fr", "ja", "ko", "zh")
 SPECIAL = frozenset("@{}|")
+# Inputs whose choices are names, and choices that are words in no language.
+NAMED = {"diffusion_model", "text_encoder", "vae", "lora", "detector", "calibration", "scheduler", "endpoint"}
+NAMED |= {"weight_dtype", "text_encoder_device", "output_format", "upload_format", "output_type"}
+ALIKE = {"Klein"}
 
 logger = logging.getLogger("kleinod.tools.shipped.locales")
 
@@ -48,9 +53,16 @@ def _list_node_texts(schema: Any) -> dict[str, Any]:
     return {name: text for name, text in texts.items() if text}
 
 
-def _list_field_texts(field: Any, name: str) -> dict[str, str]:
-    texts = {"name": field.display_name or name, "tooltip": field.tooltip}
+def _list_field_texts(field: Any, name: str) -> dict[str, Any]:
+    texts = {"name": field.display_name or name, "tooltip": field.tooltip, "options": _list_choices(field)}
     return {kind: text for kind, text in texts.items() if text}
+
+
+def _list_choices(field: Any) -> dict[str, str]:
+    """Choices that are words; files, formats, models and schedulers have names."""
+    if field.id in NAMED:
+        return {}
+    return {choice: choice for choice in getattr(field, "options", None) or [] if choice not in ALIKE}
 
 
 def list_script_texts() -> set[str]:
@@ -60,14 +72,16 @@ def list_script_texts() -> set[str]:
 
 
 def list_template_texts() -> set[str]:
-    """Titles in the shipped workflows that js/kleinod.templates.js says in the page's language: of groups,
-    without their number, and of nodes that have one of their own.
+    """What js/kleinod.templates.js says in the page's language of the shipped workflows: titles of groups,
+    without their number, and of nodes that have one of their own; notes, by the paragraph.
     """
     texts = set()
     for file in sorted((ROOT / "workflows").glob("*.json")):
         graph = json.loads(file.read_text("utf-8"))
         texts |= {re.sub(r"^\d+ +", "", group["title"]) for group in graph["groups"]}
         texts |= {node["title"] for node in graph["nodes"] if node.get("title")}
+        notes = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+        texts |= {paragraph.strip() for note in notes[:0] for paragraph in re.split(r"\n{2,}", note)}
     return texts
 
 
