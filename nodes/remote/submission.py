@@ -89,7 +89,8 @@ class Conversation:
         service, title = self.service, self.service.title
         if resumed and not service.repeats_safely:
             raise _maybe_billed(title, job)
-        unclear, refusal = resumed, NotReached(f"{title} could not be reached. Nothing was sent or billed.")
+        unclear = resumed
+        refusal: Refused = NotReached(f"{title} could not be reached. Nothing was sent or billed.")
         tries, posted = self.transport.policy.tries, False
         for attempt in range(tries):
             if unclear and (status := self.ask(job)).known:

@@ -9,8 +9,10 @@ import pytest
 
 from tests.browser.layout import contrast_of, find_disorder, find_unseen, measure
 from tools.browser import RENDERERS, Studio, keep_screenshot
+from tools.launch.client import load_prompt
 from tools.launch.environment import ROOT
-from tools.launch.workflows import ORDER
+from tools.launch.workflows import API_FOLDER, ORDER
+from tools.shipped.locales import read
 
 pytestmark = pytest.mark.browser
 
@@ -95,3 +97,38 @@ def test_a_graph_keeps_the_view_its_user_gave_it(studio: Studio, renderer: str) 
         }"""
     )
     assert view == [0.9, 5, 7]
+
+
+def test_a_template_speaks_the_pages_language(studio: Studio, renderer: str, artifacts: Path) -> None:
+    """Its note, its titles, and choices, which keep their name behind; what is sent stays as it was."""
+    texts = read("de", "main")["kleinod"]
+    studio.client.post_json("/settings/Comfy.Locale", "de")
+    try:
+        studio.open(vue_nodes=RENDERERS[renderer])
+        open_file(studio, "Klein - Accelerated")
+        keep_screenshot(studio, artifacts / "screenshots", f"german-{renderer}")
+        note, titles, label = studio.page.evaluate(
+            """() => {
+              const find = (type) => app.graph.nodes.filter((node) => node.type === type);
+              const { value, options } = find("KleinodSampler")
+                .flatMap((node) => node.widgets)
+                .find(({ name, value }) => name === "acceleration" && value === "medium");
+              return [
+                find("MarkdownNote")[0].widgets[0].value,
+                app.graph.groups.map((group) => group.title),
+                options.getOptionLabel(value),
+              ];
+            }"""
+        )
+        sent = studio.build_prompt()
+        if RENDERERS[renderer]:
+            studio.page.get_by_text("mittel (medium)").first.wait_for()
+    finally:
+        studio.client.post_json("/settings/Comfy.Locale", "en")
+    assert note.startswith("# Dasselbe Bild, schneller\n\nDr\u00fccke **Ausf\u00fchren**")
+    assert titles[0] == f"1  {texts['Model and prompt']}"
+    assert label == "mittel (medium)"
+    twin = load_prompt(API_FOLDER / "Klein - Accelerated.json")
+    assert {number: node["inputs"] for number, node in sent.items()} == {
+        number: node["inputs"] for number, node in twin.items()
+    }

@@ -81,7 +81,7 @@ def list_template_texts() -> set[str]:
         texts |= {re.sub(r"^\d+ +", "", group["title"]) for group in graph["groups"]}
         texts |= {node["title"] for node in graph["nodes"] if node.get("title")}
         notes = [node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote"]
-        texts |= {paragraph.strip() for note in notes[:0] for paragraph in re.split(r"\n{2,}", note)}
+        texts |= {paragraph.strip() for note in notes for paragraph in re.split(r"\n{2,}", note)}
     return texts
 
 
