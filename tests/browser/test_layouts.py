@@ -101,12 +101,12 @@ def test_a_graph_keeps_the_view_its_user_gave_it(studio: Studio, renderer: str) 
 
 def test_a_template_speaks_the_pages_language(studio: Studio, renderer: str, artifacts: Path) -> None:
     """Its note, its titles, and choices, which keep their name behind; what is sent stays as it was."""
-    texts = read("de", "main")["kleinod"]
-    studio.client.post_json("/settings/Comfy.Locale", "de")
+    texts = read("fr", "main")["kleinod"]
+    studio.client.post_json("/settings/Comfy.Locale", "fr")
     try:
         studio.open(vue_nodes=RENDERERS[renderer])
         open_file(studio, "Klein - Accelerated")
-        keep_screenshot(studio, artifacts / "screenshots", f"german-{renderer}")
+        keep_screenshot(studio, artifacts / "screenshots", f"french-{renderer}")
         note, titles, label = studio.page.evaluate(
             """() => {
               const find = (type) => app.graph.nodes.filter((node) => node.type === type);
@@ -122,12 +122,12 @@ def test_a_template_speaks_the_pages_language(studio: Studio, renderer: str, art
         )
         sent = studio.build_prompt()
         if RENDERERS[renderer]:
-            studio.page.get_by_text("mittel (medium)").first.wait_for()
+            studio.page.get_by_text("moyenne (medium)").first.wait_for()
     finally:
         studio.client.post_json("/settings/Comfy.Locale", "en")
-    assert note.startswith("# Dasselbe Bild, schneller\n\nDr\u00fccke **Ausf\u00fchren**")
+    assert note.startswith("# La m\u00eame image, plus vite\n\nAppuyez sur **Ex\u00e9cuter**")
     assert titles[0] == f"1  {texts['Model and prompt']}"
-    assert label == "mittel (medium)"
+    assert label == "moyenne (medium)"
     twin = load_prompt(API_FOLDER / "Klein - Accelerated.json")
     assert {number: node["inputs"] for number, node in sent.items()} == {
         number: node["inputs"] for number, node in twin.items()

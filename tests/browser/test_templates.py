@@ -68,6 +68,18 @@ def test_template_opens_runs_and_shows_pictures(
     assert studio.complaints_about("kleinod") == []
 
 
+def test_the_shelf_is_in_an_order_of_learning_and_says_what_each_is_for(studio: Studio) -> None:
+    studio.open()
+    studio.page.get_by_role("button", name="Templates").first.click()
+    studio.page.get_by_text("kleinod", exact=True).last.click()
+    studio.page.get_by_text("Start here: words become four pictures").wait_for()
+    cards = studio.page.locator('[data-testid^="template-workflow-"]')
+    assert cards.locator("h3").all_inner_texts() == list(ORDER)
+    told = [text.replace(" - ", " ") for text in cards.locator("p").all_inner_texts()]
+    assert len(told) == len(ORDER)
+    assert not any(text == name.replace(" - ", " ") for text, name in zip(told, ORDER, strict=True))
+
+
 def test_deprecated_calls_are_seen(studio: Studio) -> None:
     """What a script of ours would do, run as one of ours: else an empty list would say nothing."""
     studio.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 NODES = {
-    "KleinodSampler": {"inputs": {"acceleration": {"name": "x", "options": {"none": "无", "eu": "eu"}}}},
+    "KleinodSampler": {"inputs": {"acceleration": {"name": "x", "options": {"none": "\u65e0", "eu": "eu"}}}},
     "Other": {"inputs": {"acceleration": {"options": {"none": "x"}}}},
     "KleinodPrompt": {},
 }
@@ -15,7 +15,7 @@ def test_a_choice_keeps_its_name_behind_that_of_the_language(call) -> None:
 
     assert name("KleinodSampler", "acceleration", "none") == "none", "before any language is known"
     call("words.js", "learnChoices", NODES)
-    assert name("KleinodSampler", "acceleration", "none") == "无 (none)"
+    assert name("KleinodSampler", "acceleration", "none") == "\u65e0 (none)"
     assert name("KleinodSampler", "acceleration", "eu") == "eu"
     assert name("KleinodSampler", "acceleration", "a saved choice of another version") == (
         "a saved choice of another version"
