@@ -29,11 +29,6 @@ ORDER = (
     "Klein - BFL",
     "Klein - Local or Remote",
 )
-    "Klein - Everything",
-    "Klein - Runware",
-    "Klein - BFL",
-    "Klein - Local or Remote",
-)
 
 
 def run_all(client: ComfyClient, output: Path) -> int:

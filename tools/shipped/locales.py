@@ -27,7 +27,7 @@ LANGUAGES = ("de", "es", "fr", "ja", "ko", "zh")
 SPECIAL = frozenset("@{}|")
 # Inputs whose choices are names, and choices that are words in no language.
 NAMED = {"diffusion_model", "text_encoder", "vae", "lora", "detector", "calibration", "scheduler", "endpoint"}
-NAMED |= {"weight_dtype", "text_encoder_device", "output_format", "upload_format", "output_type"}
+NAMED |= {"aspect", "weight_dtype", "text_encoder_device", "output_format", "upload_format", "output_type"}
 ALIKE = {"Klein"}
 
 logger = logging.getLogger("kleinod.tools.shipped.locales")
