@@ -105,6 +105,12 @@ def watch_runs(model: Any, acceleration: Acceleration | None, sigmas: Tensor) ->
     return AcceleratedModel(accelerate(model, acceleration, keep), acceleration, reports, tuple(off))
 
 
+def is_accelerated(model: Any, acceleration: Acceleration | None) -> bool:
+    """Whether a run of `model` with these settings, else with those it came with, may skip anything."""
+    acceleration, _ = keep_available(acceleration, model)
+    return _wrapper_of(model) is not None or bool(acceleration and list_wanted(acceleration))
+
+
 def report_plain_run(sigmas: Tensor) -> RunReport:
     """The report of a run in which every step was computed."""
     levels = sigmas.tolist()[:-1]

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import folder_paths
 
+from ..base.acceleration import FittedTable
+from ..base.errors import InputError
 from ..base.values import Calibration
 from . import calibration
 
 BUILT_IN = "built in"
+RULE = "rule (no table)"
+"""No name of a file: those have no brackets."""
+SHIPPED = Path(__file__).parents[1] / "model" / "nano_weights" / "fitted_tables.json"
+"""What was fitted to klein-nano, made by `tools/shipped/tables.py`."""
 
 
 def calibrations_folder() -> Path:
@@ -29,9 +35,29 @@ def load_calibration(name: str) -> Calibration:
 
 def list_choices() -> list[str]:
     """For a picker: the built-in values first."""
-    return [BUILT_IN, *list_calibrations()]
+    return [BUILT_IN, RULE, *list_calibrations()]
 
 
 def choose_calibration(choice: str) -> Calibration | None:
-    """The calibration of a picker's choice; None for the built-in values."""
+    """The calibration of a picker's choice; None for the built-in values and what was fitted to the model."""
+    if choice == RULE:
+        return Calibration(RULE)
     return None if choice == BUILT_IN else load_calibration(choice)
+
+
+def tables_of(fingerprint: str) -> tuple[FittedTable, ...]:
+    """All that was fitted to the model of this fingerprint: by Klein Calibrate, and what ships.
+
+    What cannot be read is left out here; who picks it by name is told.
+    """
+    if not fingerprint:
+        return ()
+    found: tuple[FittedTable, ...] = ()
+    if SHIPPED.is_file():
+        found = calibration.read("klein-nano", SHIPPED.read_text(encoding="utf-8")).tables
+    for name in list_calibrations():
+        try:
+            found = calibration.merge_tables(found, load_calibration(name).tables)
+        except InputError:
+            continue
+    return tuple(table for table in found if table.model == fingerprint)

@@ -32,8 +32,8 @@ def list_acceleration_inputs() -> list[io.Input]:
             default=BUILT_IN,
             optional=True,
             advanced=True,
-            tooltip="What Klein Calibrate saved about your own model: where skipping hurts least, and Tea's "
-            "curve. built in fits FLUX.2 [klein] Base.",
+            tooltip="What Klein Calibrate found on your model. built in takes what was fitted to this very "
+            "model, steps and guidance, else the rule; rule (no table) always the rule; a name that one.",
         ),
         *make_inputs(list_own_fields()),
     ]

@@ -24,8 +24,10 @@ from ..base.families import name_other_family
 from ..base.values import Acceleration
 from .attached import adapt, find_attached
 from .availability import keep_available
+from .calibration_files import tables_of
 from .conditions import read_conditions
 from .controller import Controller
+from .fingerprint import read_fingerprint
 from .linear_solver import LinearSolver, euler_solver, probe_solver
 from .policies.policy import Call, ModelFacts, Policy, RunFacts
 from .policies.registry import list_wanted
@@ -125,12 +127,15 @@ class _Accelerator:
         for policy in list_wanted(self.acceleration):
             policy.check(self.acceleration, facts)
         network = guider.model_patcher.model.diffusion_model
+        fingerprint = read_fingerprint(guider.model_patcher)
         run_facts = RunFacts(
             tuple(sigmas.tolist()),
             solver=read_solver(sampler, sigmas.tolist(), guider.model_patcher),
             regular=calls_once_a_step(sampler),
             guidance=float(getattr(guider, "cfg", 1.0)),
             model=facts,
+            fingerprint=fingerprint,
+            tables=tables_of(fingerprint),
         )
         settings, given_up = adapt(self.acceleration, find_attached(guider.model_options))
         controller = Controller(settings, run_facts)

@@ -6,6 +6,8 @@ the request's spelling.
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -269,19 +271,88 @@ _DEFAULT = {field.name: field.default for field in ACCELERATION_FIELDS}
 _API = {field.name: field.api for field in ACCELERATION_FIELDS}
 
 
+SKIPPED, FAST = "skipped steps", "Kleinod Fast"
+"""What a fitted table is for: steps of a run that are computed, or the steps of Kleinod Fast."""
+WORST_MAY_GROW = 1.25
+
+
+@dataclass(frozen=True)
+class FittedTable:
+    """What Klein Calibrate fitted for runs of one kind on one model.
+
+    model: its fingerprint. sigmas: of the run it stands for, `steps + 1`. computed: steps of it at which the
+    model is called. levels: sigmas of these calls and a final 0; of skipped steps they are the run's own.
+    weights: a call's, a row each frequency band: the mean velocity up to the next call is this sum over what
+    leads there without a fit and the velocities of the newest calls, the newest first. errors: how far the
+    end of a run lies from the true one, as a share of it, each of a prompt that the weights it ran with were
+    not fitted to; rule_errors: the same prompts without the table.
+    """
+
+    kind: str
+    model: str
+    guidance: float
+    sigmas: tuple[float, ...]
+    computed: tuple[int, ...]
+    levels: tuple[float, ...]
+    weights: tuple[tuple[tuple[float, ...], ...], ...]
+    errors: tuple[float, ...]
+    rule_errors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        calls = len(self.computed)
+        whole = self.kind in (SKIPPED, FAST) and calls > 0 and len(self.levels) == calls + 1
+        whole = whole and len(self.weights) == calls and tuple(sorted(set(self.computed))) == self.computed
+        whole = whole and 0 < len(self.errors) == len(self.rule_errors)
+        whole = whole and len(self.sigmas) > 1 and 0 <= self.computed[0] and self.computed[-1] < self.steps
+        rows = [row for bands in self.weights for row in bands]
+        whole = whole and all(self.weights) and all(0 < len(row) <= calls + 1 for row in rows)
+        values = [self.guidance, *self.errors, *self.rule_errors, *self.sigmas, *self.levels, *sum(rows, ())]
+        falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
+        if not (whole and falling and all(math.isfinite(value) for value in values)):
+            raise InputError("one of its tables does not hold together")
+
+    @property
+    def steps(self) -> int:
+        return len(self.sigmas) - 1
+
+    @property
+    def calls(self) -> int:
+        return len(self.computed)
+
+    @property
+    def gain(self) -> float:
+        """Decibels nearer to the true runs than without it, in the mean of all prompts."""
+        tiny = 1e-6
+        ratios = [
+            (rule + tiny) / (error + tiny) for error, rule in zip(self.errors, self.rule_errors, strict=True)
+        ]
+        return statistics.fmean(20 * math.log10(ratio) for ratio in ratios)
+
+    @property
+    def wins(self) -> bool:
+        """Nearer in the mean, and the worst prompt no worse (but for what the choice of prompts makes)."""
+        return self.gain > 0 and max(self.errors) <= WORST_MAY_GROW * max(self.rule_errors)
+
+    def describe(self) -> str:
+        """ "28 steps, guidance 4"."""
+        count = f"{self.steps} steps" if self.kind == SKIPPED else f"{self.calls} steps of {FAST}"
+        return f"{count}, guidance {self.guidance:g}"
+
+
 @dataclass(frozen=True)
 class Calibration:
     """What Klein Calibrate measured on one model: never leaves this machine.
 
     tea_coefficients: polynomial, highest power first, from the change of the first block's input to that of
     the velocity, seen up to tea_limit. profile: relative harm of skipping along the run, any number of equal
-    parts of it (Klein Calibrate saves one a step), mean 1.
+    parts of it, mean 1; of calibrations made before there were tables. tables: fitted masks and weights.
     """
 
     name: str
     tea_coefficients: tuple[float, ...] = ()
     tea_limit: float = 0.2
     profile: tuple[float, ...] = ()
+    tables: tuple[FittedTable, ...] = ()
 
     def __post_init__(self) -> None:
         if any(value != value or value <= 0 for value in self.profile):

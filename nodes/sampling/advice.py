@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..base.acceleration import FittedTable
 from ..base.flux2 import CELL
 from ..model.facts import KleinFacts
 from .request import SamplingRequest
@@ -31,9 +32,11 @@ def list_notes(
     facts: KleinFacts | None,
     size: tuple[int, int],
     reads_negative: bool = False,
+    table: FittedTable | None = None,
 ) -> list[str]:
     """Settings worth knowing about, for pictures of `size` (width, height) pixels. reads_negative: the model
-    came with a node that runs the negative prompt whatever guidance says."""
+    came with a node that runs the negative prompt whatever guidance says. table: what Kleinod Fast goes by.
+    """
     notes = []
     if not request.guided and reads_negative:
         notes.append(
@@ -44,7 +47,9 @@ def list_notes(
         notes.append("Guidance 1: the negative prompt is not used, and each step costs half.")
     if size[0] * size[1] > LARGE_TOKENS * CELL**2 and request.mu == MU_AUTO:
         notes.append("Above 1 MP mu grows: if the picture turns blurred or patterned, try capped above 1 MP.")
-    if request.scheduler == FAST and request.guidance >= FAST_MAX_GUIDANCE:
+    if table is not None:
+        notes.append(f"Kleinod Fast goes by what Klein Calibrate fitted to this model: {table.describe()}.")
+    elif request.scheduler == FAST and request.guidance >= FAST_MAX_GUIDANCE:
         notes.append(
             f"At guidance {request.guidance:g} Kleinod Fast goes wrong in some pictures where Default with "
             f"as few steps does not; it is good below {FAST_MAX_GUIDANCE:g}. Take Default with acceleration."

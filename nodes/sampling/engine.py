@@ -26,10 +26,14 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..acceleration.apply import watch_runs
+from ..acceleration.apply import is_accelerated, watch_runs
+from ..acceleration.calibration_files import tables_of
 from ..acceleration.chart import chart_image
+from ..acceleration.fingerprint import read_fingerprint
+from ..acceleration.fitted import find_fast
 from ..acceleration.report import COMPUTED, RunReport, describe_kinds, summarise_runs
 from ..base import seams
+from ..base.acceleration import FittedTable
 from ..base.errors import InputError
 from ..base.families import FLUX3_WAY, name_other_family
 from ..base.flux2 import CELL, LATENT_CHANNELS
@@ -176,6 +180,9 @@ def sample_pictures(
 
     start = prepare_start(model, vae, request, latent, image)
     facts = facts_of(model)
+    table = None
+    if sampler is None and sigmas is None and not is_accelerated(model, acceleration):
+        table = _find_fast(model, request, start)
     notice = notice_processor(facts, model.load_device.type, start.size)
     report = Report(
         request,
@@ -184,7 +191,7 @@ def sample_pictures(
         from_picture=start.from_picture,
         notes=(
             *start.notes,
-            *list_notes(request, facts, start.size, reads_negative),
+            *list_notes(request, facts, start.size, reads_negative, table),
             *([notice] if notice else []),
         ),
         warnings=tuple(list_warnings(request, facts)),
@@ -200,6 +207,9 @@ def sample_pictures(
     if sampler is None:
         solver = request.recipe.solver_for(schedule.steps)
         sampler = build_sampler(solver)
+    if table is not None:
+        schedule = Schedule(torch.tensor(table.levels), schedule.mu)
+        sampler = comfy.samplers.KSAMPLER(sample_fast, {"table": table})
     watched = watch_runs(model, acceleration, schedule.sigmas)
     clock = Clock()
     guide = Guide(watched.model, positive, negative, request.guidance)
@@ -224,6 +234,15 @@ def sample_pictures(
         logger.warning(warning)
     latent = _output_latent(start.latent, made.latents)
     return Pictures(made.pixels, latent, report, tuple(runs), watched.acceleration)
+
+
+def _find_fast(model: Any, request: SamplingRequest, start: Start) -> FittedTable | None:
+    """What was fitted to this model for a run of Kleinod Fast as asked for."""
+    runs = request.steps_run or not start.from_picture
+    if request.recipe.solver is not KLEINOD_FAST or not runs:
+        return None
+    sigmas = request.schedule(start.tokens, start.from_picture).sigmas.tolist()
+    return find_fast(tables_of(read_fingerprint(model)), sigmas, request.guidance)
 
 
 def check_model(model: Any) -> None:

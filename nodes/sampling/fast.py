@@ -18,6 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..acceleration.fitted import FittedPath
+from ..base.acceleration import FittedTable
+
 
 class Multistep:
     """The memory of one run: the last velocity and the sigma it belongs to."""
@@ -34,6 +37,20 @@ class Multistep:
         return x + (following - sigma) * velocity
 
 
+class FittedMultistep:
+    """The memory of one run by what Klein Calibrate fitted to the model, at the table's own sigmas."""
+
+    def __init__(self, table: FittedTable) -> None:
+        self._path = FittedPath(table)
+        self._call = 0
+
+    def advance(self, x: Tensor, sigma: float, following: float, velocity: Tensor) -> Tensor:
+        """As Multistep's."""
+        mean = self._path.add(self._call, velocity.float())
+        self._call += 1
+        return (x.float() + (following - sigma) * mean).to(x.dtype)
+
+
 @torch.no_grad()
 def sample_fast(
     model: Any,
@@ -42,12 +59,16 @@ def sample_fast(
     extra_args: dict[str, Any] | None = None,
     callback: Any = None,
     disable: bool | None = None,
+    table: FittedTable | None = None,
 ) -> Tensor:
-    """The solver in the form of ComfyUI's samplers: model(x, sigma `[B]`) -> denoised; x `[B, C, H, W]`."""
+    """The solver in the form of ComfyUI's samplers: model(x, sigma `[B]`) -> denoised; x `[B, C, H, W]`.
+
+    table: what was fitted for these very sigmas.
+    """
     from tqdm.auto import trange
 
     levels = sigmas.tolist()
-    solver = Multistep()
+    solver = Multistep() if table is None else FittedMultistep(table)
     rows = x.new_ones([x.shape[0]])
     for i in trange(len(levels) - 1, disable=disable):
         sigma = levels[i]

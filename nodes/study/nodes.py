@@ -8,8 +8,9 @@ from ..base import flux2, sockets
 from ..base.notices import reports_errors, show_status
 from ..base.oom_advice import advise_sampling
 from ..sampling.request import SamplingRequest
+from .calibrating import calibrate, list_subjects
 from .comparison import data, format_table, headline, list_candidates
-from .engine import calibrate, compare, describe_machine
+from .engine import compare, describe_machine
 from .sheet import plot_image, sheet_image
 
 _SIDE = {"default": 1024, "min": flux2.MIN_SIZE, "max": flux2.MAX_SIZE, "step": flux2.CELL}
@@ -130,8 +131,9 @@ class KleinodCalibrate(io.ComfyNode):
             node_id="KleinodCalibrate",
             display_name="Klein Calibrate",
             category="Kleinod/acceleration",
-            description="Watches your model paint a few pictures and saves what acceleration should know "
-            "about it: which steps may be skipped most easily, and Tea's curve.",
+            description="Watches your model paint a few different prompts and fits acceleration and Kleinod "
+            "Fast to it: which steps to compute, and how to bridge the others. What ends nearer to the full "
+            "run than the built-in rule, on prompts it was not fitted to, is kept and used by itself.",
             search_aliases=[
                 "teacache coefficients",
                 "fit cache",
@@ -149,12 +151,27 @@ class KleinodCalibrate(io.ComfyNode):
                     default=4,
                     min=1,
                     max=flux2.MAX_RESULTS,
-                    tooltip="How many to watch. More tell more; 4 are enough for most models.",
+                    tooltip="How many to watch, each of another prompt. 4 are enough for most models; 8 tell "
+                    "more.",
                 ),
                 io.String.Input(
                     "name",
                     default="my klein",
-                    tooltip="Under which Klein Acceleration offers it. The same name replaces the old one.",
+                    tooltip="Under which it is saved. The same name replaces what was fitted for the same "
+                    "steps, guidance and model, and keeps the rest.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The text encoder of Klein Loader, so that each picture can have its own prompt.",
+                ),
+                io.String.Input(
+                    "prompts",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip="One prompt a line, four or more, as different as what you paint. Empty takes "
+                    "the node's own eight. Needs clip; positive's references go with each.",
                 ),
             ],
             outputs=[
@@ -167,13 +184,14 @@ class KleinodCalibrate(io.ComfyNode):
     @classmethod
     @reports_errors(advise_sampling)
     def execute(
-        cls, model, positive, negative, vae, width, height, steps, guidance, seed, pictures, name
-    ) -> io.NodeOutput:
+        cls, model, positive, negative, vae, width, height, steps, guidance, seed, pictures, name,
+        clip=None, prompts="",
+    ) -> io.NodeOutput:  # fmt: skip
         hidden = cls.hidden
-        request = SamplingRequest(width, height, steps, guidance, seed, results=pictures)
-        value, fit = calibrate(
-            model, positive, negative, vae, request, name, lambda text: show_status(hidden, text)
+        request = SamplingRequest(width, height, steps, guidance, seed)
+        subjects, notes = list_subjects(model, positive, clip, prompts, pictures, seed)
+        _, report = calibrate(
+            model, subjects, negative, request, name, notes, lambda text: show_status(hidden, text)
         )
-        report = fit.describe(value)
         show_status(hidden, report)
         return io.NodeOutput(report)

@@ -26,6 +26,7 @@ TOUCHES_COMFYUI = {
     "acceleration/inputs.py",
     "acceleration/nodes.py",
     "acceleration/patch.py",
+    "study/calibrating.py",
     "study/engine.py",
     "study/nodes.py",
     "edits/inputs.py",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 import torch
 from kleinod_pure.acceleration import calibration
 from kleinod_pure.acceleration.policies.forecast import plan_usual_run
+from kleinod_pure.base.acceleration import SKIPPED, FittedTable
 from kleinod_pure.base.values import Acceleration, Calibration
 from kleinod_pure.study import comparison, fitting, metrics, plot, sheet
 from kleinod_pure.study.fitting import Trace
+from kleinod_pure.study.prompts import NANO_PROMPTS, PROMPTS, list_prompts
 
 
 def picture(seed: int = 0, height: int = 48, width: int = 64) -> torch.Tensor:
@@ -126,41 +127,45 @@ def test_the_curve_is_found_again() -> None:
     assert fitting.fit_curve([None] * 20, [None] * 20)[0] == ()
 
 
-def kinked(steps: int, kink: int) -> Trace:
-    """A velocity that is a straight line but for a corner at step `kink`: only there is a forecast wrong."""
+def test_a_trace_tells_changes_from_step_to_step() -> None:
     trace, x = Trace(), torch.ones(1, 2, 2, 2)
-    for i in range(steps):
-        sigma = 1 - i / steps
-        trace.add(sigma, x, x * (1 + sigma + 5 * max(0.0, (i - kink) / steps)), 0.1 * (i + 1) / steps)
-    return trace
+    for sigma, scale in ((1.0, 1.0), (0.6, 1.5), (0.3, 0.75)):
+        trace.add(sigma, x, scale * x, None)
+    assert trace.change == [None, pytest.approx(0.5), pytest.approx(0.5)]
+    assert len(trace.path) == len(trace.velocities) == 3
 
 
-def test_the_profile_shows_where_a_forecast_misses() -> None:
-    profile = fitting.fit_profile([kinked(30, 19)])
-    assert len(profile) == 30 and math.isclose(sum(profile), 30, rel_tol=1e-3)
-    assert profile.index(max(profile)) == 20, "the first after the corner"
-    assert min(profile) > 0
-    early = fitting.fit_profile([kinked(30, 1)])
-    assert early[0] == early[1] == early[2] > 1, "the first two have no forecast and weigh as the third"
+def test_a_profile_of_an_old_calibration_still_chooses_the_steps() -> None:
+    value = Calibration("mine", profile=tuple(50.0 if i == 10 else 1.0 for i in range(28)))
+    for level in ("medium", "high", "highest"):
+        measured = plan_usual_run(Acceleration(level, calibration=value), 28)
+        assert not measured.reuse[10] and "'mine'" in " ".join(measured.notes)
 
 
-@pytest.mark.parametrize("level", ["medium", "high", "highest"])
-def test_a_calibration_changes_which_steps_are_skipped(level: str) -> None:
-    """At every level, `high` too: a step where forecasts miss is computed, one where they do not is not."""
-    value, _ = fitting.fit("mine", [kinked(28, 9)])
-    rule, measured = (plan_usual_run(Acceleration(level, calibration=c), 28) for c in (None, value))
-    assert measured.reuse != rule.reuse and measured.computed == rule.computed
-    assert not measured.reuse[10], "the first step after the corner"
-    assert "'mine'" in " ".join(measured.notes) and not rule.notes
+def table(error: float, rule: float) -> FittedTable:
+    levels = (1.0, 0.5, 0.0)
+    return FittedTable(
+        SKIPPED, "0" * 16, 4.0, levels, (0,), (1.0, 0.0), (((1.0,),),), (error, error / 2), (rule, rule / 2)
+    )
 
 
-def test_a_calibration_is_saved_and_loaded_again(tmp_path: Path) -> None:
-    value, fit = fitting.fit("my klein", [kinked(28, 9), kinked(28, 12)])
-    calibration.save(value, fit.data(), tmp_path / "new")
-    assert calibration.list_names(tmp_path / "new") == ["my klein"]
-    assert calibration.load("my klein", tmp_path / "new") == value
-    assert "my klein" in fit.describe(value) and "28 steps" in fit.describe(value)
-    assert calibration.list_names(tmp_path / "none") == []
+def test_the_report_says_what_is_used_and_how_far_off_it_is() -> None:
+    better, worse = table(0.01, 0.02), table(0.02, 0.01)
+    assert better.wins and not worse.wins and better.gain == pytest.approx(6.02, abs=0.01)
+    text = fitting.describe("mine", 4, "2 steps, guidance 4", [better, worse], 0.2, ["A note."])
+    lines = text.splitlines()
+    assert lines[0] == "Saved as 'mine', from 4 prompts, 2 steps, guidance 4." and lines[-1] == "A note."
+    assert "0.8% off (worst 1.0%)" in lines[1] and "+6.0 dB, the fit is used" in lines[1]
+    assert "the rule stays" in lines[2] and "a weak guide" in text
+    assert "used by itself" not in fitting.describe("mine", 4, "", [worse], 0.2, [])
+
+
+def test_prompts_are_lines_or_the_nodes_own() -> None:
+    assert list_prompts("", ("a", "b", "c"), 2) == ["a", "b"]
+    assert list_prompts(" one \n\ntwo\nthree", ("a",), 2) == ["one", "two", "three"]
+    assert list_prompts("one\ntwo", ("a",), 4) == ["one", "two", "one", "two"]
+    for own in (PROMPTS, NANO_PROMPTS):
+        assert len(set(own)) == len(own) >= 8
 
 
 def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
@@ -180,4 +185,5 @@ def test_names_that_are_no_file_are_refused(name: str, tmp_path: Path) -> None:
 
 def test_too_few_steps_tell_nothing() -> None:
     with pytest.raises(ValueError, match="at least 8"):
-        fitting.fit("short", [kinked(4, 1)])
+        fitting.check_steps(7)
+    fitting.check_steps(8)

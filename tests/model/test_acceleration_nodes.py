@@ -204,7 +204,7 @@ def test_a_calibration_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp
     before = KleinodAcceleration.fingerprint_inputs(calibration="built in")
     value = Calibration("mine", (1.0, 0.0), 0.3, (2.0, 1.0, 0.5))
     calibration.save(value, {}, calibration_files.calibrations_folder())
-    assert KleinodAcceleration.define_schema().inputs[-1].options == ["built in", "mine"]
+    assert KleinodAcceleration.define_schema().inputs[-1].options == ["built in", "rule (no table)", "mine"]
     assert settings_of(calibration="mine").calibration == value
     assert KleinodAcceleration.fingerprint_inputs(calibration="mine") != before
 

@@ -11,13 +11,13 @@ import comfy.model_management
 import folder_paths
 import pytest
 import torch
-from kleinod.nodes.acceleration.calibration_files import BUILT_IN, list_choices, load_calibration
+from kleinod.nodes.acceleration.calibration_files import BUILT_IN, RULE, list_choices, load_calibration
 from kleinod.nodes.acceleration.nodes import KleinodAcceleration
 from kleinod.nodes.acceleration.patch import accelerate
 from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.sampling.engine import sample_pictures
 from kleinod.nodes.sampling.request import SamplingRequest
-from kleinod.nodes.study import comparison, engine
+from kleinod.nodes.study import calibrating, comparison, engine
 from kleinod.nodes.study.nodes import KleinodCalibrate, KleinodCompare
 
 from tests.model.acceleration_rig import BLOCKS, BlockCounter
@@ -107,29 +107,28 @@ def test_an_interrupt_ends_the_comparison(parts: dict[str, Any]) -> None:
 
 
 def test_calibrate_leaves_a_file_that_klein_acceleration_offers(
-    parts: dict[str, Any], counter: BlockCounter, user_folder: Path
+    parts: dict[str, Any], user_folder: Path
 ) -> None:
-    assert list_choices() == [BUILT_IN]
+    assert list_choices() == [BUILT_IN, RULE]
     [report] = KleinodCalibrate.execute(
         **parts, width=128, height=128, steps=STEPS, guidance=4.0, seed=7, pictures=2, name="mine"
     ).args
-    assert counter.total == 2 * 2 * STEPS * BLOCKS, "it watches, it skips nothing"
-    assert "'mine', from 2 pictures of 8 steps" in report
-    assert list_choices() == [BUILT_IN, "mine"]
+    assert "'mine', from 2 prompts, 8 steps, guidance 4" in report and "with clip connected" in report
+    assert list_choices() == [BUILT_IN, RULE, "mine"]
     value = load_calibration("mine")
-    assert len(value.profile) == STEPS and len(value.tea_coefficients) == 4 and value.tea_limit > 0
+    assert len(value.tea_coefficients) == 4 and value.tea_limit > 0 and not value.profile
     chosen, info = KleinodAcceleration.execute(acceleration="medium", calibration="mine").args
     assert chosen.calibration == value and "mine" in info
     assert KleinodAcceleration.execute(acceleration="medium").args[0].calibration is None
     calibrations = [
         choice for choice in KleinodAcceleration.INPUT_TYPES()["optional"]["calibration"][1]["options"]
     ]
-    assert calibrations == [BUILT_IN, "mine"]
+    assert calibrations == [BUILT_IN, RULE, "mine"]
 
 
 def test_watching_changes_nothing(parts: dict[str, Any], user_folder: Path) -> None:
     before = sample_pictures(**parts, request=ASKED).image
-    tracer = engine._Tracer()
+    tracer = calibrating.Tracer()
     watched = {**parts, "model": tracer.watch(parts["model"])}
     assert torch.equal(sample_pictures(**watched, request=ASKED).image, before)
     assert len(tracer.trace.sigmas) == STEPS and tracer.trace.signal[0] is None
@@ -138,4 +137,14 @@ def test_watching_changes_nothing(parts: dict[str, Any], user_folder: Path) -> N
 
 def test_calibrate_refuses_names_that_are_no_file(parts: dict[str, Any], user_folder: Path) -> None:
     with pytest.raises(ValueError, match="it becomes a file"):
-        engine.calibrate(**parts, request=ASKED, name="../x")
+        KleinodCalibrate.execute(
+            **parts, width=128, height=128, steps=STEPS, guidance=4.0, seed=7, pictures=1, name="../x"
+        )
+
+
+def test_prompts_without_a_text_encoder_are_refused(parts: dict[str, Any], user_folder: Path) -> None:
+    with pytest.raises(ValueError, match="prompts has text, but clip is empty"):
+        KleinodCalibrate.execute(
+            **parts, width=128, height=128, steps=STEPS, guidance=4.0, seed=7, pictures=1, name="x",
+            prompts="a fox",
+        )  # fmt: skip

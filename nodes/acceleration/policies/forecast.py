@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ...base.acceleration import FittedTable
 from ...base.errors import InputError
 from ...base.noise import list_native_sigmas
 from ...base.values import Acceleration
 from .. import presets
 from ..clock import SURE_FROM
 from ..extrapolation import VelocityForecast, interpolate
+from ..fitted import FittedPath, find_mask
 from ..linear_solver import Settlement
 from ..plan import budget_mask, resolve_window, spread_weights, step_weights
 from .policy import ModelFacts, Policy, RunFacts, Step, StepResult
@@ -28,11 +30,20 @@ ONE_MEGAPIXEL = 4096
 
 @dataclass(frozen=True)
 class Plan:
-    """Per step, True where the forecast shall stand in for the network; the longest run; what to say."""
+    """Per step, True where the forecast shall stand in for the network; the longest run; what to say.
+
+    table: what chose the steps and says how they are bridged; None where the rule did.
+    """
 
     reuse: tuple[bool, ...]
     cap: int
     notes: tuple[str, ...] = ()
+    table: FittedTable | None = None
+
+    @property
+    def mask(self) -> str:
+        """Where it comes from, for the report."""
+        return f"mask: fitted to this model, {self.table.describe()}" if self.table else "mask: rule"
 
     @property
     def pattern(self) -> str:
@@ -59,6 +70,10 @@ def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
     fewest = min(steps, presets.min_computed(run.guidance))
     computed = max(budget, fewest)
     measured = settings.calibration
+    table = _choose_table(settings, run, computed)
+    if table is not None:
+        reuse = tuple(step not in table.computed for step in range(steps))
+        return Plan(reuse, steps, tuple(_tell_limit(run, asked, budget, fewest, reuse)), table)
     if measured is not None and measured.profile:
         weights = spread_weights(measured.profile, steps)
         notes = [f"steps chosen by the calibration '{measured.name}'"]
@@ -67,16 +82,39 @@ def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
         weights = step_weights(run.sigmas, presets.FLAT if close else 1.0)
         notes = []
     reuse = budget_mask(computed, window, cap, weights)
-    reached = steps / reuse.count(False)
-    if budget < fewest:
-        notes.append(
-            f"asked for {asked:.2f}x, but at guidance {run.guidance:g} forecasts on fewer than {fewest} "
-            f"computed steps are worse than a run of fewer steps: {reached:.2f}x"
-        )
-    elif reuse.count(False) > budget:
-        words = f"the window and cacheMaxConsecutiveSteps allow {reached:.2f}x"
+    limit = _tell_limit(run, asked, budget, fewest, reuse)
+    notes += limit
+    if not limit and reuse.count(False) > budget:
+        words = f"the window and cacheMaxConsecutiveSteps allow {steps / reuse.count(False):.2f}x"
         notes.append(f"asked for {asked:.2f}x, {words}")
     return Plan(reuse, cap, tuple(notes))
+
+
+def _tell_limit(run: RunFacts, asked: float, budget: int, fewest: int, reuse: tuple[bool, ...]) -> list[str]:
+    if budget >= fewest:
+        return []
+    return [
+        f"asked for {asked:.2f}x, but at guidance {run.guidance:g} forecasts on fewer than {fewest} "
+        f"computed steps are worse than a run of fewer steps: {run.steps / reuse.count(False):.2f}x"
+    ]
+
+
+def _choose_table(settings: Acceleration, run: RunFacts, computed: int) -> FittedTable | None:
+    """What was fitted to this model for such a run; None where there is nothing, or the user's own dials say
+    something that no table knows of.
+
+    A calibration picked by name counts on a model that cannot be told from others as well.
+    """
+    if settings.options_are_set or settings.guidance_interval > 1 or settings.guidance_end_percentage < 100:
+        return None
+    picked = settings.calibration
+    tables = run.tables if picked is None else picked.tables
+    known = [
+        table
+        for table in tables
+        if table.model == run.fingerprint or (picked is not None and not run.fingerprint)
+    ]
+    return find_mask(known, run.sigmas, run.guidance, computed, run.solver)
 
 
 def plan_usual_run(settings: Acceleration, steps: int) -> Plan:
@@ -101,6 +139,7 @@ class Forecast(Policy):
         self._rate = 0.0
         self._spared = 0
         self._velocity = VelocityForecast()
+        self._fitted = FittedPath(self._plan.table) if self._plan.table else None
         self._skipped: list[tuple[int, float, Tensor]] = []
         self._settlement = Settlement(run.solver) if run.solver else None
         self._step = Step(None, 1.0)
@@ -137,6 +176,9 @@ class Forecast(Policy):
     def begin_step(self, step: Step) -> bool:
         self._step = step
         planned = step.index is not None and self._plan.reuse[step.index]
+        if self._fitted is not None:
+            self._in_a_row = self._in_a_row + 1 if planned and self._fitted.mean is not None else 0
+            return self._in_a_row > 0
         skips = planned and self._velocity.known >= (1 if self.run.regular else 2)
         skips = skips and self._in_a_row < self._cap
         if skips and step.index is not None:
@@ -156,6 +198,8 @@ class Forecast(Policy):
         self._forget_path()
 
     def predict(self, x: Tensor, sigma: float) -> Tensor:
+        if self._fitted is not None and self._fitted.mean is not None:
+            return (x - sigma * self._fitted.mean).to(x.dtype)
         velocity = self._velocity.predict(x.float(), sigma)
         if self._settlement is not None and self._step.index is not None:
             self._skipped.append((self._step.index, sigma, velocity))
@@ -166,6 +210,9 @@ class Forecast(Policy):
         if index is None:
             return StepResult(denoised)
         velocity = (x.float() - denoised.float()) / sigma
+        if self._fitted is not None:
+            # Up to the next call the solver goes along one straight line, whatever it calls the model for.
+            return StepResult((x.float() - sigma * self._fitted.add(index, velocity)).to(denoised.dtype))
         addition = self._settle(index, sigma, velocity)
         errors = self._velocity.observe(x.float(), sigma, velocity)
         if addition is not None:
@@ -193,10 +240,10 @@ class Forecast(Policy):
             self._rate = error / self._harm_before
 
     def notes(self) -> list[str]:
-        if not self._spared:
-            return list(self._plan.notes)
-        words = f"{self._spared} steps more were computed, since reusing them would have gone wrong"
-        return [*self._plan.notes, words]
+        notes = [*self._plan.notes, self._plan.mask]
+        if self._spared:
+            notes.append(f"{self._spared} steps more were computed, since reusing them would have gone wrong")
+        return notes
 
     def forget(self) -> None:
         self._forget_path()
@@ -204,6 +251,8 @@ class Forecast(Policy):
 
     def _forget_path(self) -> None:
         self._velocity.forget()
+        if self._fitted is not None:
+            self._fitted.forget()
         self._skipped = []
         if self._settlement is not None:
             self._settlement.forget()

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ...base.acceleration import FittedTable
 from ...base.fields import Field
 from ...base.values import Acceleration
 from ..linear_solver import LinearSolver
@@ -57,7 +58,7 @@ class RunFacts:
 
     sigmas: `steps + 1`, of this run. solver: what it does with denoised pictures, so that past forecasts can
     be set right; None where that is not known. regular: it is known to call the model once a step. guidance:
-    of the run, 1 without.
+    of the run, 1 without. fingerprint: of the model, empty where it has none; tables: what was fitted to it.
     """
 
     sigmas: tuple[float, ...]
@@ -65,6 +66,8 @@ class RunFacts:
     regular: bool = False
     guidance: float = 4.0
     model: ModelFacts = ModelFacts()
+    fingerprint: str = ""
+    tables: tuple[FittedTable, ...] = ()
 
     @property
     def steps(self) -> int:
