@@ -1,7 +1,5 @@
 """Which model it is: a short name that follows from its weights, so that what was fitted to one model is not
-used on another.
-
-A handful of numbers of every tensor that is not large would do; a few tensors do as well and cost nothing.
+used on another. A few numbers of a few tensors tell any two trainings apart, and cost nothing to read.
 """
 
 from __future__ import annotations
@@ -65,7 +63,7 @@ def _list_patches(patches: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def _read(value: Tensor) -> bytes:
-    """The first numbers of a tensor; the same whatever floating type it was cast to is too much to ask."""
+    """The first numbers of a tensor. Another weight type is another model: it paints other pictures."""
     if value.is_meta:
         raise ValueError("not in memory")
     row = value.detach().reshape(-1)[:NUMBERS]

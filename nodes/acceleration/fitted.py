@@ -65,7 +65,8 @@ class RuleBridge:
         self._sigmas = sigmas
         self._steps = (*steps, len(sigmas) - 1)
         self._settlement = Settlement(euler_solver(sigmas))
-        self.forget()
+        self._line = LinearExtrapolation()
+        self._guesses: list[tuple[int, float, Tensor]] = []
 
     def add(self, call: int, velocity: Tensor) -> Tensor:
         here, following = self._steps[call], self._steps[call + 1]
@@ -84,7 +85,7 @@ class RuleBridge:
 
     def forget(self) -> None:
         self._line = LinearExtrapolation()
-        self._guesses: list[tuple[int, float, Tensor]] = []
+        self._guesses = []
         self._settlement.forget()
 
 
@@ -93,7 +94,7 @@ class TrapezoidBridge:
 
     def __init__(self, levels: Sequence[float]) -> None:
         self._levels = levels
-        self.forget()
+        self._before: Tensor | None = None
 
     def add(self, call: int, velocity: Tensor) -> Tensor:
         before, self._before = self._before, velocity
@@ -104,7 +105,7 @@ class TrapezoidBridge:
         return velocity + repair * (velocity - before)
 
     def forget(self) -> None:
-        self._before: Tensor | None = None
+        self._before = None
 
 
 def make_bridge(

@@ -46,7 +46,9 @@ def describe(acceleration: Acceleration) -> str:
     elif "method" not in titles:
         lines.insert(0, ("method", "none of the step caches"))
     if acceleration.calibration is not None:
-        lines.append(("calibration", acceleration.calibration.name))
+        fitted = dict.fromkeys(table.describe() for table in acceleration.calibration.tables)
+        told = f", fitted for: {'; '.join(fitted)}" if fitted else ""
+        lines.append(("calibration", acceleration.calibration.name + told))
     lines.append(("at Runware", json.dumps(acceleration.to_runware())))
     return "\n".join(f"{title:<13}{text}" for title, text in lines)
 

@@ -19,6 +19,7 @@ from kleinod_pure.acceleration.controller import Controller
 from kleinod_pure.acceleration.fitted import FittedPath, RuleBridge, TrapezoidBridge, find_fast, split_bands
 from kleinod_pure.acceleration.linear_solver import euler_solver
 from kleinod_pure.acceleration.policies.policy import RunFacts
+from kleinod_pure.acceleration.settings import describe
 from kleinod_pure.base.acceleration import FAST, SKIPPED, FittedTable
 from kleinod_pure.base.errors import InputError
 from kleinod_pure.base.values import Acceleration, Calibration
@@ -269,6 +270,12 @@ def test_a_calibration_picked_by_name_counts_where_the_model_cannot_be_told(tabl
     settings = replace(BOLD, calibration=Calibration("mine", tables=(table,)))
     _, report = run(Flow(3, 1), 0, settings, facts_of(table, fingerprint="", tables=()))
     assert "mask: fitted" in " ".join(report.notes)
+
+
+def test_the_info_text_says_what_a_calibration_is_fitted_for(table: FittedTable) -> None:
+    mine = Calibration("mine", tables=(table, replace(table, guidance=7.0)))
+    text = describe(replace(BOLD, calibration=mine))
+    assert "mine, fitted for: 20 steps, guidance 4; 20 steps, guidance 7" in text
 
 
 def test_forgetting_in_mid_run_costs_calls_not_the_picture(table: FittedTable) -> None:
