@@ -3,6 +3,14 @@
 POST /kleinod/runware/copy    {"prompt": as ComfyUI queues it, "node": id} -> {"text", "notes"}
 POST /kleinod/runware/paste   {"text", "node": class} -> widgets for each node, pictures' names, notes
 GET  /kleinod/faces/presets   numbers of Klein Face Settings' presets
+
+and those of the API that answers: what its owner sets, and everything below /kleinod/api itself, which asks
+for a key of its own.
+
+GET  /kleinod/api-settings          settings, names of keys, addresses
+POST /kleinod/api-settings          changes of settings
+POST /kleinod/api-settings/key      {"name"} -> a new key, shown this once
+POST /kleinod/api-settings/revoke   {"name"}
 """
 
 from __future__ import annotations
@@ -16,7 +24,9 @@ from aiohttp import web
 from ..base.doors import Doors
 from ..base.errors import InputError
 from ..faces.presets import CUSTOM, FIELDS, PRESETS
+from .host import Host
 from .runware_json import Paste, read_paste
+from .web_adapter import PREFIX
 
 # References of a request come along as base64.
 MAX_BODY_BYTES = 96 << 20
@@ -47,6 +57,15 @@ def add_routes(table: web.RouteTableDef, doors: Doors, copy: MakeCopy, keep_pict
         handler = doors.post(work, private=False, most_bytes=MAX_BODY_BYTES)
         table.post(f"/kleinod/runware/{name}")(handler)
     table.get("/kleinod/faces/presets")(answer_presets)
+
+
+def add_api_routes(table: web.RouteTableDef, doors: Doors, host: Host) -> None:
+    """The owner's part behind the doors; the rest asks for keys."""
+    table.get("/kleinod/api-settings")(doors.get(host.describe))
+    for name, work in (("", host.change), ("/key", host.create_key), ("/revoke", host.revoke_key)):
+        table.post(f"/kleinod/api-settings{name}")(doors.post(work))
+    for path in (PREFIX, f"{PREFIX}/{{tail:.*}}"):
+        table.route("*", path)(host.handle)
 
 
 def describe(paste: Paste, keep_picture: KeepPicture) -> dict[str, Any]:

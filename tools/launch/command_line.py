@@ -1,4 +1,4 @@
-"""The four commands of `run.py`."""
+"""The commands of `run.py`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _OVERVIEW = """\
 python3 run.py                     set everything up, start ComfyUI with Kleinod in it, run the shipped
                                    workflows; the pictures land in output/
 python3 run.py serve [--port N]    the same set-up, then ComfyUI stays open for your browser
+python3 run.py api [--port N]      the same set-up, then requests for Runware, BFL and OpenAI are answered
 python3 run.py test [ARGUMENTS]    all tests; ARGUMENTS go to pytest: -k NAME, -m "not browser", a path ...
 python3 run.py test --quick        the pure part of them, tests/core, in less than a minute
 python3 run.py bench NAME          one benchmark of tools/bench; --json FILE writes its rows for machines
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
     common.add_argument("--comfyui", default=os.environ.get("COMFYUI_PATH") or None)
     options, rest = common.parse_known_args(arguments)
     command = rest.pop(0) if rest and not rest[0].startswith("-") else "run"
-    commands = {"run": _run, "serve": _serve, "test": _test, "bench": _bench}
+    commands = {"run": _run, "serve": _serve, "api": _api, "test": _test, "bench": _bench}
     if command not in commands or (command == "run" and {"-h", "--help"} & set(rest)):
         print(_OVERVIEW, end="")
         if command in commands:
@@ -92,10 +93,35 @@ def _run(comfyui: str | None, rest: list[str]) -> int:
 
 
 def _serve(comfyui: str | None, rest: list[str]) -> int:
+    return _stay(comfyui, rest, "serve")
+
+
+def _api(comfyui: str | None, rest: list[str]) -> int:
+    """As serve, with the API on: the server itself tells its addresses and a first key."""
+    return _stay(comfyui, rest, "api")
+
+
+def choose_api(host: str, stand_in: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+    """(variables, arguments for main.py) of a ComfyUI whose API answers, to others where `host` is not this
+    machine's own.
+    """
+    variables = {"KLEINOD_API": "1"} | ({} if stand_in else {"KLEINOD_API_STAND_IN": "0"})
+    if host in ("127.0.0.1", "localhost"):
+        return variables, ()
+    places = host if host in ("0.0.0.0", "::") else f"127.0.0.1,{host}"
+    return variables | {"KLEINOD_API_REMOTE": "1"}, ("--listen", places)
+
+
+def _stay(comfyui: str | None, rest: list[str], command: str) -> int:
     parser = argparse.ArgumentParser(
-        prog="run.py serve", allow_abbrev=False, epilog="Arguments after -- go to ComfyUI's main.py."
+        prog=f"run.py {command}", allow_abbrev=False, epilog="Arguments after -- go to ComfyUI's main.py."
     )
     parser.add_argument("--port", type=int, default=8188, help="default 8188, ComfyUI's own")
+    if command == "api":
+        parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 answers other machines, too")
+        parser.add_argument(
+            "--no-stand-in", action="store_true", help="refuse requests where there are no Klein weights"
+        )
     parser.add_argument(
         "--data", type=Path, default=_data_folder(), help="models, input, user files; %(default)s"
     )
@@ -105,14 +131,16 @@ def _serve(comfyui: str | None, rest: list[str]) -> int:
     options = parser.parse_args(own)
     environment = prepare(comfyui)
     base = options.data.expanduser().resolve()
+    variables, more = choose_api(options.host, not options.no_stand_in) if command == "api" else ({}, ())
     server = Server(
         environment,
         base=base,
         port=options.port,
         output=OUTPUT,
         device=options.device,
-        arguments=tuple(foreign),
+        arguments=(*more, *foreign),
         log=None,
+        variables=variables,
     )
     models = [base / "models"] if environment.own else [base / "models", environment.comfyui / "models"]
     make_folders(models[0])

@@ -1,0 +1,90 @@
+"""Which part answers a request of which path. Method, path, headers and body in, answer out.
+
+/runware/v1           POST an array of tasks; a WebSocket (`Channels`)
+/bfl/v1/...           submit, get_result, credits
+/openai/v1/...        images/generations, images/edits, models
+/results/NAME         a result, by an address that was given out
+/health  /metrics  /openapi.json  /
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+from .dialects import bfl, openai, runware
+from .messages import Answer, Refusal, Request, answer_json
+from .metrics import describe
+from .openapi import PAGE, build_document
+from .service import Service
+
+logger = logging.getLogger("kleinod.api")
+MESSAGES = {
+    runware.NAME: runware.make_message,
+    bfl.NAME: bfl.make_message,
+    openai.NAME: openai.make_message,
+}
+
+
+async def answer(service: Service, request: Request) -> Answer:
+    """Never raises: what nobody foresaw is answered in the caller's dialect and told to the log, without the
+    request.
+    """
+    service.requests += 1
+    try:
+        return await _route(service, request)
+    except Exception as error:
+        # Only where it happened: an exception's text may hold what the client sent.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        logger.error(
+            "A request failed: %s in %s, line %s.", type(error).__name__, place.filename, place.lineno
+        )
+        return _answer_bug(request)
+
+
+async def _route(service: Service, request: Request) -> Answer:
+    path = request.path
+    if path in ("/runware/v1", "/runware/v1/"):
+        if request.method == "POST":
+            return await runware.answer(service, request)
+        refusal = Refusal(405, "invalidMethod", "Tasks are sent by POST or over a WebSocket.")
+        return answer_json(405, {"errors": [runware.answer_error(refusal)]}, {"Allow": "POST"})
+    if path.startswith("/bfl/v1/"):
+        return await bfl.answer(service, request)
+    if path.startswith("/openai/v1/"):
+        return await openai.answer(service, request)
+    if request.method not in ("GET", "HEAD"):
+        return answer_json(404, {"error": "There is nothing here."})
+    if path.startswith("/results/"):
+        found = service.read_result(path.removeprefix("/results/"))
+        return found or answer_json(404, {"error": "This address is wrong or past its time."})
+    if path == "/health":
+        return answer_json(200, {"status": "ok", "pictures": service.book.count()})
+    if path == "/metrics":
+        try:
+            service.identify(_read_any_key(request))
+        except Refusal as refusal:
+            return answer_json(refusal.status, {"error": refusal.message}, {"WWW-Authenticate": "Bearer"})
+        return Answer(200, describe(service).encode(), "text/plain; version=0.0.4")
+    if path == "/openapi.json":
+        return answer_json(200, build_document(service.address(request.base)))
+    if path in ("", "/"):
+        return Answer(200, PAGE.encode(), "text/html")
+    return answer_json(404, {"error": "There is nothing here."})
+
+
+def _read_any_key(request: Request) -> str:
+    return (
+        request.headers.get("x-key", "") or request.headers.get("authorization", "").partition(" ")[2].strip()
+    )
+
+
+def _answer_bug(request: Request) -> Answer:
+    words = "The server made a mistake; its log says where."
+    if request.path.startswith("/runware"):
+        return answer_json(500, {"errors": [{"code": "internalServerError", "message": words}]})
+    if request.path.startswith("/openai"):
+        return answer_json(
+            500, {"error": {"message": words, "type": "server_error", "param": None, "code": None}}
+        )
+    return answer_json(500, {"detail": words})

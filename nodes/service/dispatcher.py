@@ -1,0 +1,158 @@
+"""Takes waiting pictures to the executor, fairly between keys, and brings results home.
+
+Only a few are submitted at once, so that the page's own jobs wait for no more than those. The key that was
+served least comes next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from .book import MAX_ATTEMPTS, Book, Picture
+from .drawing import Drawing
+from .executor import Cancelled, Executor, RunFailed, Unreachable
+from .graph import build_graph, name_picture
+from .picture_data import encode_result
+from .store import Store
+from .terms import Terms
+
+logger = logging.getLogger("kleinod.api")
+WEBHOOK, UPLOAD = "webhook", "upload"
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Dispatcher:
+    """over: called with a job's id whenever one of its pictures is over. keep_seconds: of results."""
+
+    def __init__(
+        self,
+        book: Book,
+        store: Store,
+        executor: Executor,
+        keep_seconds: Callable[[], float],
+        over: Callable[[str], None],
+    ) -> None:
+        self._book, self._store, self._executor = book, store, executor
+        self._keep_seconds, self._over = keep_seconds, over
+        self._wake = asyncio.Event()
+        self._served: dict[int, int] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._loop: asyncio.Task[None] | None = None
+        self._pauses = 0
+        self.progress: dict[str, float] = {}
+        self.seconds = 0.0
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop().create_task(self._dispatch())
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Stop; what runs is left to the executor and will be asked for again by the next start."""
+        tasks = [task for task in (self._loop, *self._running.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        await self._executor.close()
+
+    async def _dispatch(self) -> None:
+        while True:
+            self._wake.clear()
+            while len(self._running) < self._executor.slots:
+                picture = self._take()
+                if picture is None:
+                    break
+                task = asyncio.get_running_loop().create_task(self._make(picture))
+                self._running[picture.id] = task
+                task.add_done_callback(functools.partial(self._free, picture.id))
+            await self._wake.wait()
+            if self._pauses:
+                await asyncio.sleep(_PAUSES[min(self._pauses, len(_PAUSES)) - 1])
+
+    def _take(self) -> Picture | None:
+        keys = self._book.waiting_keys()
+        if not keys:
+            return None
+        # A key that was away does not make up for the time.
+        floor = min(self._served.get(key, 0) for key in keys)
+        for key in keys:
+            self._served.setdefault(key, max(floor, max(self._served.values(), default=0) - 1))
+        key = min(keys, key=lambda one: (self._served[one], one))
+        self._served[key] += 1
+        return self._book.take(key)
+
+    def _free(self, name: str, done: asyncio.Task[None]) -> None:
+        self._running.pop(name, None)
+        self.progress.pop(name, None)
+        if not done.cancelled() and (error := done.exception()) is not None:
+            logger.error("A picture of the API failed.", exc_info=error)
+        self._wake.set()
+
+    async def _make(self, picture: Picture) -> None:
+        try:
+            await self._make_once(picture)
+            self._pauses = 0
+        except Unreachable as error:
+            self._pauses += 1
+            if picture.attempts >= MAX_ATTEMPTS and self._pauses < len(_PAUSES):
+                self._fail(picture, "noAvailableServer", "The machine that draws was lost three times.")
+            else:
+                logger.debug("A picture of the API waits: %s", error)
+                self._book.put_back(picture.id)
+        except Cancelled:
+            self._fail(picture, "taskCancelled", "The task was cancelled at ComfyUI's page.")
+        except RunFailed as error:
+            words = str(error) if error.told else "The inference failed; the server's log says more."
+            self._fail(picture, "inferenceError", words)
+        except OSError as error:
+            words = error.strerror or type(error).__name__
+            logger.error("A result of the API cannot be kept: %s", words)
+            self._fail(picture, "serviceUnavailable", "The server cannot store the result now.")
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            self._fail(picture, "inferenceError", "The inference failed; the server's log says more.")
+            raise
+
+    async def _make_once(self, picture: Picture) -> None:
+        drawing = Drawing.from_json(picture.drawing)
+        job = self._book.read_job(picture.job)
+        if job is None:
+            return
+        terms = Terms.from_json(job.terms)
+        files = {}
+        for reference in drawing.references:
+            data = await asyncio.to_thread(self._store.read_input, reference)
+            if data is None:
+                raise RunFailed("A reference picture is no longer there.", told=True)
+            files[name_picture(reference)] = data
+        started = time.monotonic()
+
+        def note(share: float) -> None:
+            self.progress[picture.id] = share
+
+        await self._executor.submit(picture.id, build_graph(drawing, picture.id), files)
+        drawn = await self._executor.watch(picture.id, note)
+        seconds = time.monotonic() - started
+        size = (drawing.width, drawing.height)
+        data = await asyncio.to_thread(encode_result, drawn, size, terms.form, terms.quality)
+        file = await asyncio.to_thread(self._store.keep_result, picture.id, data)
+        errand = UPLOAD if terms.upload else WEBHOOK if terms.webhook else ""
+        expires = time.time() + (terms.ttl or self._keep_seconds())
+        self._book.finish(picture.id, file, size, seconds, expires, errand)
+        self.seconds += seconds
+        self._over(picture.job)
+
+    def _fail(self, picture: Picture, code: str, words: str) -> None:
+        job = self._book.read_job(picture.job)
+        webhook = bool(job and Terms.from_json(job.terms).webhook)
+        self._book.fail(picture.id, code, words, WEBHOOK if webhook else "")
+        self._over(picture.job)
