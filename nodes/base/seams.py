@@ -260,7 +260,7 @@ SEAMS: tuple[Seam, ...] = (
     ),
     *_seams("folder_paths", ACCELERATION, LORA_STACK, REMOTE, get_system_user_directory="1"),
     *_seams("folder_paths", REMOTE, get_output_directory="0"),
-    *_seams("folder_paths", SERVICE, get_input_directory="0"),
+    *_seams("folder_paths", SERVICE, get_input_directory="0", get_temp_directory="0"),
     *_seams("nodes", SERVICE, LoadImage__load_image="1 image"),
     *_seams("node_helpers", REFERENCES, conditioning_set_values="2 append"),
     *_seams(

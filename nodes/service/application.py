@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from dataclasses import replace
 
 from .dialects import bfl, openai, runware
 from .messages import Answer, Refusal, Request, answer_json
@@ -44,6 +45,10 @@ async def answer(service: Service, request: Request) -> Answer:
 
 async def _route(service: Service, request: Request) -> Answer:
     path = request.path
+    if path.startswith("/v1/"):
+        # BFL's own client takes the last part off the address it is given.
+        request = replace(request, path=f"/bfl{path}")
+        path = request.path
     if path in ("/runware/v1", "/runware/v1/"):
         if request.method == "POST":
             return await runware.answer(service, request)

@@ -30,6 +30,7 @@ _MOST_BYTES = 256 << 20
 class _Run:
     progress: Progress = lambda share: None
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    files: frozenset[str] = frozenset()
 
 
 class ComfyExecutor(Executor):
@@ -56,10 +57,11 @@ class ComfyExecutor(Executor):
 
     async def submit(self, ticket: str, graph: Mapping[str, Any], pictures: Mapping[str, bytes]) -> None:
         await self._listen()
-        self._runs.setdefault(ticket, _Run())
+        files = {name: name.removeprefix(f"{SUBFOLDER}/").removesuffix(" [temp]") for name in pictures}
+        self._runs.setdefault(ticket, _Run()).files = frozenset(files.values())
         for name, data in pictures.items():
             form = aiohttp.FormData()
-            file = name.removeprefix(f"{SUBFOLDER}/").removesuffix(" [temp]")
+            file = files[name]
             form.add_field("image", data, filename=file, content_type="application/octet-stream")
             for key, value in (("type", "temp"), ("subfolder", SUBFOLDER), ("overwrite", "true")):
                 form.add_field(key, value)
@@ -69,7 +71,7 @@ class ComfyExecutor(Executor):
         body = {"prompt": graph, "client_id": self._client, "prompt_id": ticket}
         status, answer = await self._call("POST", "/prompt", json=body)
         if status == 400:
-            self._runs.pop(ticket, None)
+            self._forget(ticket)
             raise RunFailed(_read_refusal(answer), told=True)
         if status != 200 or not isinstance(answer, dict) or answer.get("prompt_id") != ticket:
             raise Unreachable(f"ComfyUI answered HTTP {status}.")
@@ -89,7 +91,14 @@ class ComfyExecutor(Executor):
                     raise Cancelled("It was taken out of ComfyUI's queue.")
                 run.over.clear()
         finally:
-            self._runs.pop(ticket, None)
+            self._forget(ticket)
+
+    def _forget(self, ticket: str) -> None:
+        """Drop a run, and its references where no other run has the same."""
+        run = self._runs.pop(ticket, None)
+        still = {file for other in self._runs.values() for file in other.files}
+        for file in (run.files if run else frozenset()) - still:
+            self._discard({"filename": file, "subfolder": SUBFOLDER, "type": "temp"})
 
     async def cancel(self, ticket: str) -> None:
         with suppress(Unreachable):
@@ -147,10 +156,12 @@ class ComfyExecutor(Executor):
             code, data = await self._call("GET", "/view", params=query)
             if code != 200 or not isinstance(data, bytes):
                 raise RunFailed("The picture of the run is gone.")
-            self._discard(image)
             return data
         finally:
-            # The result is the client's, not the page's.
+            # The result is the client's, not the page's; nodes on the way leave previews, too.
+            for output in (entry.get("outputs") or {}).values():
+                for image in output.get("images") or []:
+                    self._discard(image)
             with suppress(Unreachable):
                 await self._call("POST", "/history", json={"delete": [ticket]})
 

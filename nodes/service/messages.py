@@ -47,16 +47,21 @@ class Refusal(Exception):
 
 
 def answer_json(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(status, json.dumps(value, ensure_ascii=False).encode(), headers=headers or {})
+    return Answer(status, json.dumps(value).encode(), headers=headers or {})
 
 
 def read_json(body: bytes) -> Any:
-    """The JSON value of a body. Raises Refusal, also for numbers that JSON does not know."""
+    """The JSON value of a body. Raises Refusal, also for numbers that JSON does not know, and for halves of
+    characters, which no file and no database takes.
+    """
 
     def refuse_constant(name: str) -> Any:
         raise ValueError(name)
 
     try:
-        return json.loads(body, parse_constant=refuse_constant)
+        value = json.loads(body, parse_constant=refuse_constant)
+        if b"\\ud" in body or b"\\uD" in body:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError):
         raise Refusal(400, "invalidJSON", "The body of the request is not JSON.") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -129,6 +130,7 @@ class WebAdapter:
 def _split_path(request: web.Request) -> tuple[str, str]:
     """(the service's address as the client used it, the path below it)"""
     before, _, path = request.path.partition(PREFIX)
+    path = re.sub("/{2,}", "/", path)  # clients differ in whether they end an address with one
     return f"{request.scheme}://{request.headers.get('Host', '')}{before}{PREFIX}", path
 
 

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import io
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from kleinod_pure.base.schedulers import SCHEDULER_NAMES
 from kleinod_pure.base.values import FACE_FIELDS
 from PIL import Image
 
-from tests.core.api_stage import BASE, NANO, make_png, run_service
+from tests.core.api_stage import BASE, NANO, make_png, make_task, run_service
 
 PNG = base64.b64encode(make_png((96, 64))).decode()
 
@@ -66,12 +68,6 @@ TO_GRAPH: list[tuple[dict[str, Any], str, str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("fields", "node", "name", "wanted"), TO_GRAPH)
-def test_a_field_reaches_the_graph(tmp_path: Path, fields, node: str, name: str, wanted) -> None:
-    graph, _, _ = draw(tmp_path, **fields)
-    assert graph[node]["inputs"][name] == wanted
-
-
 OPTIONS = {
     "cacheStartStep": 2, "cacheEndStep": 9, "cacheStartStepPercentage": 10, "cacheEndStepPercentage": 80,
     "cacheMaxConsecutiveSteps": 2, "fbCache": True, "fbCacheThreshold": 0.1, "teaCache": True,
@@ -83,10 +79,35 @@ FACES = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Callable[..., dict[str, Any]]:
+    """The graph of a request's fields; all requests go to one service, at once."""
+    asked = [fields for fields, *_ in TO_GRAPH]
+    asked += [{"acceleratorOptions": {name: OPTIONS[name]}, "acceleration": "medium"} for name in OPTIONS]
+    asked += [{"advancedFeatures": {"ultralytics": {name: FACES[name]}}} for name in FACES]
+
+    async def run() -> list[dict[str, Any]]:
+        async with run_service(tmp_path_factory.mktemp("api")) as stage:
+            found = []
+            for fields in asked:
+                status, told = await stage.run(**fields)
+                assert status == 200, told
+                found.append(stage.painter.graphs[-1])
+            return found
+
+    graphs = asyncio.run(run())
+    return lambda **fields: graphs[asked.index(fields)]
+
+
+@pytest.mark.parametrize(("fields", "node", "name", "wanted"), TO_GRAPH)
+def test_a_field_reaches_the_graph(drawn, fields, node: str, name: str, wanted) -> None:
+    assert drawn(**fields)[node]["inputs"][name] == wanted
+
+
 @pytest.mark.parametrize("option", OPTIONS)
-def test_each_accelerator_option_reaches_the_graph(tmp_path: Path, option: str) -> None:
+def test_each_accelerator_option_reaches_the_graph(drawn, option: str) -> None:
     own = {row.api: row.name for row in ACCELERATION_FIELDS if row.api}
-    graph, _, _ = draw(tmp_path, acceleratorOptions={option: OPTIONS[option]}, acceleration="medium")
+    graph = drawn(acceleratorOptions={option: OPTIONS[option]}, acceleration="medium")
     inputs = graph["acceleration"]["inputs"]
     assert inputs[own[option]] == OPTIONS[option]
     assert inputs["acceleration"] == "medium"
@@ -99,9 +120,9 @@ def test_the_tables_name_every_option_and_face_setting() -> None:
 
 
 @pytest.mark.parametrize("name", FACES)
-def test_each_face_setting_reaches_the_graph(tmp_path: Path, name: str) -> None:
+def test_each_face_setting_reaches_the_graph(drawn, name: str) -> None:
     own = {row.api: row.name for row in FACE_FIELDS if row.api}
-    graph, _, _ = draw(tmp_path, advancedFeatures={"ultralytics": {name: FACES[name]}})
+    graph = drawn(advancedFeatures={"ultralytics": {name: FACES[name]}})
     assert graph["face settings"]["inputs"][own[name]] == FACES[name]
     assert graph["face settings"]["inputs"]["preset"] == "custom"
     assert graph["result"]["inputs"]["images"] == ["faces", 0]
@@ -195,7 +216,8 @@ def test_ttl_is_how_long_the_address_works(tmp_path: Path, monkeypatch: pytest.M
             _, told = await stage.run(ttl=60)
             path = told["data"][0]["imageURL"].removeprefix(BASE)
             assert (await stage.answer("GET", path, key="")).status == 200
-            monkeypatch.setattr("time.time", lambda real=__import__("time").time: real() + 61)
+            now = time.time()
+            monkeypatch.setattr("time.time", lambda: now + 61)
             assert (await stage.answer("GET", path, key="")).status == 404
             stage.service.tidy()
             assert stage.service.store.size() == 0
@@ -300,7 +322,7 @@ def test_openai_generations_and_edits(tmp_path: Path) -> None:
 def test_klein_nano_stands_in_at_its_own_size_and_says_so(tmp_path: Path) -> None:
     async def run() -> None:
         async with run_service(tmp_path, files=(NANO, "other.safetensors")) as stage:
-            told = await stage.answer("POST", "/runware/v1", json.dumps([_wide()]).encode())
+            told = await stage.answer("POST", "/runware/v1", [make_task(width=1152, height=768)])
             assert "klein-nano" in told.headers["X-Kleinod-Model"]
             graph = stage.painter.graphs[0]
             assert graph["loader"]["inputs"]["diffusion_model"] == NANO
@@ -320,10 +342,5 @@ def test_klein_nano_stands_in_at_its_own_size_and_says_so(tmp_path: Path) -> Non
             status, _ = await stage.run(model="runware:400@5")
             assert status == 200
             assert stage.painter.graphs[0]["loader"]["inputs"]["diffusion_model"] == "mine.safetensors"
-
-    from tests.core.api_stage import make_task
-
-    def _wide() -> dict[str, Any]:
-        return make_task(width=1152, height=768)
 
     asyncio.run(run())

@@ -85,6 +85,10 @@ async def _submit(service: Service, key: ApiKey, request: Request, endpoint: str
     if not isinstance(body, dict):
         raise Refusal(400, "invalidRequest", "The body must be an object.", "prompt")
     given = {name: value for name, value in body.items() if value is not None}
+    if given.get("prompt_upsampling") is False:
+        del given[
+            "prompt_upsampling"
+        ]  # of BFL's other models; their client sends it to each, and asks nothing
     for name in given:
         if name not in _FIELDS:
             raise Refusal(400, "unsupportedParameter", "Extra inputs are not permitted", name[:80])

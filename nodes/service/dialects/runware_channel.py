@@ -39,7 +39,7 @@ class Session:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def tell(self, body: Mapping[str, Any]) -> None:
-        text = json.dumps(body, ensure_ascii=False)
+        text = json.dumps(body)
         if self.send is not None:
             try:
                 await self.send(text)

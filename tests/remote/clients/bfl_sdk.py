@@ -11,7 +11,7 @@ url, key = sys.argv[1:3]
 client = BFLClient(api_key=key, base_url=url)
 config = ClientConfig(sync=True, polling_interval=1)
 found = {}
-for model in ("flux-pro-1.1", "flux-2-klein-4b"):
+for model in sys.argv[3:] or ("flux-pro-1.1", "flux-2-klein-4b"):
     # The client is older than klein and lets new models be registered.
     client.model_input_registry[model] = FluxPro11Inputs
     result = client.generate(model, {"prompt": "a fox", "width": 256, "height": 256, "seed": 4}, config)

@@ -1,0 +1,234 @@
+"""Jobs survive: idempotent by their id, run again after a kill, delivered once, in turn between keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kleinod_pure.service.dispatcher import Dispatcher
+from kleinod_pure.service.executor import Cancelled, RunFailed, Unreachable
+
+from tests.core.api_stage import Painter, make_task, run_service
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_same_body_is_the_same_job_and_another_a_conflict(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with run_service(tmp_path) as stage:
+            task = make_task()
+            _, first = await stage.ask("POST", "/runware/v1", [task])
+            _, again = await stage.ask("POST", "/runware/v1", [task])
+            assert first["data"][0]["imageUUID"] == again["data"][0]["imageUUID"]
+            assert first["data"][0]["seed"] == again["data"][0]["seed"] and len(stage.painter.graphs) == 1
+            status, told = await stage.ask("POST", "/runware/v1", [task | {"steps": 9}])
+            assert status == 400 and told["errors"][0]["code"] == "conflictTaskUUID"
+            other = stage.service.keys.create("other")
+            _, told = await stage.ask("POST", "/runware/v1", [task | {"steps": 9}], key=other)
+            assert told["data"][0]["imageUUID"] != first["data"][0]["imageUUID"]
+            poll = [{"taskType": "getResponse", "taskUUID": task["taskUUID"]}]
+            _, told = await stage.ask("POST", "/runware/v1", poll, key=other)
+            assert len(told["data"]) == 1, "a key sees its own jobs"
+            body = {"prompt": "x"}
+            ids = {
+                (await stage.ask("POST", "/bfl/v1/flux-2-klein-4b", body, idempotency_key="a"))[1]["id"]
+                for _ in range(2)
+            }
+            assert len(ids) == 1
+
+    asyncio.run(run())
+
+
+def test_one_array_of_good_and_bad_tasks_gives_both(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with run_service(tmp_path) as stage:
+            good, bad = make_task(), make_task(steps=99)
+            status, told = await stage.ask(
+                "POST", "/runware/v1", [bad, good, {"taskType": "ping", "ping": True}]
+            )
+            assert status == 200
+            assert told["errors"][0]["taskUUID"] == bad["taskUUID"]
+            assert {item["taskType"] for item in told["data"]} == {"ping", "imageInference"}
+            first = {"taskType": "authentication", "apiKey": stage.key}
+            status, told = await stage.ask("POST", "/runware/v1", [first, good], key="")
+            assert status == 200 and told["data"][0]["taskUUID"] == good["taskUUID"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "words"),
+    [
+        (RunFailed("lora 'x' is gone.", told=True), "inferenceError", "lora 'x' is gone."),
+        (RunFailed("/home/anna/secret.py broke"), "inferenceError", "log says more"),
+        (Cancelled(), "taskCancelled", "cancelled"),
+        (OSError(28, "No space left on device"), "serviceUnavailable", "cannot store"),
+        (ValueError("bug"), "inferenceError", "log says more"),
+    ],
+)
+def test_a_failed_picture_leaves_the_others(
+    tmp_path: Path, problem: Exception, code: str, words: str
+) -> None:
+    async def run() -> None:
+        async with run_service(tmp_path) as stage:
+            stage.painter.fails = [problem]
+            status, told = await stage.run(numberResults=2)
+            assert status == 200 and len(told["data"]) == 1
+            assert told["errors"][0]["code"] == code and words in told["errors"][0]["message"]
+
+    asyncio.run(run())
+
+
+def test_a_machine_that_does_not_answer_is_waited_for(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with run_service(tmp_path) as stage:
+            stage.painter.fails = [Unreachable("x"), Unreachable("x")]
+            status, told = await stage.run()
+            assert status == 200 and len(told["data"]) == 1
+
+    asyncio.run(run())
+
+
+def test_keys_take_turns(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with run_service(tmp_path) as stage:
+            stage.painter.hold = asyncio.Event()
+            small = stage.service.keys.create("small")
+            big = make_task(deliveryMethod="async", numberResults=20)
+            await stage.ask("POST", "/runware/v1", [big])
+            tasks = [make_task(deliveryMethod="async", numberResults=2) for _ in range(2)]
+            await stage.ask("POST", "/runware/v1", tasks, key=small)
+            stage.painter.hold.set()
+            book = stage.service.book
+            while book.count()["done"] < 24:
+                await asyncio.sleep(0.01)
+            turn = [book.find_picture(ticket).key_id for ticket in stage.painter.order]
+            assert max(place for place, key in enumerate(turn) if key == 2) <= 10
+
+    asyncio.run(run())
+
+
+def test_another_server_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with run_service(tmp_path):
+            with pytest.raises(ValueError, match="another ComfyUI"):
+                async with run_service(tmp_path):
+                    pass
+
+    asyncio.run(run())
+
+
+def test_results_stay_under_the_size_cap(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with run_service(tmp_path, keep_bytes=1 << 20) as stage:
+            for _ in range(3):
+                await stage.run(width=1024, height=1024, outputFormat="PNG", outputType="base64Data")
+            folder = tmp_path / "results"
+            files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)
+            for file in files:  # as large as photographs are
+                file.write_bytes(file.read_bytes() + bytes(600 << 10))
+            stage.service.tidy()
+            assert stage.service.store.size() <= 1 << 20 and files[-1].exists() and not files[0].exists()
+
+    asyncio.run(run())
+
+
+_SERVER = """
+import asyncio, json, sys, types
+from pathlib import Path
+root, folder = Path(sys.argv[1]), Path(sys.argv[2])
+for name, place in (("kleinod_pure", root / "nodes"), ("tests", root / "tests")):
+    package = types.ModuleType(name); package.__path__ = [str(place)]; sys.modules[name] = package
+from tests.core.api_stage import Painter, run_service, make_task
+class Slow(Painter):
+    async def watch(self, ticket, progress):
+        await asyncio.sleep(0.02)
+        return await super().watch(ticket, progress)
+async def main():
+    async with run_service(folder, painter=Slow()) as stage:
+        key = stage.service.keys.list()[0]
+        for number in range(int(sys.argv[3])):
+            task = make_task(deliveryMethod="async", numberResults=2)
+            status, told = await stage.ask("POST", "/runware/v1", [task])
+            assert status == 200
+            print(told["data"][0]["taskUUID"], flush=True)
+            await asyncio.sleep(0.01)
+        while sum(stage.service.book.count()[s] for s in ("queued", "running")):
+            await asyncio.sleep(0.01)
+        print("idle", flush=True)
+asyncio.run(main())
+"""
+
+
+def test_killed_at_many_moments_everything_accepted_is_delivered_once(tmp_path: Path) -> None:
+    """kill -9 while jobs come in and are drawn; what was accepted is done at the end, each picture once."""
+    accepted: list[str] = []
+    command = [sys.executable, "-c", _SERVER, str(ROOT), str(tmp_path / "home")]
+    for moment in range(4):
+        with subprocess.Popen([*command, "1000"], stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            accepted.append(server.stdout.readline().strip())
+            deadline = time.monotonic() + 0.05 + 0.07 * moment
+            while time.monotonic() < deadline:
+                accepted.append(server.stdout.readline().strip())
+            os.kill(server.pid, signal.SIGKILL)
+            accepted += [line.strip() for line in server.stdout if line.endswith("\n")]
+    assert len(accepted) > 20 and all(len(task) == 36 for task in accepted)
+    done = subprocess.run([*command, "1"], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split()[-1] == "idle", done.stderr[-2000:]
+
+    async def look() -> None:
+        async with run_service(tmp_path / "home") as stage:
+            book = stage.service.book
+            states: dict[str, int] = book.count()
+            assert states["queued"] == states["running"] == 0
+            for task in accepted:
+                rows = book.read("select id from jobs where task = ?", (task,))
+                pictures = book.pictures(rows[0]["id"])
+                assert len(pictures) == 2
+                for picture in pictures:
+                    assert picture.state == "done" or (picture.state == "failed" and picture.error)
+                    assert picture.state == "failed" or stage.service.result_bytes(picture) is not None
+
+    asyncio.run(look())
+
+
+def test_openapi_names_every_field_of_the_request(tmp_path: Path) -> None:
+    async def run() -> Any:
+        async with run_service(tmp_path) as stage:
+            return await stage.ask("GET", "/openapi.json", key="")
+
+    status, told = asyncio.run(run())
+    body = told["paths"]["/runware/v1"]["post"]["requestBody"]
+    task = body["content"]["application/json"]["schema"]["items"]
+    wanted = set(
+        "taskType taskUUID outputType outputFormat outputQuality webhookURL deliveryMethod uploadEndpoint "
+        "ttl includeCost numberResults acceleration acceleratorOptions inputs model positivePrompt "
+        "negativePrompt width height seed steps scheduler CFGScale lora advancedFeatures settings".split()
+    )
+    assert status == 200 and wanted <= set(task["properties"])
+    assert json.dumps(told)
+
+
+def test_nobody_waits_for_a_dispatcher_that_is_closed(tmp_path: Path) -> None:
+    async def run() -> None:
+        painter = Painter()
+        painter.hold = asyncio.Event()
+        async with run_service(tmp_path, painter=painter) as stage:
+            await stage.run(deliveryMethod="async")
+            while not painter.graphs:
+                await asyncio.sleep(0.01)
+        async with run_service(tmp_path) as stage:
+            while stage.service.book.count()["done"] < 1:
+                await asyncio.sleep(0.01)
+            assert isinstance(stage.service.dispatcher, Dispatcher)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
