@@ -23,6 +23,7 @@ MAX_ADDRESS = 2083
 MAX_PICTURE_BYTES = 20 << 20
 _REDIRECTS = 3
 _SECONDS = 30.0
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class NotReached(Exception):
@@ -57,7 +58,10 @@ def check_address(address: Any, name: str, reachable: Collection[str] = ()) -> s
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is of the public network, also one that wraps another."""
     mapped = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    if address in _NAT64:
+        mapped = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return (mapped or address).is_global and not address.is_multicast
 
 
