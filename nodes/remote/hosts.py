@@ -29,7 +29,8 @@ _MAX_SHOWN = 2000
 class Endpoint:
     """A service at the address where it is to be used now.
 
-    override: the address that replaces `address` (loopback only), "" in ordinary life.
+    override: the address that replaces `address` (loopback only, perhaps with a path: an own server), "" in
+    ordinary life.
     """
 
     service: Service
@@ -74,7 +75,7 @@ class Endpoint:
         return url
 
     def _is_override(self, parts: SplitResult) -> bool:
-        return bool(self.override) and f"{parts.scheme}://{parts.netloc}" == self.override
+        return bool(self.override) and _name_origin(parts) == _name_origin(_split(self.override))
 
 
 def make_endpoint(service: Service, region: str = "") -> Endpoint:
@@ -106,10 +107,11 @@ def _name_origin(parts: SplitResult) -> str:
 
 def _check_override(address: str) -> str:
     parts = _split(address)
-    if parts.path or parts.query or "@" in parts.netloc or not is_loopback(parts.hostname or ""):
+    if parts.query or parts.fragment or "@" in parts.netloc or not is_loopback(parts.hostname or ""):
         raise Unsafe(
             f"The address '{address}' from the environment must be this machine's own, such as "
-            "http://127.0.0.1:8080 without a path. Correct or remove the variable."
+            "http://127.0.0.1:8080 or http://127.0.0.1:8188/kleinod/api/runware. Correct or remove the "
+            "variable."
         )
     return address
 

@@ -191,10 +191,15 @@ def test_only_this_machine_can_stand_in_for_a_service(monkeypatch) -> None:
     assert service.check_key_url("http://127.0.0.1:9000/v1/credits")
     with pytest.raises(Unsafe):
         service.check_key_url("http://127.0.0.1:9001/v1/credits")
+    monkeypatch.setenv("KLEINOD_BFL_URL", "http://127.0.0.1:9000/kleinod/api/bfl")
+    service = make_endpoint(find_service("bfl"))
+    assert service.check_picture_url("http://127.0.0.1:9000/kleinod/api/results/x")
+    with pytest.raises(Unsafe):
+        service.check_key_url("http://127.0.0.1:9001/kleinod/api/bfl/v1/credits")
     for elsewhere in (
         "http://example.com",
         "https://10.0.0.5:9000",
-        "http://127.0.0.1:9000/path",
+        "http://127.0.0.1:9000/path?key=1",
         "http://a@127.0.0.1",
     ):
         monkeypatch.setenv("KLEINOD_BFL_URL", elsewhere)
