@@ -13,6 +13,8 @@ from comfy_api.v0_0_2 import io
 from kleinod.nodes import NODES
 from PIL import Image
 
+from tools.launch.workflows import ORDER as ORDER_OF_TEMPLATES
+from tools.shipped.blueprints import BLUEPRINTS
 from tools.shipped.pictures import DOCS, WIDTH
 from tools.shipped.recipes import DRAWINGS, PHOTOGRAPHS, SHEETS
 
@@ -107,8 +109,9 @@ def test_a_page_suits_the_narrow_panel(node: type[io.ComfyNode]) -> None:
 
 
 def test_pages_name_what_there_is() -> None:
-    """Every name in bold or italics that begins with Klein is a node's or a setting's."""
+    """Every name in bold or italics that begins with Klein is a node's, a setting's or a shipped graph's."""
     known = {node.GET_SCHEMA().display_name for node in NODES} | {"Kleinod Fast", "Klein", "Klein distilled"}
+    known |= {*BLUEPRINTS, *ORDER_OF_TEMPLATES}
     for node in NODES:
         for mark in (r"\*\*", r"(?<!\*)\*(?!\*)"):
             for name in re.findall(rf"{mark}(Klein[^*\n]*?){mark}", read_page(node)):

@@ -4,6 +4,7 @@ through.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,7 +16,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.emulator import Emulator
 from tools.launch.client import WorkflowError, WorkflowInterrupted
@@ -93,6 +96,39 @@ def test_a_picture_through_the_api(server, emulator) -> None:
     (image,) = result.images()
     assert server.client.fetch_image(image).startswith(b"\x89PNG")
     assert emulator.accepted == before + 1
+
+
+def test_a_paid_edit_comes_back_with_the_rest_as_it_was(server, emulator) -> None:
+    """As in the blueprint Edit with Runware; the emulator changes everything."""
+    reading = {"size": "auto", "megapixels": 1.0, "match_image": 1, "background": "white"}
+    references = {"images.image_1": ["1", 0], "mask_use": "hide the rest", **reading}
+    mask = {"destination": ["4", 0], "source": ["5", 0], "x": 64, "y": 48, "operation": "add"}
+    keeping = {"colour_match": 1.0, "sensitivity": 1.0, "grow": 6, "feather": 6, "place": "as it is"}
+    graph = {
+        "1": runware("a picture to edit", seed=5),
+        "2": {"class_type": "KleinodReferences", "inputs": references},
+        "3": runware("image 1 at night", width=["2", 1], height=["2", 2], references=["2", 0]),
+        "4": {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 256, "height": 192}},
+        "5": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 80, "height": 60}},
+        "6": {"class_type": "MaskComposite", "inputs": mask},
+        "7": {
+            "class_type": "KleinodKeep",
+            "inputs": {"original": ["1", 0], "edited": ["3", 0], "mask": ["6", 0], **keeping},
+        },
+        "8": save("1", "original"),
+        "9": save("3", "edited"),
+        "10": save("7", "kept"),
+    }
+    outputs = server.client.run(graph).outputs
+    original, edited, kept = (
+        np.asarray(Image.open(io.BytesIO(server.client.fetch_image(outputs[number]["images"][0]))))
+        for number in ("8", "9", "10")
+    )
+    rest = np.ones(original.shape[:2], bool)
+    rest[48:108, 64:144] = False
+    assert np.array_equal(kept[rest], original[rest])
+    assert not np.array_equal(edited[rest], original[rest])
+    assert not np.array_equal(kept[~rest], original[~rest])
 
 
 def test_two_remote_nodes_run_side_by_side(server, emulator) -> None:

@@ -278,26 +278,28 @@ def to_picture(values: np.ndarray) -> Image.Image:
 
 def measure_seam(picture: np.ndarray, used: np.ndarray) -> float:
     """Gradient across the edge of a mask over the gradient beside it; 1 where there is no edge. Of a soft
-    mask both edges count, where it begins and where it is half, and the worse is taken."""
-    return max(_measure_edge(picture, used > 0), _measure_edge(picture, used >= 0.5))
-
-
-def _measure_edge(picture: np.ndarray, used: np.ndarray) -> float:
+    mask all of the transition is its edge, each place counted by how steep the mask is there."""
     from scipy.ndimage import distance_transform_edt
 
-    if not used.any() or used.all():
+    weights = used.astype(np.float64)
+    if weights.min() == weights.max():
         return 1.0
-    depth = distance_transform_edt(used) + distance_transform_edt(~used)
-    across, beside = [], []
-    for axis in (0, 1):
-        step = np.abs(np.diff(picture.astype(np.float64), axis=axis)).mean(-1)
-        edge = np.diff(used.astype(int), axis=axis) != 0
+    around = np.zeros(weights.shape, bool)
+    across, steepness, beside = [], [], []
+    steps = {axis: np.diff(weights, axis=axis) for axis in (0, 1)}
+    around[:-1] |= steps[0] != 0
+    around[:, :-1] |= steps[1] != 0
+    depth = distance_transform_edt(~around)
+    for axis, step in steps.items():
+        gradient = np.abs(np.diff(picture.astype(np.float64), axis=axis)).mean(-1)
         head = [slice(None)] * 2
         head[axis] = slice(0, -1)
         far = depth[tuple(head)]
-        across.append(step[edge])
-        beside.append(step[~edge & (far >= BESIDE[0]) & (far <= BESIDE[1])])
-    return float((np.concatenate(across).mean() + FLOOR) / (np.concatenate(beside).mean() + FLOOR))
+        across.append(gradient[step != 0])
+        steepness.append(np.abs(step[step != 0]))
+        beside.append(gradient[(far >= BESIDE[0]) & (far <= BESIDE[1])])
+    crossing = np.average(np.concatenate(across), weights=np.concatenate(steepness))
+    return float((crossing + FLOOR) / (np.concatenate(beside).mean() + FLOOR))
 
 
 def measure_paintings(count: int, folder: Path | None = None) -> list[Row]:
