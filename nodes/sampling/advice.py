@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from ..base.acceleration import FittedTable
 from ..base.flux2 import CELL
 from ..model.facts import KleinFacts
@@ -25,6 +28,41 @@ def list_warnings(request: SamplingRequest, facts: KleinFacts | None) -> list[st
             "time and burns the picture. Set it to 1."
         ]
     return []
+
+
+# What other models read in a conditioning and FLUX.2 [klein] does not: a name for it, a node that puts it
+# there, and what to do instead.
+_UNREAD = {
+    "guidance": ("guidance", "FluxGuidance", "the guidance of this node counts"),
+    "unclip_conditioning": ("picture", "unCLIPConditioning", "connect pictures to Klein References"),
+    "gligen": ("places", "GLIGENTextBoxApply", "say in the prompt what is where"),
+    "concat_latent_image": (
+        "picture to fill",
+        "InpaintModelConditioning",
+        "all of it is painted anew without the noise mask; use Klein Inpaint, or switch noise_mask on",
+    ),
+}
+
+
+def warn_of_unread(
+    conditionings: Mapping[str, Iterable[Any] | None], has_mask: bool, reads_guidance: bool
+) -> list[str]:
+    """What nodes for other models have put into a conditioning, by the name of its input, and is lost here.
+
+    has_mask: the latent says what may change. reads_guidance: the model has a guidance embedding.
+    """
+    read = {
+        name for name, is_read in (("guidance", reads_guidance), ("concat_latent_image", has_mask)) if is_read
+    }
+    said = []
+    for name, conditioning in conditionings.items():
+        held = {
+            key for _, options in conditioning or () for key, value in options.items() if value is not None
+        }
+        for key, (what, node, instead) in _UNREAD.items():
+            if key in held - read:
+                said.append(f"FLUX.2 [klein] does not read the {what} in {name} (of {node}): {instead}.")
+    return said
 
 
 def list_notes(

@@ -44,7 +44,7 @@ from ..base.values import Acceleration
 from ..model.engine import facts_of
 from ..model.facts import notice_processor
 from . import checks
-from .advice import list_notes, list_warnings, note_acceleration
+from .advice import list_notes, list_warnings, note_acceleration, warn_of_unread
 from .fast import sample_fast
 from .picture import fit_picture
 from .progress import RunProgress
@@ -194,7 +194,14 @@ def sample_pictures(
             *list_notes(request, facts, start.size, reads_negative, table),
             *([notice] if notice else []),
         ),
-        warnings=tuple(list_warnings(request, facts)),
+        warnings=(
+            *list_warnings(request, facts),
+            *warn_of_unread(
+                {"positive": positive, **({"negative": negative} if reads_negative else {})},
+                "noise_mask" in start.latent,
+                reads_guidance(model),
+            ),
+        ),
         reads_negative=reads_negative,
     )
     if start.from_picture and not request.steps_run and sigmas is None:
@@ -451,6 +458,12 @@ def _spoilt_results(results: list[Tensor], request: SamplingRequest) -> list[str
 
 def _name_runs(request: SamplingRequest) -> list[str]:
     return [f"seed {seed}" for seed in request.seeds]
+
+
+def reads_guidance(model: Any) -> bool:
+    """Whether the model has an embedding for guidance, as FLUX.2 [dev] has and [klein] has not."""
+    params = getattr(model.model.diffusion_model, "params", None)
+    return bool(getattr(params, "guidance_embed", False))
 
 
 def context_width(model: Any) -> int | None:

@@ -165,6 +165,34 @@ def test_every_entry_of_a_conditioning_is_checked(parts: dict[str, Any]) -> None
         make({**parts, "positive": [[torch.full_like(parts["positive"][0][0], float("nan")), {}]]})
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"guidance": 3.5}, "does not read the guidance in positive (of FluxGuidance)"),
+        ({"concat_latent_image": torch.zeros(1, 128, 4, 4)}, "use Klein Inpaint"),
+        ({"unclip_conditioning": [{}]}, "connect pictures to Klein References"),
+    ],
+)
+def test_what_klein_does_not_read_in_a_conditioning_is_said(
+    values: dict, words: str, parts: dict[str, Any]
+) -> None:
+    """Nodes for FLUX.1 in front of Klein Sampler: no error, and no effect."""
+    plain = make(parts)
+    positive = [[tensor, {**options, **values}] for tensor, options in parts["positive"]]
+    told = make({**parts, "positive": positive})
+    assert torch.equal(told.image, plain.image)
+    assert not plain.report.warnings and words in " ".join(told.report.warnings)
+    assert words in told.report.headline
+
+
+def test_a_noise_mask_is_all_that_inpaint_model_conditioning_needs(parts: dict[str, Any]) -> None:
+    positive = [
+        [tensor, {**o, "concat_latent_image": torch.zeros(1, 128, 4, 4)}] for tensor, o in parts["positive"]
+    ]
+    latent = {"samples": torch.ones(1, 128, 4, 4), "noise_mask": torch.ones(1, 64, 64)}
+    assert not make({**parts, "positive": positive}, latent=latent).report.warnings
+
+
 def test_small_and_large_images_are_brought_into_range(parts: dict[str, Any]) -> None:
     assert make(parts, image=picture(64, 96), strength=0.0).image.shape == (1, 128, 192, 3)
     large = make(parts, image=picture(130, 2080), strength=0.0)
