@@ -126,6 +126,8 @@ def _draw_head(paper: _Paper, runs: Sequence[RunReport]) -> None:
     speed = sum(run.speed for run in runs) / len(runs)
     unit = runs[0].unit
     title = f"{count} of {calls} {unit} computed" if min(computed) < calls else f"All {calls} {unit} computed"
+    if runs[0].shortened:
+        title = f"{runs[0].steps} steps in the place of {runs[0].asked}"
     paper.write(LEFT, 62, title, 36)
     if speed > 1.005:
         # Work, not time: that depends on the machine.

@@ -30,8 +30,9 @@ from .controller import Controller
 from .fingerprint import read_fingerprint
 from .linear_solver import LinearSolver, euler_solver, probe_solver
 from .policies.policy import Call, ModelFacts, Policy, RunFacts
-from .policies.registry import list_wanted
+from .policies.registry import Respace, list_wanted, shorten_run
 from .report import RunReport
+from .solvers import LINEAR, calls_once_a_step, has_noise_path, name_solver, read_options
 
 logger = logging.getLogger("kleinod.acceleration")
 
@@ -41,12 +42,16 @@ KEY = "kleinod.acceleration"
 
 
 def accelerate(
-    model: Any, acceleration: Acceleration | None, on_report: Callable[[RunReport], None] | None = None
+    model: Any,
+    acceleration: Acceleration | None,
+    on_report: Callable[[RunReport], None] | None = None,
+    respace: Respace | None = None,
 ) -> Any:
     """A clone of `model` (ModelPatcher) that samples with `acceleration`; the very `model` where that changes
     nothing.
 
-    on_report is called at the end of every sampling run. Applying it again replaces the earlier settings.
+    on_report is called at the end of every sampling run. respace: the schedule of the runs to come, where it
+    is known, for those that take fewer steps of it. Applying it again replaces the earlier settings.
     Raises InputError where the method needs FLUX.2 [klein]'s blocks and the model has others.
     """
     acceleration, _ = keep_available(acceleration, model)
@@ -55,7 +60,8 @@ def accelerate(
     check_settings(model, acceleration)
     accelerated = model.clone()
     accelerated.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    accelerated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _Accelerator(acceleration, on_report))
+    accelerator = _Accelerator(acceleration, on_report, respace)
+    accelerated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, accelerator)
     return accelerated
 
 
@@ -107,9 +113,15 @@ def count_blocks(network: Any) -> tuple[int, int]:
 class _Accelerator:
     """The OUTER_SAMPLE wrapper. Holds settings only; every run gets a Controller of its own."""
 
-    def __init__(self, acceleration: Acceleration, on_report: Callable[[RunReport], None] | None) -> None:
+    def __init__(
+        self,
+        acceleration: Acceleration,
+        on_report: Callable[[RunReport], None] | None,
+        respace: Respace | None,
+    ) -> None:
         self.acceleration = acceleration
         self.on_report = on_report
+        self.respace = respace
 
     def __call__(
         self,
@@ -128,16 +140,23 @@ class _Accelerator:
             policy.check(self.acceleration, facts)
         network = guider.model_patcher.model.diffusion_model
         fingerprint = read_fingerprint(guider.model_patcher)
+        guidance = float(getattr(guider, "cfg", 1.0))
         run_facts = RunFacts(
             tuple(sigmas.tolist()),
-            solver=read_solver(sampler, sigmas.tolist(), guider.model_patcher),
+            solver=read_solver(sampler, sigmas.tolist(), guider.model_patcher, guidance),
             regular=calls_once_a_step(sampler),
-            guidance=float(getattr(guider, "cfg", 1.0)),
+            noise_path=has_noise_path(sampler),
+            guidance=guidance,
             model=facts,
             fingerprint=fingerprint,
             tables=tables_of(fingerprint),
         )
-        settings, given_up = adapt(self.acceleration, find_attached(guider.model_options))
+        settings, said = adapt(self.acceleration, find_attached(guider.model_options))
+        steps = run_facts.steps
+        settings, run_facts, words = shorten_run(settings, run_facts, self.respace)
+        if words:
+            said.append(words)
+            sigmas = sigmas.new_tensor(run_facts.sigmas)
         controller = Controller(settings, run_facts)
         run = _Run(controller, guider, getattr(network, "patch_size", 1))
         try:
@@ -145,7 +164,10 @@ class _Accelerator:
                 run.install()
                 result = executor(noise, latent, sampler, sigmas, *rest, **options)
             report = controller.finish()
-            report.notes.extend(given_up)
+            report.asked = steps
+            if report.shortened:
+                report.method = " + ".join(["fewer steps", *(policy.title for policy in controller.policies)])
+            report.notes.extend(said)
         finally:
             controller.forget()
         logger.info(report.line())
@@ -178,34 +200,20 @@ def condition_keys(transformer_options: dict[str, Any]) -> list[Any]:
     return list(zip(uuids, branches, strict=True)) if len(uuids) == len(branches) else list(uuids)
 
 
-# Core's solvers that call the model once a step, by the name of their function.
-ONE_CALL = {
-    "sample_euler", "sample_euler_ancestral", "sample_dpmpp_2m", "sample_dpmpp_2m_sde", "sample_dpmpp_3m_sde",
-    "sample_res_multistep", "sample_lcm", "sample_lms", "sample_ipndm", "sample_ipndm_v", "sample_deis",
-    "sample_gradient_estimation", "sample_unipc", "sample_unipc_bh2", "sample_fast",
-}  # fmt: skip
-# Of these, the ones that add no noise and are linear in what the model says.
-LINEAR = ONE_CALL - {"sample_euler_ancestral", "sample_dpmpp_2m_sde", "sample_lcm"}
-
-
-def calls_once_a_step(sampler: Any) -> bool:
-    return getattr(getattr(sampler, "sampler_function", None), "__name__", "") in ONE_CALL
-
-
-def read_solver(sampler: Any, sigmas: list[float], patcher: Any) -> LinearSolver | None:
+def read_solver(
+    sampler: Any, sigmas: list[float], patcher: Any, guidance: float = 1.0
+) -> LinearSolver | None:
     """What a SAMPLER does with denoised pictures; None where it adds noise or is not known."""
-    function = getattr(sampler, "sampler_function", None)
-    options = dict(getattr(sampler, "extra_options", None) or {})
-    name = getattr(function, "__name__", "")
-    if function is None or name not in LINEAR or options.get("s_churn"):
+    name, options = name_solver(sampler), read_options(sampler)
+    silenced = name == "sample_dpmpp_3m_sde" and options.get("eta", 1.0) == 0
+    if not (name in LINEAR or silenced) or options.get("s_churn"):
         return None
+    function = sampler.sampler_function
     if name == "sample_euler":
         return euler_solver(sigmas)
-    if name == "sample_dpmpp_3m_sde" and options.get("eta", 1.0) != 0:
-        return None
 
     def run(model: Any, x: Tensor, levels: Tensor) -> Tensor:
-        stand_in = _StandIn(model, patcher)
+        stand_in = _StandIn(model, patcher, guidance)
         extra_args = {"seed": 0, "model_options": {}}  # with a seed no noise is drawn from the global state
         return function(stand_in, x, levels, extra_args=extra_args, callback=None, disable=True, **options)
 
@@ -215,7 +223,8 @@ def read_solver(sampler: Any, sigmas: list[float], patcher: Any) -> LinearSolver
 class _StandIn:
     """What a solver of ComfyUI may ask of the model it is given."""
 
-    def __init__(self, answer: Callable[[Tensor, Tensor], Tensor], patcher: Any) -> None:
+    def __init__(self, answer: Callable[[Tensor, Tensor], Tensor], patcher: Any, guidance: float) -> None:
+        self.cfg = guidance
         self._answer = answer
         self.model_patcher = patcher
         self.model_sampling = patcher.get_model_object("model_sampling")

@@ -102,6 +102,23 @@ def _most_skips(room: int, cap: int) -> int:
     return room - room // (cap + 1)
 
 
+def shorten_sigmas(sigmas: Sequence[float], steps: int) -> list[float]:
+    """The same schedule in fewer steps: as many sigmas and the last, at even distances along the old ones."""
+    whole = len(sigmas) - 1
+    levels = []
+    for i in range(steps + 1):
+        at = i * whole / steps
+        below = min(int(at), whole - 1)
+        levels.append(sigmas[below] + (at - below) * (sigmas[below + 1] - sigmas[below]))
+    return levels
+
+
+def longest_drop(sigmas: Sequence[float]) -> float:
+    """The largest step of a schedule in the logarithm of sigma, the last one, to 0, apart."""
+    levels = [sigma for sigma in sigmas if sigma > 0]
+    return max((math.log(a / b) for a, b in zip(levels, levels[1:], strict=False)), default=0.0)
+
+
 def spread_weights(profile: Sequence[float], steps: int) -> list[float]:
     """Measured weights of a run of any length, for one of `steps`."""
     return [profile[min(len(profile) - 1, i * len(profile) // steps)] for i in range(steps)]

@@ -33,6 +33,11 @@ FLAT = 0.7
 MIN_COMPUTED = ((4.0, 7), (5.0, 9), (6.0, 14), (7.0, 16), (10.0, 18))
 
 
+# DPM++ 2M SDE bears few steps where none of them is longer than this in the logarithm of sigma. Beta,
+# Exponential and Karras sigmas fall by .2 at most; FLUX.2's own end in steps of .3 and more.
+SHORT_DROP = 0.25
+
+
 def min_computed(guidance: float) -> int:
     """How many steps a run at this guidance has to compute, whatever speed was asked for."""
     (first, fewest), *_ = MIN_COMPUTED

@@ -57,13 +57,23 @@ class StepRecord:
 
 @dataclass
 class RunReport:
-    """One sampling run. `line()` is for people, `data()` for programs."""
+    """One sampling run. `line()` is for people, `data()` for programs.
+
+    steps: of the run as it was. asked: those it came with, more than steps where fewer took their place; 0
+    where that is not told.
+    """
 
     method: str
     steps: int
     records: list[StepRecord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     threshold: float | None = None
+    asked: int = 0
+
+    @property
+    def shortened(self) -> bool:
+        """Fewer steps ran than were asked for."""
+        return self.asked > self.steps
 
     @property
     def pattern(self) -> str:
@@ -82,7 +92,8 @@ class RunReport:
     def speed(self) -> float:
         """Estimated times faster, from the work left out; 1 for a run without calls."""
         work = sum(record.work for record in self.records)
-        return len(self.records) / work if work > 0 else 1.0
+        longer = self.asked / self.steps if self.shortened else 1.0
+        return longer * len(self.records) / work if work > 0 else 1.0
 
     @property
     def largest_error(self) -> float | None:
@@ -108,6 +119,8 @@ class RunReport:
 
     def _counts(self) -> list[str]:
         parts = [f"{self.computed} of {len(self.records)} {self.unit} computed"]
+        if self.shortened:
+            parts = [f"{self.steps} steps in the place of {self.asked}"]
         if self.speed > 1.005:
             parts.append(f"about {self.speed:.2f}x faster")
         if self.largest_error is not None:
@@ -119,6 +132,7 @@ class RunReport:
         return {
             "method": self.method,
             "steps": self.steps,
+            "asked": self.asked or self.steps,
             "calls": len(self.records),
             "computed": self.computed,
             "pattern": self.pattern,

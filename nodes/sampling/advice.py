@@ -7,17 +7,15 @@ from typing import Any
 
 from ..base.acceleration import FittedTable
 from ..base.flux2 import CELL
+from ..base.schedulers import KLEINOD_FAST
 from ..model.facts import KleinFacts
+from .fast import why_plain
 from .request import SamplingRequest
 from .schedule import MU_AUTO
 
 LARGE_TOKENS = 4300
 """Above this BFL's fit of mu changes its form: a little more than 1 MP."""
 NANO_SIDE = 256
-FAST = "Kleinod Fast"
-FAST_MIN_STEPS = 11
-FAST_MAX_GUIDANCE = 5.0
-"""From here on its worst pictures are worse than Euler's of as few steps (klein-nano)."""
 
 
 def list_warnings(request: SamplingRequest, facts: KleinFacts | None) -> list[str]:
@@ -87,16 +85,8 @@ def list_notes(
         notes.append("Above 1 MP mu grows: if the picture turns blurred or patterned, try capped above 1 MP.")
     if table is not None:
         notes.append(f"Kleinod Fast goes by what Klein Calibrate fitted to this model: {table.describe()}.")
-    elif request.scheduler == FAST and request.guidance >= FAST_MAX_GUIDANCE:
-        notes.append(
-            f"At guidance {request.guidance:g} Kleinod Fast goes wrong in some pictures where Default with "
-            f"as few steps does not; it is good below {FAST_MAX_GUIDANCE:g}. Take Default with acceleration."
-        )
-    elif request.scheduler == FAST and request.steps < FAST_MIN_STEPS:
-        notes.append(
-            f"With {request.steps} steps the worst pictures of Kleinod Fast are worse than those of Default: "
-            f"it is good from {FAST_MIN_STEPS} steps on."
-        )
+    elif request.recipe.solver is KLEINOD_FAST:
+        notes += [why for why in [why_plain(request.steps, request.guidance)] if why]
     if facts is None:
         return notes
     steps, guidance = facts.recommended_steps, facts.recommended_guidance

@@ -31,6 +31,7 @@ from ..acceleration.calibration_files import tables_of
 from ..acceleration.chart import chart_image
 from ..acceleration.fingerprint import read_fingerprint
 from ..acceleration.fitted import find_fast
+from ..acceleration.policies.registry import Respace
 from ..acceleration.report import COMPUTED, RunReport, describe_kinds, summarise_runs
 from ..base import seams
 from ..base.acceleration import FittedTable
@@ -217,7 +218,7 @@ def sample_pictures(
     if table is not None:
         schedule = Schedule(torch.tensor(table.levels), schedule.mu)
         sampler = comfy.samplers.KSAMPLER(sample_fast, {"table": table})
-    watched = watch_runs(model, acceleration, schedule.sigmas)
+    watched = watch_runs(model, acceleration, schedule.sigmas, _respace(request, schedule, start))
     clock = Clock()
     guide = Guide(watched.model, positive, negative, request.guidance)
     if notice:
@@ -230,7 +231,7 @@ def sample_pictures(
     report = replace(
         report.with_warnings(*watched.off, *_spoilt_results(made.latents, request)),
         request=request,
-        schedule=schedule,
+        schedule=_as_run(schedule, runs),
         solver=solver,
         timing=clock.read(),
         acceleration=tuple(summarise_runs(runs, _name_runs(request))) if watched.reports else (),
@@ -250,6 +251,25 @@ def _find_fast(model: Any, request: SamplingRequest, start: Start) -> FittedTabl
         return None
     sigmas = request.schedule(start.tokens, start.from_picture).sigmas.tolist()
     return find_fast(tables_of(read_fingerprint(model)), sigmas, request.guidance)
+
+
+def _respace(request: SamplingRequest, schedule: Schedule, start: Start) -> Respace | None:
+    """The request's own schedule in other numbers of steps; None where the run is not the whole of it."""
+    if schedule.mu is None or schedule.steps != request.steps:
+        return None
+
+    def respace(steps: int) -> list[float]:
+        shorter = replace(request, steps=steps)
+        return shorter.schedule(start.tokens, start.from_picture).sigmas.tolist()
+
+    return respace
+
+
+def _as_run(schedule: Schedule, runs: list[RunReport]) -> Schedule:
+    """The schedule, or the shorter one that acceleration had the runs take."""
+    if not runs or not runs[0].shortened:
+        return schedule
+    return replace(schedule, sigmas=torch.tensor([record.sigma for record in runs[0].records] + [0.0]))
 
 
 def check_model(model: Any) -> None:
@@ -285,7 +305,7 @@ def prepare_start(
 def build_sampler(solver: Solver) -> Any:
     """The SAMPLER of a solver, the same object that ComfyUI's sampler nodes make."""
     if solver is KLEINOD_FAST:
-        return comfy.samplers.KSAMPLER(sample_fast)
+        return comfy.samplers.KSAMPLER(sample_fast, {"tell": show})
     if solver.options:
         return comfy.samplers.ksampler(solver.sampler, dict(solver.options))
     return comfy.samplers.sampler_object(solver.sampler)
@@ -363,8 +383,9 @@ def sample_results(
     for index, seed in enumerate(request.seeds):
 
         def on_step(step: int, x0: Tensor, x: Tensor, total: int, index: int = index) -> None:
+            # total: of the run as it is, which acceleration may have made shorter.
             clock.tick(step)
-            progress.show_step(index * steps + step + 1, x0, index)
+            progress.show_step(index * steps + (step + 1) * steps // total, x0, index)
 
         result = guide.make().sample(
             comfy.sample.prepare_noise(samples, seed, latent.get("batch_index")),

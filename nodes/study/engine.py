@@ -60,8 +60,7 @@ def compare(
         first = outcomes[0].image if outcomes else image
         work, pattern = meter.tokens / max(whole, 1), ""
         if candidate.acceleration is not None and made.runs:
-            records = made.runs[0].records
-            work, pattern = sum(record.work for record in records) / len(records), made.runs[0].pattern
+            work, pattern = 1 / made.runs[0].speed, made.runs[0].pattern
         likeness = float(metrics.psnr(image, first)[0]), float(metrics.ssim(image, first)[0])
         outcomes.append(Outcome(candidate, image, seconds, work, *likeness, pattern))
     return outcomes

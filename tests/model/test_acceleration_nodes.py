@@ -19,6 +19,7 @@ from kleinod.nodes.acceleration.nodes import (
     KleinodAccelerationReport,
     KleinodApplyAcceleration,
 )
+from kleinod.nodes.acceleration.patch import read_solver
 from kleinod.nodes.base.fields import UNSET
 from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration, Calibration
 from kleinod.nodes.remote.services.runware import RunwareRequest
@@ -100,6 +101,22 @@ def test_a_preset_skips_real_work_and_says_so(
     assert line.startswith(f"forecast: {run['pattern']}  {run['computed']} of {STEPS} steps computed")
     assert chart.shape[0] == 1 and chart.shape[3] == 3
     assert torch.isfinite(image).all() and torch.isfinite(latent["samples"]).all()
+
+
+def test_a_solver_that_adds_noise_takes_fewer_steps(model: Any, vae: Any, counter: BlockCounter) -> None:
+    """Bit for bit the run of as many steps; report, chart and schedule tell what ran."""
+    asked = {"scheduler": "DPM++ 2M SDE Beta", "results": 2}
+    plain = klein_sampler(model, vae, steps=9, **asked)
+    counter.reset()
+    image, latent, report, data, _ = klein_sampler(model, vae, acceleration="low", **asked)
+    assert counter.total == 2 * 9 * BLOCKS * 2
+    assert torch.equal(image, plain[0]) and torch.equal(latent["samples"], plain[1]["samples"])
+    run = json.loads(data)["runs"][0]
+    assert (run["asked"], run["steps"], run["speed"]) == (STEPS, 9, pytest.approx(12 / 9))
+    lines = title_lines(report)
+    assert "9 plain steps in the place of 12" in lines["acceleration"][0]
+    assert lines["steps"] == title_lines(plain[2])["steps"]
+    assert lines["sigmas"] == title_lines(plain[2])["sigmas"]
 
 
 @pytest.mark.parametrize(
@@ -245,23 +262,48 @@ def test_strength_0_has_an_empty_report(model: Any, vae: Any) -> None:
 def test_kleinod_fast_is_a_scheduler_and_a_pair_for_core_graphs(
     model: Any, vae: Any, counter: BlockCounter
 ) -> None:
-    made = klein_sampler(model, vae, scheduler="Kleinod Fast", steps=5)
-    assert counter.total == 5 * BLOCKS * 2
+    made = klein_sampler(model, vae, scheduler="Kleinod Fast", steps=14)
+    assert counter.total == 14 * BLOCKS * 2
     assert "Kleinod Fast -> kleinod_fast, fast sigmas" in made[2]
-    sampler, sigmas = KleinodFast.execute(5, 128, 128).args
-    assert torch.equal(sigmas, build_schedule("fast", 5, 64).sigmas)
+    sampler, sigmas = KleinodFast.execute(14, 128, 128).args
+    assert torch.equal(sigmas, build_schedule("fast", 14, 64).sigmas)
     assert torch.equal(core_sampler(model, sampler, sigmas)["samples"], made[1]["samples"])
 
 
+@pytest.mark.parametrize(("steps", "guidance"), [(13, 4.0), (14, 5.0)])
+def test_kleinod_fast_gives_way_where_it_is_no_good(
+    model: Any, vae: Any, steps: int, guidance: float
+) -> None:
+    """It steps as Euler does, on its own sigmas, under Klein Sampler and in a core graph."""
+    made = klein_sampler(model, vae, scheduler="Kleinod Fast", steps=steps, guidance=guidance)
+    assert "stepped as Euler does" in made[2]
+    sampler, sigmas = KleinodFast.execute(steps, 128, 128).args
+    got = core_sampler(model, sampler, sigmas, guidance)["samples"]
+    assert torch.equal(got, made[1]["samples"])
+    torch.testing.assert_close(got, core_sampler(model, core_solver("euler"), sigmas, guidance)["samples"])
+
+
+@pytest.mark.parametrize("guidance", [4.0, 5.0])
+def test_what_skipped_steps_are_set_right_by_is_the_solver_that_runs(model: Any, guidance: float) -> None:
+    """The forecast reads a solver by running it; Kleinod Fast is another one at strong guidance."""
+    sampler, sigmas = KleinodFast.execute(14, 128, 128).args
+    read = read_solver(sampler, sigmas.tolist(), model, guidance)
+    euler = read_solver(core_solver("euler"), sigmas.tolist(), model, guidance)
+    assert read is not None and euler is not None
+    flat = [[[number for pair in row for number in pair] for row in one.weights] for one in (read, euler)]
+    same = [len(row) for row in flat[0]] == [len(row) for row in flat[1]]
+    assert same == (guidance >= 5), "a solver without a memory weighs one answer a step"
+
+
 def test_the_sigmas_take_their_size_from_a_latent() -> None:
-    wide = KleinodFast.execute(9, 512, 1024).args[1]
+    wide = KleinodFast.execute(12, 512, 1024).args[1]
     for latent in (
         {"samples": torch.zeros(1, 128, 64, 32)},
         {"samples": torch.zeros(1, 4, 128, 64), "downscale_ratio_spacial": 8},
     ):
-        assert torch.equal(KleinodFast.execute(9, 128, 128, latent).args[1], wide)
-    assert not torch.equal(KleinodFast.execute(9, 128, 128).args[1], wide)
-    assert float(KleinodFast.execute(9, 512, 512, strength=0.4).args[1][0]) == pytest.approx(0.4)
+        assert torch.equal(KleinodFast.execute(12, 128, 128, latent).args[1], wide)
+    assert not torch.equal(KleinodFast.execute(12, 128, 128).args[1], wide)
+    assert float(KleinodFast.execute(12, 512, 512, strength=0.4).args[1][0]) == pytest.approx(0.4)
 
 
 # --- core graphs

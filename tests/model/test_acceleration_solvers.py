@@ -9,6 +9,8 @@ import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
 from kleinod.nodes.acceleration.patch import accelerate
+from kleinod.nodes.acceleration.solvers import ALONG_A_PATH, has_noise_path
+from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.sampling.schedule import native_sigmas
 
 from tests.model.acceleration_rig import (
@@ -87,6 +89,41 @@ def test_every_sampler(model: Any, counter: BlockCounter, solver: str) -> None:
             assert counter.total == len(asked) * 2 * BLOCKS, report.line()
             assert torch.equal(got, wanted)
             assert "every step was computed" in report.line()
+
+
+@pytest.mark.parametrize(
+    ("solver", "one_path"),
+    [
+        *((name, True) for name in sorted(ALONG_A_PATH)),
+        ("sample_euler_ancestral", False),
+        ("sample_ddpm", False),
+    ],
+)
+def test_solvers_with_one_noise_path_are_known(model: Any, solver: str, one_path: bool) -> None:
+    """By what they do: from nothing but their noise, more steps lead to nearly the same."""
+    flow = model.clone()
+    flow.set_model_unet_function_wrapper(lambda apply, args: 0.5 * args["input"])
+    sampler = comfy.samplers.sampler_object(solver.removeprefix("sample_"))
+    few, many = (
+        sample(flow, torch.linspace(0.9, 0.3, steps + 1), sampler, start=torch.zeros(1, 128, 6, 6)).flatten()
+        for steps in (6, 9)
+    )
+    assert (torch.corrcoef(torch.stack([few, many]))[0, 1] > 0.8) == one_path == has_noise_path(sampler)
+
+
+def test_fewer_steps_are_the_plain_run_of_them(model: Any, counter: BlockCounter) -> None:
+    """In a core graph the schedule is the given one in fewer steps; a run that comes after is whole again."""
+    levels = torch.tensor([*(0.9 * 0.95**step for step in range(12)), 0.0])
+    told: list[Any] = []
+    fast = accelerate(model, Acceleration("medium"), told.append)
+    got = sample(fast, levels, "dpmpp_2m_sde", start=short_noise())
+    assert counter.total == 6 * 2 * BLOCKS
+    assert torch.equal(got, sample(model, levels[::2], "dpmpp_2m_sde", start=short_noise()))
+    (report,) = told
+    assert (report.asked, report.steps, report.pattern) == (12, 6, "CCCCCC")
+    assert "6 plain steps in the place of 12" in report.line() and report.method == "fewer steps"
+    sample(fast, levels, "euler", start=short_noise())
+    assert told[1].asked == 12 and len(told[1].records) == 12 and "R" in told[1].pattern
 
 
 def test_the_packs_own_solver_and_schedule(model: Any, counter: BlockCounter) -> None:

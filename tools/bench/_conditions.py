@@ -4,18 +4,23 @@ LoRA is a way no worse than what a user would have picked instead?
 A level of ours is held against Euler with as many steps as it computed (the solver's own run of as few steps
 where the condition names another solver), and against caches at their defaults. Three numbers each: the
 median and the 5th percentile of PSNR to the condition's own uncached picture, and how many pictures the judge
-finds right. Work is counted in block executions.
+finds right. Work is counted in block executions. Where a condition asks for it, release 1.0.0's presets stand
+beside today's.
+
+Every way's numbers are written as they come, so that a run of hours can be stopped and gone on with.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tools.bench._pictures import MEASURED, Group, Painter, Size, measured, native
+from tools.bench._first_release import first_release
+from tools.bench._pictures import MEASURED, Group, Painter, Size, measured
 from tools.bench._rivals import easy_cache
 from tools.bench.report import Row
 from tools.nano.exam import Question
@@ -27,7 +32,9 @@ SIZES = {"ci": Size(4, 0, 0, 0, 1), "full": Size(16, 6, 4, 2, 1)}
 
 @dataclass(frozen=True)
 class Condition:
-    """kind: of the exam's questions. solver: core's name. options: of the solver."""
+    """kind: of the exam's questions. solver: core's name. options: of the solver. rule: of the sigmas. first:
+    with release 1.0.0's presets beside today's.
+    """
 
     name: str
     guidance: float = 4.0
@@ -37,29 +44,47 @@ class Condition:
     options: dict[str, float] = field(default_factory=dict)
     bfloat16: bool = False
     lora: bool = False
+    rule: str = "native"
+    first: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Euler on FLUX.2's own sigmas, which caches and other solvers are held against."""
+        return self.solver == "euler" and self.rule == "native"
 
 
-CONDITIONS = (
-    *(Condition(f"guidance {guidance:g}", guidance=guidance) for guidance in (1, 2, 4, 5, 6, 7, 10)),
-    *(Condition(f"{steps} steps", steps=steps) for steps in (12, 20, 40, 50)),
-    Condition("guidance 7, 20 steps", guidance=7, steps=20),
-    Condition("guidance 7, 50 steps", guidance=7, steps=50),
+OWN = (
+    Condition("guidance 4", first=True),
+    Condition("20 steps", steps=20, first=True),
+    Condition("50 steps", steps=50, first=True),
+    Condition("style LoRA", lora=True, first=True),
+    Condition("bf16 network", bfloat16=True, first=True),
+    *(Condition(f"guidance {guidance:g}", guidance=guidance) for guidance in (7, 10, 5, 6, 2, 1)),
+    *(Condition(f"{steps} steps", steps=steps) for steps in (12, 40)),
     Condition("192 wide", kind="pair"),
     Condition("one reference", kind="edit"),
-    Condition("style LoRA", lora=True),
-    Condition("bf16 network", bfloat16=True),
-    Condition("DPM++ 2M", solver="dpmpp_2m"),
-    Condition("UniPC", solver="uni_pc_bh2"),
-    Condition("DPM++ 3M", solver="dpmpp_3m_sde", options={"eta": 0.0}),
-    Condition("DEIS", solver="deis"),
-    Condition("IPNDM", solver="ipndm"),
-    Condition("LMS", solver="lms"),
-    Condition("Euler ancestral", solver="euler_ancestral"),
-    Condition("DPM++ 2M SDE", solver="dpmpp_2m_sde"),
-    Condition("Heun", solver="heun"),
+    Condition("two references", kind="edit pair"),
+    Condition("guidance 7, 20 steps", guidance=7, steps=20),
+    Condition("guidance 7, 50 steps", guidance=7, steps=50),
 )
 UNITS = {"work": "of uncached", "PSNR median": "dB", "PSNR p5": "dB", "right": ""}
 QUICK = ("guidance 4", "guidance 7", "12 steps", "DPM++ 2M")
+
+
+def list_conditions() -> list[Condition]:
+    """Our own, then every name of the API's schedulers that stands for another solver or other sigmas."""
+    from kleinod.nodes.base.schedulers import SCHEDULERS
+
+    found, seen = list(OWN), {("euler", (), "native"), ("ddim", (), "native")}
+    for name, scheduler in SCHEDULERS.items():
+        solver = scheduler.solver
+        key = (solver.sampler, solver.options, scheduler.rule)
+        if key not in seen:
+            seen.add(key)
+            found.append(
+                Condition(name, solver=solver.sampler, options=dict(solver.options), rule=scheduler.rule)
+            )
+    return found
 
 
 class Desk:
@@ -76,7 +101,7 @@ class Desk:
         import comfy.samplers
         from kleinod.nodes.acceleration.patch import accelerate
         from kleinod.nodes.base.values import Acceleration
-        from kleinod.nodes.sampling.fast import sample_fast
+        from kleinod.nodes.sampling.fast import is_good, sample_fast
 
         group = self._groups.get(condition.kind)
         if group is None:
@@ -92,12 +117,19 @@ class Desk:
             pixels, work = self._paint(fast, group, solver, condition)
             counts.append(reports[0].computed)
             yield level, self._numbers(pixels, base, group, work / whole)
-        for count in sorted(set(counts), reverse=True):
+        for count in sorted(set(counts) - {condition.steps}, reverse=True):
             pixels, work = self._paint(model, group, solver, condition, count)
             yield f"{count} steps", self._numbers(pixels, base, group, work / whole)
-        if condition.solver != "euler":
+        if not condition.plain:
             return
+        for level in LEVELS if condition.first else ():
+            with first_release(level):
+                fast = accelerate(model, Acceleration(level))
+                pixels, work = self._paint(fast, group, solver, condition)
+            yield f"1.0.0's {level}", self._numbers(pixels, base, group, work / whole)
         for count in sorted(set(counts), reverse=True):
+            if not is_good(count, condition.guidance):
+                continue
             sampler = comfy.samplers.KSAMPLER(sample_fast)
             pixels, work = self._paint(model, group, sampler, condition, count, rule="fast")
             yield f"Kleinod Fast, {count} steps", self._numbers(pixels, base, group, work / whole)
@@ -116,15 +148,13 @@ class Desk:
         sampler: Any,
         condition: Condition,
         steps: int = 0,
-        rule: str = "native",
+        rule: str = "",
         alone: bool = False,
     ) -> tuple[Any, int]:
         from kleinod.nodes.sampling.schedule import build_schedule
 
         count = steps or condition.steps
-        sigmas = (
-            build_schedule(rule, count, group.tokens).sigmas if rule != "native" else native(count, group)
-        )
+        sigmas = build_schedule(rule or condition.rule, count, group.tokens).sigmas
         with measured(self._painter.model) as meter:
             latents = self._painter.sample(model, group, sampler, sigmas, alone, condition.guidance)
         return self._painter.decode(latents), meter.work
@@ -188,37 +218,70 @@ def _reuse_every(model: Any, interval: int) -> Any:
     return wrapped
 
 
-def run_conditions(painter: Painter, budget: str, only: str = "") -> list[Row]:
-    """Rows of every condition; a goal wherever a level of ours stands beside a run of as few steps."""
+def run_conditions(painter: Painter, size: Size, out: Path, only: str = "", quick: bool = False) -> list[Row]:
+    """Rows of every condition; a goal wherever a level of ours stands beside a run of as few steps.
+
+    out: a file of one JSON line a way, to which this adds what it lacks. only: a regular expression of the
+    conditions' names.
+    """
     import re
 
-    desk = Desk(painter, SIZES[budget])
+    desk = Desk(painter, size)
+    table = read_table(out)
     rows: list[Row] = []
-    for condition in CONDITIONS:
-        if not re.search(only, condition.name) or (budget == "ci" and condition.name not in QUICK):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for condition in list_conditions():
+        if not re.search(only, condition.name) or (quick and condition.name not in QUICK):
             continue
-        found = dict(desk.measure(condition))
-        for way, numbers in found.items():
-            print(
-                f"{condition.name:<22} {way:<24} work {numbers['work']:.3f}  "
-                f"PSNR {numbers['PSNR median']:.1f} / {numbers['PSNR p5']:.1f}  "
-                f"right {numbers['right']:.0f} of {numbers['pictures']:.0f}",
-                flush=True,
-            )
-            rival = _rival_of(numbers, found) if way in LEVELS else None
-            for label, unit in (
-                ("work", "of uncached"),
-                ("PSNR median", "dB"),
-                ("PSNR p5", "dB"),
-                ("right", ""),
-            ):
-                goal = f">= {rival[label]:.2f}" if rival and label in ("PSNR p5", "right") else None
-                name = f"{condition.name} | {way} | {label}"
-                rows.append(Row(name, numbers[label], unit, None, int(numbers["pictures"]), goal))
+        known = table.get(condition.name, {})
+        if not known.pop("", None):
+            known = {}
+            for way, numbers in desk.measure(condition):
+                known[way] = numbers
+                _note(out, condition.name, way, numbers)
+                print(describe(condition.name, way, numbers), flush=True)
+            _note(out, condition.name, "", {})
+        rows += list_rows(condition.name, known)
     return rows
 
 
-def _rival_of(numbers: dict[str, float], found: dict[str, dict[str, float]]) -> dict[str, float] | None:
+def _note(file: Path, condition: str, way: str, numbers: dict[str, float]) -> None:
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"condition": condition, "way": way, **numbers}) + "\n")
+
+
+def read_table(*files: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """condition -> way -> numbers; a way without a name, holding 1, closes a condition that is whole."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for file in files:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        for line in lines:
+            numbers = json.loads(line)
+            condition, way = numbers.pop("condition"), numbers.pop("way")
+            table.setdefault(condition, {})[way] = numbers or {"whole": 1}
+    return table
+
+
+def describe(condition: str, way: str, numbers: dict[str, float]) -> str:
+    return (
+        f"{condition:<24} {way:<24} work {numbers['work']:.3f}  "
+        f"PSNR {numbers['PSNR median']:.1f} / {numbers['PSNR p5']:.1f}  "
+        f"right {numbers['right']:.0f} of {numbers['pictures']:.0f}"
+    )
+
+
+def list_rows(condition: str, found: dict[str, dict[str, float]]) -> list[Row]:
+    rows = []
+    for way, numbers in found.items():
+        rival = find_rival(numbers, found) if way in LEVELS else None
+        for label, unit in UNITS.items():
+            goal = f">= {rival[label]:.2f}" if rival and label in ("PSNR p5", "right") else None
+            name = f"{condition} | {way} | {label}"
+            rows.append(Row(name, numbers[label], unit, None, int(numbers["pictures"]), goal))
+    return rows
+
+
+def find_rival(numbers: dict[str, float], found: dict[str, dict[str, float]]) -> dict[str, float] | None:
     """The run of fewer steps that does as much work."""
     fewer = [other for way, other in found.items() if way.endswith("steps") and way[0].isdigit()]
     return min(fewer, key=lambda other: abs(other["work"] - numbers["work"]), default=None)

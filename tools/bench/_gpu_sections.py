@@ -159,7 +159,7 @@ def pictures(lab: Lab) -> None:
     """Does everything work on this device, and is what ought to be the same the same?"""
     import comfy.model_management
     import torch
-    from kleinod.nodes.base.values import Acceleration
+    from kleinod.nodes.base.values import ACCELERATION_LEVELS, Acceleration
 
     started = time.perf_counter()
     nano = Nano()
@@ -176,9 +176,8 @@ def pictures(lab: Lab) -> None:
         difference = float((nano.sample()[0] - plain).abs().max())
         lab.row("the same seed after unloading all models, largest difference", difference, "", "== 0")
     levels = {
-        "acceleration low": Acceleration("low"),
-        "acceleration medium": Acceleration("medium"),
-        "acceleration high": Acceleration("high"),
+        **{f"acceleration {level}": Acceleration(level) for level in ACCELERATION_LEVELS if level != "none"},
+        "forecast at 4x": Acceleration(speed=4.0),
         "first block": Acceleration("none", fb_cache=True),
         "dual block": Acceleration("none", db_cache=True),
         "tea": Acceleration("none", tea_cache=True),

@@ -39,10 +39,10 @@ class Size:
     seeds: int = 2
 
     @classmethod
-    def of(cls, prompts: int) -> Size:
+    def of(cls, prompts: int, seeds: int = 2) -> Size:
         """Five of eight are single subjects, one each a pair, an edit, and an edit with two references."""
         part = max(1, prompts // 8)
-        return cls(max(1, prompts - 3 * part), part, part, part)
+        return cls(max(1, prompts - 3 * part), part, part, part, seeds)
 
 
 @dataclass(frozen=True)

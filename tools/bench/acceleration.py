@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tools.bench._conditions import run_conditions
+from tools.bench._conditions import SIZES, run_conditions
 from tools.bench._pictures import CALIBRATION, MEASURED, Group, Painter, Size, measured
 from tools.bench._rivals import Way, list_ways, tune
 from tools.bench.report import Row, describe_machine
@@ -113,7 +113,7 @@ def run(argv: list[str]) -> list[Row]:
     parser.add_argument("--quick", action="store_true", help="few pictures and the most telling rows only")
     parser.add_argument("--steps", type=int, action="append", help="28 and 50, where not given")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the plots, the table and the data")
-    parser.add_argument("--prompts", type=int, default=32, help="how many, of all kinds; two seeds each")
+    parser.add_argument("--prompts", type=int, help="how many, of all kinds; 32 where not given")
     parser.add_argument("--kinds", help="comma-separated; default: single,pair,edit,edit pair")
     parser.add_argument("--only", default="", metavar="REGEX", help="measure only rows whose name matches")
     parser.add_argument("--resume", action="store_true", help="keep the rows that are in the folder already")
@@ -125,8 +125,12 @@ def run(argv: list[str]) -> list[Row]:
     options = parser.parse_args(argv)
     painter = Painter()
     if options.conditions:
-        return run_conditions(painter, options.conditions, options.only)
-    study = Study(painter, QUICK if options.quick else Size.of(options.prompts))
+        size = SIZES[options.conditions] if options.prompts is None else Size.of(options.prompts, seeds=1)
+        file = options.out / "conditions.jsonl"
+        if not options.resume:
+            file.unlink(missing_ok=True)
+        return run_conditions(painter, size, file, options.only, options.conditions == "ci")
+    study = Study(painter, QUICK if options.quick else Size.of(options.prompts or 32))
     if options.kinds:
         study.groups = [group for group in study.groups if group.kind in options.kinds.split(",")]
     print("Prompts:", ", ".join(f"{len(group)} x {group.kind}" for group in study.groups), flush=True)

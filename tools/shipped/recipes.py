@@ -160,7 +160,7 @@ def _levels() -> Sheet:
     graph = Painter()
     prompt = graph.write("a cool face on a purple background")
     cells = []
-    for level in ("none", "low", "medium", "high"):
+    for level in ("none", "medium", "high", "highest"):
         picture = graph.paint(prompt, acceleration=level)
         data = graph.read(picture, 3)
         cells.append(Cell(graph.show(picture), _count_steps(level, data)))

@@ -21,8 +21,15 @@ from ..clock import SURE_FROM
 from ..extrapolation import VelocityForecast, interpolate
 from ..fitted import FittedPath, find_mask
 from ..linear_solver import Settlement
-from ..plan import budget_mask, resolve_window, spread_weights, step_weights
-from .policy import ModelFacts, Policy, RunFacts, Step, StepResult
+from ..plan import (
+    budget_mask,
+    longest_drop,
+    resolve_window,
+    shorten_sigmas,
+    spread_weights,
+    step_weights,
+)
+from .policy import MIN_STEPS, ModelFacts, Policy, RunFacts, Step, StepResult
 
 ONE_MEGAPIXEL = 4096
 """Tokens of the picture that the info text works its masks out for."""
@@ -66,7 +73,7 @@ def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
     if settings.options_are_set:
         cap = settings.cache_max_consecutive_steps
     asked = presets.requested_speed(settings)
-    budget = math.floor(steps / asked + 1e-9)
+    budget = count_budget(settings, steps)
     fewest = min(steps, presets.min_computed(run.guidance))
     computed = max(budget, fewest)
     measured = settings.calibration
@@ -117,6 +124,11 @@ def _choose_table(settings: Acceleration, run: RunFacts, computed: int) -> Fitte
     return find_mask(known, run.sigmas, run.guidance, computed, run.solver)
 
 
+def count_budget(settings: Acceleration, steps: int) -> int:
+    """Steps that the speed asked for leaves of a run."""
+    return math.floor(steps / presets.requested_speed(settings) + 1e-9)
+
+
 def plan_usual_run(settings: Acceleration, steps: int) -> Plan:
     """The plan of a run as most are: 1 megapixel, FLUX.2's own sigmas, a solver of one call a step."""
     sigmas = list_native_sigmas(steps, ONE_MEGAPIXEL)
@@ -155,6 +167,21 @@ class Forecast(Policy):
             plan_usual_run(settings, steps)
 
     @classmethod
+    def take_fewer_steps(cls, settings: Acceleration, run: RunFacts) -> int:
+        """For solvers whose noise is one path through all sigmas (DPM++ 2M SDE), on sigmas that fall evenly.
+
+        Noise added in every step is what no earlier step foretells, and a plain run of as few steps follows
+        the same path: it comes nearer (klein-nano) as long as none of its steps is long, as FLUX.2's own last
+        ones are. Where noise is drawn anew in each step, that run would be another picture. A window or a
+        limit of the user's is followed all the same.
+        """
+        if not (run.noise_path and run.regular) or settings.options_are_set or run.steps < MIN_STEPS:
+            return 0
+        count = count_budget(settings, run.steps)
+        short = longest_drop(shorten_sigmas(run.sigmas, count)) <= presets.SHORT_DROP
+        return count if short and count < run.steps else 0
+
+    @classmethod
     def describe(cls, settings: Acceleration, steps: tuple[int, ...]) -> list[tuple[str, str]]:
         asked = "speed" if settings.speed else settings.acceleration
         speed = presets.requested_speed(settings)
@@ -171,7 +198,12 @@ class Forecast(Policy):
             for guidance in (5.0, 6.0, 7.0, 10.0)
         ]
         words = f"at most, by guidance, for {EXAMPLE_STEPS} steps: {', '.join(speeds)}"
-        return [*lines, ("limits", words)]
+        lines.append(("limits", words))
+        if not settings.options_are_set:
+            counts = ", ".join(f"{count_budget(settings, count)} in the place of {count}" for count in steps)
+            words = "DPM++ 2M SDE on Beta, Exponential or Karras sigmas takes fewer steps and skips none"
+            lines.append(("SDE solvers", f"{words}: {counts}"))
+        return lines
 
     def begin_step(self, step: Step) -> bool:
         self._step = step

@@ -57,13 +57,15 @@ class RunFacts:
     """What a run is, beyond its settings.
 
     sigmas: `steps + 1`, of this run. solver: what it does with denoised pictures, so that past forecasts can
-    be set right; None where that is not known. regular: it is known to call the model once a step. guidance:
-    of the run, 1 without. fingerprint: of the model, empty where it has none; tables: what was fitted to it.
+    be set right; None where that is not known. regular: it is known to call the model once a step.
+    noise_path: it is known to add noise along one path, the same in any number of steps. guidance: of the
+    run, 1 without. fingerprint: of the model, empty where it has none; tables: what was fitted to it.
     """
 
     sigmas: tuple[float, ...]
     solver: LinearSolver | None = None
     regular: bool = False
+    noise_path: bool = False
     guidance: float = 4.0
     model: ModelFacts = ModelFacts()
     fingerprint: str = ""
@@ -143,6 +145,14 @@ class Policy:
         self.run = run
 
     # --- before a run, without state
+
+    @classmethod
+    def take_fewer_steps(cls, settings: Acceleration, run: RunFacts) -> int:
+        """How many steps of its solver the run should rather have, in the place of this policy; 0: its own.
+
+        For runs in which the policy is worse than plain steps at the same work.
+        """
+        return 0
 
     @classmethod
     def is_wanted(cls, settings: Acceleration) -> bool:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
 from ...base.values import Acceleration
+from ..plan import shorten_sigmas
 from .dual_block import DualBlock
 from .first_block import FirstBlock
 from .forecast import Forecast
 from .guidance import GuidanceReuse
-from .policy import Policy
+from .policy import Policy, RunFacts
 from .references import ReferenceReuse
 from .tea import Tea
+
+Respace = Callable[[int], Sequence[float]]
+"""Gives the sigmas of a run in so many steps, and the final 0."""
 
 POLICIES: list[type[Policy]] = [Forecast, FirstBlock, DualBlock, Tea, GuidanceReuse, ReferenceReuse]
 """In the order in which a run asks them and a report names them."""
@@ -18,3 +25,24 @@ POLICIES: list[type[Policy]] = [Forecast, FirstBlock, DualBlock, Tea, GuidanceRe
 def list_wanted(settings: Acceleration | None) -> list[type[Policy]]:
     """The policies these settings ask for; none leaves a model the very object it is."""
     return [] if settings is None else [policy for policy in POLICIES if policy.is_wanted(settings)]
+
+
+def shorten_run(
+    settings: Acceleration, run: RunFacts, respace: Respace | None = None
+) -> tuple[Acceleration, RunFacts, str]:
+    """Settings and run as they shall be where a policy is worse than fewer steps of the run's own solver.
+
+    Then the run takes those, the rest of the settings stays in force, and the words say so. Else all is as it
+    came. respace: what knows the schedule behind the run's sigmas.
+    """
+    for policy in list_wanted(settings):
+        count = policy.take_fewer_steps(settings, run)
+        if count:
+            words = (
+                "this solver adds noise in every step, which no earlier step foretells: "
+                f"{count} plain steps in the place of {run.steps} come nearer than skipping some of them"
+            )
+            kept = replace(settings, acceleration="none", speed=0.0)
+            sigmas = respace(count) if respace else shorten_sigmas(run.sigmas, count)
+            return kept, replace(run, sigmas=tuple(sigmas)), words
+    return settings, run, ""
