@@ -79,7 +79,7 @@ def test_as_a_sampler_it_calls_the_model_once_a_step_and_tells_of_each() -> None
 
     noise = flow.noise(2).float().reshape(2, 3, 1, 1)
     words: list[str] = []
-    sampled = sample_fast(model, noise, fast_sigmas(14, MU), None, told.append, True, words.append)
+    sampled = sample_fast(model, noise, fast_sigmas(14, MU), None, told.append, True, tell=words.append)
     assert flow.calls == 14 and [step["i"] for step in told] == list(range(14))
     by_hand = solve(flow, noise.flatten(1).double(), fast_sigmas(14, MU).double().tolist())
     torch.testing.assert_close(sampled.flatten(1).double(), by_hand, atol=1e-4, rtol=1e-4)
@@ -88,6 +88,6 @@ def test_as_a_sampler_it_calls_the_model_once_a_step_and_tells_of_each() -> None
     euler = noise.flatten(1).double()
     for sigma, following in zip(few.double().tolist()[:-1], few.double().tolist()[1:], strict=True):
         euler = euler + (following - sigma) * flow.velocity(euler, sigma)
-    plain = sample_fast(model, noise, few, None, told.append, True, words.append)
+    plain = sample_fast(model, noise, few, None, told.append, True, tell=words.append)
     torch.testing.assert_close(plain.flatten(1).double(), euler, atol=1e-4, rtol=1e-4)
     assert len(words) == 1 and "With 13 steps" in words[0]
