@@ -34,6 +34,7 @@ logger = logging.getLogger("kleinod.edits")
 INPAINT_PROMPT = "Image 1, complete and natural: what is missing goes on from what is around it."
 OUTPAINT_PROMPT = "Image 1, seen wider: the same scene goes on beyond its edges in the same style and light."
 """What Klein is asked where nobody wrote a prompt: as an edit model it follows an instruction."""
+NOTHING_TO_ADD = "No pixels are to be added: the picture is as it came. Raise left, top, right, bottom."
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,8 @@ def inpaint(image: Tensor, mask: Tensor, inputs: PaintInputs, request: InpaintRe
     pixels, more = _suit_model(request, inputs.model, request.area == WHOLE)
     notes += words + more
     plan = plan_inpaint(masks, (image.shape[2], image.shape[1]), request, pixels)
-    if not plan.regions:
-        notes.append(_explain_nothing(plan))
-    return _paint(image, plan, inputs, request, INPAINT_PROMPT, notes, started)
+    reason = "" if plan.regions else _explain_nothing(plan)
+    return _paint(image, plan, inputs, request, INPAINT_PROMPT, notes, started, reason)
 
 
 def outpaint(image: Tensor, inputs: PaintInputs, request: OutpaintRequest) -> Edited:
@@ -69,14 +69,12 @@ def outpaint(image: Tensor, inputs: PaintInputs, request: OutpaintRequest) -> Ed
     canvas = plan_canvas((image.shape[2], image.shape[1]), request)
     pixels, more = _suit_model(request, inputs.model, request.area == WHOLE)
     notes += more
-    plan = EditPlan()
+    plan, reason = EditPlan(), NOTHING_TO_ADD
     if canvas.grows:
         plan = plan_outpaint(len(image), canvas, request, pixels)
         image = fill_canvas(image, canvas, request.fill, request.seed)
         notes.append(f"The old picture lies at {canvas.left},{canvas.top} of the new one.")
-    else:
-        notes.append("No pixels are to be added: the picture is as it came. Raise left, top, right, bottom.")
-    return _paint(image, plan, inputs, request, OUTPAINT_PROMPT, notes, started)
+    return _paint(image, plan, inputs, request, OUTPAINT_PROMPT, notes, started, reason)
 
 
 def take_masks(mask: Any, count: int, picture: tuple[int, int]) -> tuple[list[list[Tensor]], list[str]]:
@@ -117,8 +115,9 @@ def _paint(
     default: str,
     notes: list[str],
     started: float,
+    reason: str,
 ) -> Edited:
-    """image: `[B, H, W, C]`. plan: of `B * results` pictures."""
+    """image: `[B, H, W, C]`. plan: of `B * results` pictures. reason: why it has no regions."""
     height, width = image.shape[1:3]
     results: list[PaintedRegion] = []
     given = _continue(image, plan.beyond).repeat(request.results, 1, 1, 1) if plan.regions else image
@@ -136,7 +135,9 @@ def _paint(
         before = [cut_out(given[region.picture], region.crop)[None] for region in plan.regions]
         after = [cut_out(made[region.picture], region.crop)[None] for region in plan.regions]
     elif plan.regions:
-        notes.append(f"{explain_no_steps(request.steps, request.strength)}: nothing was painted.")
+        reason = f"{explain_no_steps(request.steps, request.strength)}: the picture is as it came."
+    if not before:
+        notes.append(reason)
     painted = [result.region for result in results if result.fate == PAINTED]
     mask = join_masks(painted, made.shape)[:, :height, :width].contiguous()
     if painted:
@@ -154,7 +155,7 @@ def _paint(
         before=before,
         after=after,
         info=write_report(request, plan, results, mask, pictures, notes, seconds),
-        headline=headline(plan, results, mask),
+        headline=headline(plan, results, mask) if before else reason,
     )
 
 

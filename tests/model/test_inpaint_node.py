@@ -348,3 +348,11 @@ def test_nothing_to_add_gives_the_picture_back(nano) -> None:
 def test_a_smaller_size_is_refused(nano) -> None:
     with pytest.raises(ArtistError, match="width and height are 128x128, but image is 203x101 already"):
         grow(nano, draw(), extend="size", width=128, height=128)
+
+
+def test_the_node_says_why_nothing_was_painted(nano) -> None:
+    image = draw()
+    assert paint(nano, image, torch.zeros(1, 8, 8)).headline.startswith("mask is empty")
+    assert paint(nano, image, mark(LEFT), strength=0.0).headline.startswith("Strength 0: ")
+    assert grow(nano, image, right=0).headline.startswith("No pixels are to be added")
+    assert "% of the picture kept bit for bit" in paint(nano, image, mark(LEFT)).headline
