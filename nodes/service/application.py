@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import traceback
 from dataclasses import replace
 
@@ -34,6 +35,9 @@ async def answer(service: Service, request: Request) -> Answer:
     service.requests += 1
     try:
         return await _route(service, request)
+    except sqlite3.Error as error:
+        logger.error("The jobs of the API cannot be written (%s).", error)
+        return _answer_bug(request, 503, "serviceUnavailable", "The server cannot write jobs down now.")
     except Exception as error:
         # Only where it happened: an exception's text may hold what the client sent.
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -84,12 +88,16 @@ def _read_any_key(request: Request) -> str:
     )
 
 
-def _answer_bug(request: Request) -> Answer:
-    words = "The server made a mistake; its log says where."
+def _answer_bug(
+    request: Request,
+    status: int = 500,
+    code: str = "internalServerError",
+    words: str = "The server made a mistake; its log says where.",
+) -> Answer:
     if request.path.startswith("/runware"):
-        return answer_json(500, {"errors": [{"code": "internalServerError", "message": words}]})
+        return answer_json(status, {"errors": [{"code": code, "message": words}]})
     if request.path.startswith("/openai"):
         return answer_json(
-            500, {"error": {"message": words, "type": "server_error", "param": None, "code": None}}
+            status, {"error": {"message": words, "type": "server_error", "param": None, "code": None}}
         )
-    return answer_json(500, {"detail": words})
+    return answer_json(status, {"detail": words})

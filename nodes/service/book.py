@@ -332,7 +332,8 @@ class Book:
         """Every file of the store that a row still needs."""
         used = {row["file"] for row in self.read("select file from media")}
         for row in self.read("select drawing from pictures where state in ('queued', 'running')"):
-            used.update(Drawing.from_json(row["drawing"]).references)
+            drawing = Drawing.from_json(row["drawing"])
+            used.update({*drawing.references, drawing.mask})
         return used
 
     def expired(self, now: float) -> list[Picture]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from .book import MAX_ATTEMPTS, Book, Picture
 from .drawing import Drawing
@@ -23,6 +25,8 @@ from .terms import Terms
 
 logger = logging.getLogger("kleinod.api")
 WEBHOOK, UPLOAD = "webhook", "upload"
+WRITE_PAUSE = 2.0
+Result = TypeVar("Result")
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -67,7 +71,7 @@ class Dispatcher:
         while True:
             self._wake.clear()
             while len(self._running) < self._executor.slots:
-                picture = self._take()
+                picture = await self._write(self._take)
                 if picture is None:
                     break
                 task = asyncio.get_running_loop().create_task(self._make(picture))
@@ -103,23 +107,23 @@ class Dispatcher:
         except Unreachable as error:
             self._pauses += 1
             if picture.attempts >= MAX_ATTEMPTS and self._pauses < len(_PAUSES):
-                self._fail(picture, "noAvailableServer", "The machine that draws was lost three times.")
+                await self._fail(picture, "noAvailableServer", "The machine that draws was lost three times.")
             else:
                 logger.debug("A picture of the API waits: %s", error)
-                self._book.put_back(picture.id)
+                await self._write(lambda: self._book.put_back(picture.id))
         except Cancelled:
-            self._fail(picture, "taskCancelled", "The task was cancelled at ComfyUI's page.")
+            await self._fail(picture, "taskCancelled", "The task was cancelled at ComfyUI's page.")
         except RunFailed as error:
             words = str(error) if error.told else "The inference failed; the server's log says more."
-            self._fail(picture, "inferenceError", words)
+            await self._fail(picture, "inferenceError", words)
         except OSError as error:
             words = error.strerror or type(error).__name__
             logger.error("A result of the API cannot be kept: %s", words)
-            self._fail(picture, "serviceUnavailable", "The server cannot store the result now.")
+            await self._fail(picture, "serviceUnavailable", "The server cannot store the result now.")
         except asyncio.CancelledError:
             raise
         except Exception:
-            self._fail(picture, "inferenceError", "The inference failed; the server's log says more.")
+            await self._fail(picture, "inferenceError", "The inference failed; the server's log says more.")
             raise
 
     async def _make_once(self, picture: Picture) -> None:
@@ -129,7 +133,7 @@ class Dispatcher:
             return
         terms = Terms.from_json(job.terms)
         files = {}
-        for reference in drawing.references:
+        for reference in (*drawing.references, *([drawing.mask] if drawing.mask else [])):
             data = await asyncio.to_thread(self._store.read_input, reference)
             if data is None:
                 raise RunFailed("A reference picture is no longer there.", told=True)
@@ -147,12 +151,26 @@ class Dispatcher:
         file = await asyncio.to_thread(self._store.keep_result, picture.id, data)
         errand = UPLOAD if terms.upload else WEBHOOK if terms.webhook else ""
         expires = time.time() + (terms.ttl or self._keep_seconds())
-        self._book.finish(picture.id, file, size, seconds, expires, errand)
+        await self._write(lambda: self._book.finish(picture.id, file, size, seconds, expires, errand))
         self.seconds += seconds
         self._over(picture.job)
 
-    def _fail(self, picture: Picture, code: str, words: str) -> None:
-        job = self._book.read_job(picture.job)
-        webhook = bool(job and Terms.from_json(job.terms).webhook)
-        self._book.fail(picture.id, code, words, WEBHOOK if webhook else "")
+    async def _fail(self, picture: Picture, code: str, words: str) -> None:
+        def write() -> None:
+            job = self._book.read_job(picture.job)
+            webhook = bool(job and Terms.from_json(job.terms).webhook)
+            self._book.fail(picture.id, code, words, WEBHOOK if webhook else "")
+
+        await self._write(write)
         self._over(picture.job)
+
+    async def _write(self, work: Callable[[], Result]) -> Result:
+        """The result of `work` on the job book, tried until it can be written: a full disk loses nothing that
+        was accepted.
+        """
+        while True:
+            try:
+                return work()
+            except sqlite3.Error as error:
+                logger.error("The jobs of the API cannot be written (%s); trying again.", error)
+                await asyncio.sleep(WRITE_PAUSE)

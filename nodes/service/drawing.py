@@ -16,7 +16,9 @@ class Drawing:
     another size, the picture is scaled to cover the asked one and cut evenly. model: file for Klein Loader.
     variant: for it, too. level, acceleration: Klein Sampler's choice, or the widgets of Klein Acceleration.
     loras: rows of Klein LoRA Stack. references: names in the store of pictures. faces: widgets of Klein Face
-    Settings. detector: for Klein Face Refiner. stand_in: klein-nano draws in place of the model asked for.
+    Settings. detector: for Klein Face Refiner. mask: in the store, too; the first reference is then painted
+    anew where the mask is transparent, and the rest of it stays. stand_in: klein-nano draws in place of the
+    model asked for.
     """
 
     prompt: str
@@ -36,6 +38,7 @@ class Drawing:
     references: tuple[str, ...] = ()
     faces: Mapping[str, Any] | None = None
     detector: str = ""
+    mask: str = ""
     stand_in: bool = False
 
     def with_seed(self, seed: int) -> Drawing:

@@ -62,6 +62,7 @@ class Errands:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
+            # What could not be written down is tried, and told, once more.
             for picture in self._book.due_errands(time.time()):
                 if picture.id not in self._busy:
                     task = asyncio.get_running_loop().create_task(self._do(picture))

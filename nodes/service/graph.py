@@ -41,16 +41,31 @@ def build_graph(drawing: Drawing, ticket: str) -> dict[str, Any]:
         )  # fmt: skip
         model = ["loras", 0]
     texts: dict[str, Any] = {}
-    if drawing.references:
-        pictures = {}
-        for number, reference in enumerate(drawing.references, 1):
-            add(f"picture {number}", "LoadImage", image=name_picture(reference))
-            pictures[f"images.image_{number}"] = [f"picture {number}", 0]
+    pictures = {}
+    for number, reference in enumerate(drawing.references, 1):
+        add(f"picture {number}", "LoadImage", image=name_picture(reference))
+        pictures[f"images.image_{number}"] = [f"picture {number}", 0]
+    if drawing.mask:
+        del pictures["images.image_1"]  # what is painted is the first reference as it is
+        pictures = {f"images.image_{place}": link for place, link in enumerate(pictures.values(), 1)}
+    if pictures:
         add(
             "references", "KleinodReferences", size="auto", megapixels=1.0, match_image=1,
             background="white", mask_use="hide the rest", **pictures,
         )  # fmt: skip
         texts = {"references": ["references", 0], "vae": ["loader", 2]}
+    if drawing.mask:
+        add("mask", "LoadImage", image=name_picture(drawing.mask))
+        others = {"references": texts["references"]} if texts else {}
+        add(
+            "inpaint", "KleinodInpaint", image=["picture 1", 0], mask=["mask", 1], model=model,
+            vae=["loader", 2], clip=["loader", 1], prompt=drawing.prompt, negative_prompt=drawing.negative,
+            area="whole picture" if drawing.stand_in else "crop", strength=1.0, steps=drawing.steps,
+            guidance=drawing.guidance, seed=drawing.seed % (MAX_SEED + 1), context=1.5, megapixels=1.0,
+            grow=6, feather=6, edge_unit="percent of the region", colour_match=1.0, results=1, **others,
+        )  # fmt: skip
+        add(RESULT, "PreviewImage", images=["inpaint", 0], ticket=ticket)
+        return graph
     add(
         "prompt", "KleinodPrompt", clip=["loader", 1], positive=drawing.prompt, negative=drawing.negative,
         **texts,

@@ -50,6 +50,12 @@ def check_picture(data: bytes, name: str) -> tuple[int, int]:
     return width, height
 
 
+def has_transparency(data: bytes) -> bool:
+    """Whether any part of a picture that was checked shows through."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
 def shrink_for_stand_in(data: bytes) -> bytes:
     """A reference as large as klein-nano draws."""
     with Image.open(io.BytesIO(data)) as picture:

@@ -319,6 +319,43 @@ def test_openai_generations_and_edits(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_openais_mask_paints_a_part_of_the_first_picture(tmp_path: Path) -> None:
+    def make_form(mask: bytes) -> bytes:
+        parts = ((b"prompt", b"", b"a frog"), (b"image[]", b'; filename="a"', make_png((100, 80))))
+        parts += ((b"image[]", b'; filename="b"', make_png()), (b"mask", b'; filename="m"', mask))
+        head = b'--X\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+        return b"".join(head % part for part in parts) + b"--X--\r\n"
+
+    def make_mask(size: tuple[int, int], clear: bool) -> bytes:
+        mask = Image.new("RGBA", size, (0, 0, 0, 255))
+        if clear:
+            mask.paste((0, 0, 0, 0), (10, 10, 40, 40))
+        out = io.BytesIO()
+        mask.save(out, "PNG")
+        return out.getvalue()
+
+    async def run() -> None:
+        async with run_service(tmp_path) as stage:
+
+            async def send(mask: bytes) -> tuple[int, Any]:
+                kind = "multipart/form-data; boundary=X"
+                return await stage.ask("POST", "/openai/v1/images/edits", make_form(mask), content_type=kind)
+
+            assert (await send(make_mask((100, 80), clear=False)))[1]["error"]["param"] == "mask"
+            assert (await send(make_mask((80, 100), clear=True)))[1]["error"]["param"] == "mask"
+            status, told = await send(make_mask((100, 80), clear=True))
+            assert status == 200, told
+            graph, files = stage.painter.graphs[0], stage.painter.pictures[0]
+            assert graph["inpaint"]["inputs"]["mask"] == ["mask", 1]
+            assert graph["inpaint"]["inputs"]["prompt"] == "a frog" and "sampler" not in graph
+            assert graph["references"]["inputs"]["images.image_1"] == ["picture 2", 0]
+            assert len(files) == 3 and graph["mask"]["inputs"]["image"] in files
+            picture = Image.open(io.BytesIO(base64.b64decode(told["data"][0]["b64_json"])))
+            assert picture.size == (100, 80)
+
+    asyncio.run(run())
+
+
 def test_klein_nano_stands_in_at_its_own_size_and_says_so(tmp_path: Path) -> None:
     async def run() -> None:
         async with run_service(tmp_path, files=(NANO, "other.safetensors")) as stage:

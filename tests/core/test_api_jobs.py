@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kleinod_pure.service import dispatcher
 from kleinod_pure.service.dispatcher import Dispatcher
 from kleinod_pure.service.executor import Cancelled, RunFailed, Unreachable
 
@@ -139,6 +140,34 @@ def test_results_stay_under_the_size_cap(tmp_path: Path) -> None:
             assert stage.service.store.size() <= 1 << 20 and files[-1].exists() and not files[0].exists()
 
     asyncio.run(run())
+
+
+def test_a_full_disk_refuses_new_jobs_and_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "WRITE_PAUSE", 0.02)
+
+    async def run() -> None:
+        async with run_service(tmp_path) as stage:
+            book = stage.service.book
+            stage.painter.hold = asyncio.Event()
+            await stage.run(deliveryMethod="async", numberResults=4, positivePrompt="x" * 9000)
+            while len(stage.painter.graphs) < 2:
+                await asyncio.sleep(0.01)
+            pages = book.read("pragma page_count")[0][0]
+            book.read(f"pragma max_page_count = {pages}")
+            found = [await stage.run(deliveryMethod="async", positivePrompt="y" * 9000) for _ in range(4)]
+            status, told = found[-1]
+            assert status == 503 and told["errors"][0]["code"] == "serviceUnavailable"
+            stage.painter.hold.set()
+            await asyncio.sleep(0.1)
+            book.read("pragma max_page_count = 1000000")
+            status, told = await stage.run()
+            assert status == 200
+            while sum(book.count()[name] for name in ("queued", "running")):
+                await asyncio.sleep(0.01)
+            assert book.count()["done"] == 5 + sum(status == 200 for status, _ in found)
+            assert book.count()["failed"] == 0
+
+    asyncio.run(asyncio.wait_for(run(), 30))
 
 
 _SERVER = """

@@ -193,3 +193,16 @@ def test_every_version_a_release_names_is_exact() -> None:
 def test_the_default_is_the_oldest_comfyui_that_the_registry_is_told() -> None:
     metadata = (environment.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'requires-comfyui = ">={releases.DEFAULT.version}"' in metadata
+
+
+@pytest.mark.parametrize(
+    ("host", "stand_in", "variables", "arguments"),
+    [
+        ("127.0.0.1", True, {}, ()),
+        ("localhost", False, {"KLEINOD_API_STAND_IN": "0"}, ()),
+        ("0.0.0.0", True, {"KLEINOD_API_REMOTE": "1"}, ("--listen", "0.0.0.0")),
+        ("192.168.1.5", True, {"KLEINOD_API_REMOTE": "1"}, ("--listen", "127.0.0.1,192.168.1.5")),
+    ],
+)
+def test_the_api_is_opened_to_others_only_where_a_host_is_named(host, stand_in, variables, arguments) -> None:
+    assert command_line.choose_api(host, stand_in) == ({"KLEINOD_API": "1"} | variables, arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import subprocess
@@ -10,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -79,6 +81,9 @@ def test_openai_client(comfy_server: Server, key: str) -> None:
     found = run_client("openai", "openai_sdk.py", f"{comfy_server.url}/kleinod/api/openai/v1", key)
     assert "gpt-image-1" in found["models"] and found["generated"] and found["edited"] > 1000
     assert fetch(found["url"]).size == (256, 256)
+    masked = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["masked"]))).convert("RGB"))
+    assert (masked[:, :40] == (200, 160, 20)).all(), "what the mask covers stays"
+    assert masked[:, 90:].std() > 1, "the rest is painted"
     assert found["bad"] == ["BadRequestError", 400, "size"]
     assert found["model"] == ["NotFoundError", 404, "model"]
     assert found["key"][:2] == ["AuthenticationError", 401]

@@ -1,7 +1,8 @@
 """OpenAI's images API: generations, edits with pictures, and the list of models.
 
 A field is refused where it would have no effect here, so that nobody waits for one. `quality` chooses the
-acceleration of models with many steps; pictures of an edit become references.
+acceleration of models with many steps; pictures of an edit become references. With a mask, Klein Inpaint
+paints the first of them where the mask is transparent, and the rest of it stays.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from ..book import Job, Picture
 from ..drawing import Drawing
 from ..messages import Answer, Refusal, Request, answer_json, read_json
 from ..models import OPENAI_MODELS, OPENAI_OWN, RUNWARE_MODELS, Kind, list_preferred
-from ..picture_data import check_picture
+from ..picture_data import check_picture, has_transparency
 from ..service import Service
 from ..terms import Terms
 from .multipart import read_form
@@ -119,14 +120,12 @@ async def _edit(service: Service, key: ApiKey, request: Request) -> Answer:
     """Pictures come as files of a form, or in JSON as addresses."""
     body: dict[str, Any] = {}
     pictures: list[bytes] = []
+    mask: bytes | None = None
     for part in read_form(request.headers.get("content-type", ""), request.body):
         if part.name in ("image", "image[]"):
             pictures.append(part.data)
         elif part.name == "mask":
-            raise Refusal(
-                400, "unsupportedParameter",
-                "'mask' is not supported by this server: describe in the prompt what is to change.", "mask",
-            )  # fmt: skip
+            mask = part.data
         elif part.file:
             raise Refusal(
                 400, "unsupportedParameter", f"Unknown parameter: '{part.name[:80]}'.", part.name[:80]
@@ -135,7 +134,11 @@ async def _edit(service: Service, key: ApiKey, request: Request) -> Answer:
             body[part.name] = _read_text(part.name, part.data)
     if not 1 <= len(pictures) <= MAX_PICTURES:
         raise Refusal(400, "invalidImage", f"An edit takes 1 to {MAX_PICTURES} pictures in 'image'.", "image")
-    return await _draw(service, key, request, body, pictures)
+    if mask is not None and check_picture(mask, "mask") != check_picture(pictures[0], "image"):
+        raise Refusal(400, "invalidMask", "'mask' must be as large as the first picture of 'image'.", "mask")
+    if mask is not None and not has_transparency(mask):
+        raise Refusal(400, "invalidMask", "'mask' has no transparent part, so nothing would change.", "mask")
+    return await _draw(service, key, request, body, pictures, mask)
 
 
 def _read_text(name: str, data: bytes) -> Any:
@@ -149,7 +152,12 @@ def _read_text(name: str, data: bytes) -> Any:
 
 
 async def _draw(
-    service: Service, key: ApiKey, request: Request, body: dict[str, Any], pictures: list[bytes]
+    service: Service,
+    key: ApiKey,
+    request: Request,
+    body: dict[str, Any],
+    pictures: list[bytes],
+    mask: bytes | None = None,
 ) -> Answer:
     given = {name: value for name, value in body.items() if value is not None}
     _check_fields(given)
@@ -158,7 +166,9 @@ async def _draw(
     kinds = find_kinds(name)
     model = service.choose_model(name, kinds)
     sizes = [check_picture(data, "image") for data in pictures]
-    width, height = _read_size(given.get("size", "auto"), sizes)
+    size = given.get("size", "auto")
+    # Where only a part is painted, the rest stays as it is, and so does the size.
+    width, height = sizes[0] if mask is not None and size == "auto" else _read_size(size, sizes)
     count = given.get("n", 1)
     # Their newer models always answer with the picture itself, the older ones with an address.
     plain = "b64_json" if own and name.startswith(("gpt", "chatgpt")) else "url"
@@ -166,9 +176,11 @@ async def _draw(
     form = _FORMS[given.get("output_format", "png")]
     level = "none" if model.variant == "distilled" else _LEVELS[given.get("quality", "auto")]
     references = await service.keep_references(pictures, model.stand_in)
+    masks = await service.keep_references([] if mask is None else [mask], stand_in=False)
     drawing = Drawing(
         given["prompt"], "", width, height, model.find_canvas(width, height), model.steps, model.guidance, 0,
-        model.file, model.variant, level=level, references=references, stand_in=model.stand_in,
+        model.file, model.variant, level=level, references=references, mask="".join(masks),
+        stand_in=model.stand_in,
     )  # fmt: skip
     terms = Terms(
         form=form, quality=given.get("output_compression", 95), kind=kind, base=request.base, model=name,
@@ -177,7 +189,7 @@ async def _draw(
     task = request.headers.get("idempotency-key", "")[:200] or str(uuid.uuid4())
     seed = given.get("seed")
     job, _ = service.accept(
-        key, f"openai {task}", NAME, [body, references], terms, drawing,
+        key, f"openai {task}", NAME, [body, references, masks], terms, drawing,
         service.draw_seed() if seed is None else seed, count,
     )  # fmt: skip
     ready = await service.wait_for_all(job.id)

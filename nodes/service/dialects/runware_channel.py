@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,6 +22,7 @@ from ..service import Service
 from .runware import add_picture, answer_error, do_task, read_tasks
 
 Send = Callable[[str], Awaitable[None]]
+logger = logging.getLogger("kleinod.api")
 RESUME_SECONDS = 120.0
 _MOST_SESSIONS = 1000
 _MOST_WAITING = 256
@@ -144,6 +146,12 @@ class Conversation:
             )
         except Refusal as refusal:
             await session.tell({"errors": [answer_error(refusal, task)]})
+            return
+        except Exception as error:
+            # Neither the text of the error nor the task: both may hold what the client sent.
+            logger.error("A task of a WebSocket failed: %s.", type(error).__name__)
+            bug = Refusal(500, "internalServerError", "The server made a mistake; its log says where.")
+            await session.tell({"errors": [answer_error(bug, task)]})
             return
         if done.data or done.errors or done.job is None:
             body = {"data": done.data} if done.data or not done.errors else {}
