@@ -156,6 +156,13 @@ def test_everything_and_its_border_are_painted_without_a_frame() -> None:
         assert bool((lay(region) == 1).all())
 
 
+def test_a_picture_of_odd_sides_is_painted_up_to_its_last_pixel() -> None:
+    for area in ("crop", "whole picture"):
+        plan = plan_inpaint([[torch.ones(101, 203)]], (203, 101), request(area=area), MEGAPIXEL)
+        assert min(plan.beyond) > 0
+        assert bool((plan.regions[0].masks.composite[:101, :203] == 1).all())
+
+
 def test_a_soft_mask_stays_as_soft_as_it_is() -> None:
     ramp = torch.zeros(200, 320)
     ramp[50:150, 100:200] = torch.linspace(0.03, 1, 100)[None, :]
