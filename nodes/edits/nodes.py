@@ -159,6 +159,8 @@ class KleinodKeep(io.ComfyNode):
                 "change mask",
                 "difference",
                 "unchanged",
+                "mask",
+                "inpaint",
             ],
             inputs=[
                 io.Image.Input("original", tooltip="The picture before the edit. A batch goes with a batch."),

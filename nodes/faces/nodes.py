@@ -76,6 +76,9 @@ class KleinodFaceRefiner(io.ComfyNode):
                 "facedetailer",
                 "fix faces",
                 "face inpaint",
+                "upscale face",
+                "enhance face",
+                "mask",
             ],
             inputs=list_refiner_inputs(list_detectors()),
             outputs=[

@@ -41,6 +41,10 @@ class KleinodSampler(io.ComfyNode):
                 "image to image",
                 "samplercustomadvanced",
                 "edit",
+                "upscale",
+                "hires fix",
+                "refine",
+                "live preview",
             ],
             inputs=[
                 io.Model.Input(

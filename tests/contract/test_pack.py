@@ -113,6 +113,22 @@ def test_search_finds_nodes_by_the_names_others_use(words: str, expected: str) -
     assert any(words in alias for alias in aliases[expected])
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("inpaint", {"KleinodInpaint", "KleinodKeep", "KleinodFaceRefiner"}),
+        ("outpaint", {"KleinodOutpaint"}), ("uncrop", {"KleinodOutpaint"}),
+        ("fill", {"KleinodInpaint", "KleinodOutpaint"}),
+        ("mask", {"KleinodInpaint", "KleinodKeep", "KleinodFaceRefiner"}),
+        ("upscale", {"KleinodSampler", "KleinodFaceRefiner"}), ("refine", {"KleinodSampler"}),
+        ("edit", {"KleinodSampler", "KleinodReferences"}),
+    ],
+)  # fmt: skip
+def test_words_for_what_a_user_wants_to_do_find_nodes(word: str, expected: set[str]) -> None:
+    found = {node.__name__ for node in NODES if any(word in a for a in node.GET_SCHEMA().search_aliases)}
+    assert expected <= found
+
+
 @each_node
 def test_search_aliases_are_plain_and_told_apart(node: type[io.ComfyNode]) -> None:
     names = node.GET_SCHEMA().search_aliases
