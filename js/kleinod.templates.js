@@ -7,19 +7,23 @@
  * undoing keep the view they had.
  */
 import { app } from "../../scripts/app.js";
+import { LOADER, useOwnFiles } from "./lib/own_files.js";
 import { boundsOf, planView } from "./lib/view.js";
 import { say, sayParagraphs } from "./lib/words.js";
 
+/** @import {GraphNode} from "../../scripts/app.js" */
 /** @import {Box} from "./lib/view.js" */
 
 const MARK = "kleinod_template";
+const OWN_FILES = "own files"; // of the template that takes the user's files as soon as they are there
 const TITLE_HEIGHT = 30;
 
 app.registerExtension({
   name: "kleinod.templates",
   afterConfigureGraph() {
     const { rootGraph, canvas } = app;
-    if (!rootGraph.extra?.[MARK]) return;
+    const mark = rootGraph.extra?.[MARK];
+    if (!mark) return;
     delete rootGraph.extra[MARK];
     for (const node of rootGraph.nodes) {
       node.title = say(node.title);
@@ -45,5 +49,7 @@ app.registerExtension({
     });
     Object.assign(canvas.ds, { scale, offset });
     canvas.setDirty(true, true);
+    const loader = /** @type {GraphNode | undefined} */ (rootGraph.nodes.find((node) => node.comfyClass === LOADER));
+    if (mark === OWN_FILES && loader) useOwnFiles(loader).catch(() => {}); // klein-nano stays
   },
 });

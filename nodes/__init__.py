@@ -18,6 +18,7 @@ from .faces.nodes import KleinodFaceRefiner, KleinodFaceSettings
 from .loras.library import register_routes as register_lora_routes
 from .loras.nodes import KleinodLoraStack
 from .model.nodes import KleinodLoader, KleinodPrompt
+from .model.own_files import register_routes as register_model_routes
 from .references.nodes import KleinodReferences
 from .remote.environment import asks_for_code
 from .remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
@@ -77,6 +78,7 @@ class KleinodExtension(ComfyExtension):
         register_routes(doors)
         register_lora_routes(doors)
         register_request_routes(doors)
+        register_model_routes(doors)
         for sentence in seams.report():
             logger.warning(sentence)
 

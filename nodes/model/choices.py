@@ -48,6 +48,11 @@ def default_vae(names: Iterable[str]) -> str:
     return _preferred(names, _VAE, AUTOMATIC)
 
 
+def models_to_try(names: Iterable[str]) -> list[str]:
+    """Diffusion models in the order in which the user's own are looked for: Base of 4B first."""
+    return by_likeness(names, _MODEL)
+
+
 def text_encoders_to_try(names: Iterable[str], width: int) -> list[str]:
     """Encoder files in the order in which "automatic" looks into them, for an encoder of this width."""
     return by_likeness(names, _ENCODER.get(width, KLEIN_4B.encoder_patterns))

@@ -105,8 +105,8 @@ def load_set(request: LoaderRequest) -> KleinSet:
         path = path_of("diffusion_models", request.diffusion_model)
         header = read_header(path, "diffusion_model", request.diffusion_model)
         facts = check_diffusion_model(header, request.variant)
-    encoder = _choose_text_encoder(request.text_encoder, facts)
-    vae_name = _choose_vae(request.vae)
+    encoder = choose_text_encoder(request.text_encoder, facts)
+    vae_name = choose_vae(request.vae)
     progress = comfy.utils.ProgressBar(3)
     if model is None:
         model = _load_model(request)
@@ -198,7 +198,8 @@ def _load_model(request: LoaderRequest) -> Any:
         return comfy_nodes.UNETLoader().load_unet(request.diffusion_model, request.weight_dtype)[0]  # type: ignore[attr-defined]
 
 
-def _choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
+def choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
+    """The text encoder that a choice means, for this model. Raises InputError where none fits."""
     if is_gguf(choice):
         gguf_loader("CLIPLoaderGGUF", "text_encoder", choice)
         return _Encoder(choice, None)
@@ -211,7 +212,7 @@ def _choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
     second_best = None
     for name in text_encoders_to_try(names, width):
         try:
-            encoder = _choose_text_encoder(name, facts)
+            encoder = choose_text_encoder(name, facts)
         except (ValueError, OSError) as error:
             logger.debug("Not the text encoder: %s", error)
             continue
@@ -228,7 +229,8 @@ def _choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
     )
 
 
-def _choose_vae(choice: str) -> str:
+def choose_vae(choice: str) -> str:
+    """The name of the VAE that a choice means. Raises InputError where none fits."""
     if choice == TAEF2:
         return choice
     if choice != AUTOMATIC:
@@ -236,7 +238,7 @@ def _choose_vae(choice: str) -> str:
         return choice
     for name in vaes_to_try(list_vaes()):
         try:
-            return _choose_vae(name)
+            return choose_vae(name)
         except (ValueError, OSError) as error:
             logger.debug("Not the VAE: %s", error)
     raise InputError(

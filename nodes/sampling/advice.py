@@ -96,11 +96,20 @@ def list_notes(
         notes.append(f"{request.steps} steps are few for a Base model; take 20 to {steps}.")
     if facts.distilled and request.steps > 2 * steps:
         notes.append(f"A distilled model is done after {steps} steps; more of them mostly cost time.")
-    if facts.family == "nano" and max(size) > NANO_SIDE:
-        notes.append(
-            f"klein-nano draws {facts.native_size[0]} to {NANO_SIDE} pixels; larger pictures fall apart."
-        )
-    return notes
+    size_note = note_size(facts, size)
+    return [*notes, size_note] if size_note else notes
+
+
+def note_size(facts: KleinFacts | None, size: tuple[int, int]) -> str:
+    """For a picture larger than its model can draw; "" for others. To be said before the first step: on a
+    processor such a picture takes minutes."""
+    if facts is None or facts.family != "nano" or max(size) <= NANO_SIDE:
+        return ""
+    side = facts.native_size[0]
+    return (
+        f"klein-nano draws {side} to {NANO_SIDE} pixels; larger pictures fall apart and take long: set width "
+        f"and height to {side}, or pick real weights in Klein Loader."
+    )
 
 
 def note_acceleration(facts: KleinFacts | None) -> list[str]:

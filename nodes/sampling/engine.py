@@ -45,7 +45,7 @@ from ..base.values import Acceleration
 from ..model.engine import facts_of
 from ..model.facts import notice_processor
 from . import checks
-from .advice import list_notes, list_warnings, note_acceleration, warn_of_unread
+from .advice import list_notes, list_warnings, note_acceleration, note_size, warn_of_unread
 from .fast import sample_fast
 from .picture import fit_picture
 from .progress import RunProgress
@@ -221,8 +221,9 @@ def sample_pictures(
     watched = watch_runs(model, acceleration, schedule.sigmas, _respace(request, schedule, start))
     clock = Clock()
     guide = Guide(watched.model, positive, negative, request.guidance)
-    if notice:
-        show(notice)  # until the headline takes its place
+    early = [words for words in (notice, note_size(facts, start.size)) if words]
+    if early:
+        show("\n".join(early))  # until the headline takes its place
     made = make_results(guide, sampler, schedule.sigmas, start.latent, vae, request, clock, keep)
     if made.stopped:
         report = replace(report, asked=request.results)

@@ -47,6 +47,7 @@ TOUCHES_COMFYUI = {
     "model/engine.py",
     "model/folders.py",
     "model/nano.py",
+    "model/own_files.py",
     "model/text_engine.py",
     "references/nodes.py",
     "references/engine.py",

@@ -28,7 +28,7 @@ def test_a_file_is_found_in_any_place_and_sub_folder(tmp_path: Path) -> None:
     (readers / "text_encoders" / "qwen" / ENCODER.name).write_bytes(b"x")
     told = describe_weights([own, readers])
     assert told.startswith(f"Models go into {own}:")
-    assert f"missing: {BASE.url}" in told
+    assert f"missing, {BASE.gigabytes:g} GB: {BASE.url}" in told
     assert VAE.url not in told and ENCODER.url not in told and told.count("there, ") == 2
 
 

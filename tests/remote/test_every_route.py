@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from kleinod.nodes.base.doors import Doors
 from kleinod.nodes.loras import routes as lora_routes
+from kleinod.nodes.model import routes as model_routes
 from kleinod.nodes.remote import routes as remote_routes
 from kleinod.nodes.service import routes as service_routes
 from kleinod.nodes.service.host import Host, Surroundings
@@ -32,6 +33,7 @@ def make_table(doors: Doors) -> web.RouteTableDef:
     service_routes.add_routes(table, doors, fail, fail)
     host = Host(Surroundings(fail, fail, fail, Machine(fail, fail, fail), fail))
     service_routes.add_api_routes(table, doors, host)
+    model_routes.add_routes(table, doors, fail, fail)
     return table
 
 
@@ -67,4 +69,6 @@ def test_no_other_module_registers_addresses() -> None:
         for file in NODES.rglob("*.py")
         if pattern.search(file.read_text("utf-8"))
     }
-    assert holders == {"remote/session.py", "loras/library.py", "service/session.py"}
+    assert holders == {
+        "remote/session.py", "loras/library.py", "service/session.py", "model/own_files.py",
+    }  # fmt: skip

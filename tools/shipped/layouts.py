@@ -48,7 +48,8 @@ def draw_groups(groups: Iterable[Group]) -> list[dict[str, object]]:
 @dataclass(frozen=True)
 class Layout:
     """`nodes`: the place of every node by its id in the API twin. `fixed_seeds`: Run keeps the seeds, because
-    the graph compares pictures.
+    the graph compares pictures. `own_files`: the page picks the user's own files when it opens it, if they
+    are there.
 
     Neither renderer draws text below 57%, and js/kleinod.templates.js opens a template as large as the page
     allows: 2100 x 1050 units, the note included, are legible as a whole on a page of 1280 x 720. Of a larger
@@ -60,6 +61,7 @@ class Layout:
     notes: tuple[Note, ...] = ()
     models: tuple[dict[str, str], ...] = MODELS
     fixed_seeds: bool = False
+    own_files: bool = False
     view: dict[str, object] = field(default_factory=lambda: {"scale": 0.8, "offset": [80, 120]})
 
 
@@ -73,8 +75,7 @@ colours and is here so that Run works at once, on any machine. For real pictures
 
 1. Download these files (4B Base, Apache 2.0):
 {_LINKS}
-2. Press **R** to refresh the pickers, then choose **flux-2-klein-base-4b.safetensors** in **Klein Loader**.
-3. Set width and height to **1024** in **Klein Sampler**.
+2. Press **Use my files** on **Klein Loader**: it picks them and sets size, steps and guidance.
 """
 
 LAYOUTS = {
@@ -89,6 +90,7 @@ LAYOUTS = {
             Group("1  Model and prompt", (-20, -20, 380, 850)),
             Group("2  Picture", (380, -20, 810, 850), GREEN),
         ),
+        own_files=True,
         notes=(
             Note(
                 "Read me",
@@ -326,7 +328,8 @@ hat of image 1 red* works. If the old shows through, choose *crop without the ma
 **The distilled Klein**: 4 steps, guidance 1.
 
 """
-                + _REAL_WEIGHTS.replace("3. Set width", "3. Choose **crop** as area, and set width"),
+                + _REAL_WEIGHTS
+                + "3. Choose **crop** as area.\n",
             ),
         ),
     ),
@@ -624,18 +627,18 @@ An accepted job is never lost: queue again, or use *Klein Recover Job*.
             "12": (0, 702, 260, 82),
             "13": (0, 816, 260, 82),
             "14": (0, 928, 260, 82),
-            "1": (320, 60, 300, 250),
-            "2": (320, 370, 300, 234),
+            "1": (320, 60, 300, 280),
+            "2": (320, 390, 300, 234),
             "3": (650, 60, 280, 530),
             "4": (990, 60, 320, 950),
-            "5": (320, 700, 300, 130),
-            "6": (650, 700, 280, 310),
+            "5": (320, 720, 300, 130),
+            "6": (650, 720, 280, 296),
         },
         groups=(
             Group("1  The request, once for both", (-20, -20, 300, 1050)),
-            Group("2  My GPU", (300, -20, 650, 640)),
+            Group("2  My GPU", (300, -20, 650, 660)),
             Group("3  The Runware API", (970, -20, 360, 1050), GREEN),
-            Group("4  The switch, and what came", (300, 630, 650, 400), GREY),
+            Group("4  The switch, and what came", (300, 650, 650, 380), GREY),
         ),
         notes=(
             Note(

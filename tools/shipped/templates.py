@@ -20,6 +20,7 @@ from tools.shipped.layouts import LAYOUTS, Layout, draw_groups
 WORKFLOWS = ROOT / "workflows"
 NOTE_COLOUR = "#3d3d3d"  # the light page shows it lighter by half; core's yellow makes links unreadable
 TEMPLATE_MARK = "kleinod_template"  # js/kleinod.templates.js takes it off again when it has opened the graph
+OWN_FILES = "own files"  # its value where that script shall pick the user's files
 
 _BUILD = """
 async ([prompt, name]) => {
@@ -45,7 +46,7 @@ def make_template(studio: Studio, name: str) -> Path:
     graph["extra"] = {
         "frontendVersion": graph["extra"]["frontendVersion"],
         "ds": LAYOUTS[name].view,
-        TEMPLATE_MARK: True,
+        TEMPLATE_MARK: OWN_FILES if LAYOUTS[name].own_files else True,
     }
     file = WORKFLOWS / f"{name}.json"
     file.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
