@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from kleinod_pure.base.acceleration import FAST, FittedTable
 from kleinod_pure.base.pictures import check_image
 from kleinod_pure.model.facts import facts_from_sizes, nano_facts
 from kleinod_pure.sampling.advice import list_notes, list_warnings
@@ -149,6 +150,14 @@ def test_notes(request_: SamplingRequest, facts: object, size: tuple[int, int], 
     notes = list_notes(request_, facts, size)
     assert len(notes) == len(words)
     assert all(word in note for word, note in zip(words, notes, strict=True))
+
+
+def test_what_kleinod_fast_goes_by_is_told_in_place_of_its_limits() -> None:
+    levels, row = (1.0, 0.5, 0.0), ((1.0,),)
+    table = FittedTable(FAST, "0" * 16, 7.0, levels, (0, 1), levels, (row, row), (0.1,), (0.2,))
+    asked = SamplingRequest(scheduler=FAST, guidance=7.0)
+    [note] = list_notes(asked, None, (1024, 1024), table=table)
+    assert "fitted to this model: 2 steps of Kleinod Fast, guidance 7" in note
 
 
 def test_checks_name_the_input() -> None:
