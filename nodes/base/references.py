@@ -15,6 +15,8 @@ from .flux2 import CELL
 if TYPE_CHECKING:
     from torch import Tensor
 
+MAX_WEIGHT = 2.0
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -24,7 +26,8 @@ class Reference:
     picture that was connected. asked: the part of it that was wanted (left, top, right, bottom): all, or
     where its mask is. shown: the part that `image` shows, in pixels of the given picture, with fractions
     where it was scaled. digest: of the pixels; equal pictures have equal digests. notes: what else was done
-    to it, in words.
+    to it, in words. weight: how much it counts, 0 to 2. start, end: in which share of the steps. place: where
+    on the new picture it acts, a mask `[1, h, w]` in 0..1 that is stretched over it, or None for all of it.
     """
 
     image: Tensor = field(compare=False, repr=False)
@@ -33,8 +36,22 @@ class Reference:
     shown: tuple[float, float, float, float]
     digest: str
     notes: tuple[str, ...] = ()
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    place: Tensor | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.weight <= MAX_WEIGHT:
+            raise InputError(
+                f"weights holds {self.weight:g}, but a weight must be from 0 to {MAX_WEIGHT:g}: at 1 an image "
+                "counts in full, at 0 not at all."
+            )
+        if not 0 <= self.start < self.end <= 1:
+            raise InputError(
+                f"steps holds {100 * self.start:g}-{100 * self.end:g}, but from must be below to, and both "
+                "must be from 0 to 100 percent."
+            )
         shape = tuple(self.image.shape)
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
             raise InputError(
@@ -46,6 +63,11 @@ class Reference:
                 f"A reference is {shape[2]}x{shape[1]}, but both sides must be multiples of {CELL}: let "
                 "Klein References prepare it."
             )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it counts as the model has it: in full, in every step, everywhere."""
+        return (self.weight, self.start, self.end) == (1, 0, 1) and self.place is None
 
     @property
     def size(self) -> tuple[int, int]:

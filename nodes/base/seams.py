@@ -56,6 +56,9 @@ LORAS_BESIDE = Feature(
 )
 CORE_ADAPTERS = Feature("OFT, BOFT and GLoRA in Klein LoRA Stack", "Files of LoRA, LoHa and LoKr act.")
 REFERENCES = Feature("Klein References", "Use ReferenceLatent.")
+REFERENCE_WEIGHTS = Feature(
+    "Weighing references", "Leave weights, steps and places of Klein References empty: all count in full."
+)
 FACES = Feature("Klein Face Refiner", "Pictures stay as they are.")
 MEDIAPIPE = Feature("The face detector of ComfyUI", "Pick a YOLO file in Klein Face Settings.")
 STUDY = Feature("Klein Compare and Klein Calibrate", "Pictures are not affected.")
@@ -165,6 +168,25 @@ SEAMS: tuple[Seam, ...] = (
         DoubleStreamBlock__forward="!attn1_patch !attn_mask",
         SingleStreamBlock__forward="!attn1_patch !attn_mask",
     ),
+    *_seams(
+        "comfy.controlnet",
+        REFERENCE_WEIGHTS,
+        ControlBase__pre_run="3",
+        ControlBase__get_models="1",
+        ControlBase__copy_to="2",
+    ),
+    *_seams(
+        "comfy.samplers",
+        REFERENCE_WEIGHTS,
+        _calc_cond_batch="!sigmas",
+    ),
+    *_seams(
+        "comfy.ldm.modules.attention",
+        REFERENCE_WEIGHTS,
+        attention_pytorch="4 mask skip_reshape",
+        wrap_attn="!optimized_attention_override",
+    ),
+    *_seams("comfy.ldm.flux.model", REFERENCE_WEIGHTS, Flux___forward="!reference_image_num_tokens"),
     *_seams("comfy.latent_formats", SAMPLING, NANO, Flux2=""),
     *_seams("comfy.ldm.models.autoencoder", NANO, AutoencoderKL=""),
     *_seams(

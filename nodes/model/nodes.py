@@ -8,6 +8,7 @@ from ..base import sockets
 from ..base.notices import reports_errors, warn
 from ..base.oom_advice import advise_loading, advise_prompt
 from ..base.references import References
+from ..references.control import control_references
 from ..references.engine import add_references, latents_of
 from ..references.report import describe_for_prompt
 from . import engine, folders, text_engine
@@ -223,8 +224,9 @@ class KleinodPrompt(io.ComfyNode):
         negative_conditioning, negative_report = text_engine.encode_prompt(clip, negative, "negative")
         info = f"{positive_report}\n{negative_report}"
         if references is not None:
-            positive_conditioning = add_references(positive_conditioning, latents)
-            negative_conditioning = add_references(negative_conditioning, latents)
+            control = control_references(references)
+            positive_conditioning = add_references(positive_conditioning, latents, control)
+            negative_conditioning = add_references(negative_conditioning, latents, control)
             info += f"\n{describe_for_prompt(references, positive)}"
         warnings = [
             warning

@@ -40,14 +40,16 @@ def latents_of(vae: Any, references: References) -> list[Tensor]:
     return latents
 
 
-def add_references(conditioning: list, latents: list[Tensor]) -> list:
+def add_references(conditioning: list, latents: list[Tensor], control: Any = None) -> list:
     """The conditioning with the latents behind those it already has, as one Reference Latent node each does.
 
-    Klein numbers references by their order: the first is "image 1" of the prompt.
+    Klein numbers references by their order: the first is "image 1" of the prompt. control: what weighs them
+    (`control.control_references`); the positive and the negative prompt must have the same, or they would not
+    run in one batch.
     """
-    return node_helpers.conditioning_set_values(
-        conditioning, {"reference_latents": list(latents)}, append=True
-    )
+    values = {"reference_latents": list(latents)}
+    made = node_helpers.conditioning_set_values(conditioning, values, append=True)
+    return made if control is None else node_helpers.conditioning_set_values(made, {"control": control})
 
 
 def _cache_of(vae: Any) -> LatentCache:

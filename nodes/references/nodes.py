@@ -35,6 +35,12 @@ class KleinodReferences(io.ComfyNode):
             tooltip="Which part of the image with the same number counts (white). An empty mask means all of "
             "it. See mask_use.",
         )
+        place = io.Mask.Input(
+            "place",
+            optional=True,
+            tooltip="Where on the new picture the image with the same number acts (white), of any size. An "
+            "empty mask means everywhere. For local models.",
+        )
         numbers = range(1, SOCKETS + 1)
         return io.Schema(
             node_id="KleinodReferences",
@@ -55,6 +61,11 @@ class KleinodReferences(io.ComfyNode):
                 "edit",
                 "image stitch",
                 "ip adapter",
+                "reference strength",
+                "reference weight",
+                "identity",
+                "likeness",
+                "regional reference",
             ],
             is_input_list=True,
             inputs=[
@@ -113,6 +124,28 @@ class KleinodReferences(io.ComfyNode):
                     optional=True,
                     tooltip="One mask for each image, where wanted: mask_2 belongs to image_2.",
                 ),
+                io.String.Input(
+                    "weights",
+                    default="",
+                    optional=True,
+                    tooltip="How much each image counts, from 0 to 2, with commas: 1, 0.5. 1, or nothing, is "
+                    "the model as it is; 0 hides the image. For local models.",
+                ),
+                io.String.Input(
+                    "steps",
+                    default="",
+                    optional=True,
+                    tooltip="In which part of the steps each image acts, in percent, with commas: 0-60, "
+                    "40-100. Nothing: in all. Early steps decide the composition, late ones details. For "
+                    "local models.",
+                ),
+                io.Autogrow.Input(
+                    "places",
+                    template=io.Autogrow.TemplateNames(place, [f"place_{n}" for n in numbers], min=0),
+                    optional=True,
+                    tooltip="Where on the new picture each image acts: place_2 belongs to image_2. For local "
+                    "models.",
+                ),
             ],
             outputs=[
                 sockets.References.Output(
@@ -143,10 +176,16 @@ class KleinodReferences(io.ComfyNode):
         background: list[str],
         mask_use: list[str],
         masks: dict[str, Any] | None = None,
+        weights: list[str] | None = None,
+        steps: list[str] | None = None,
+        places: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         # The node takes lists, so that a list of images makes one value; a widget is a list of one.
-        preparation = Preparation(size[0], megapixels[0], match_image[0], background[0], mask_use[0])
-        references = prepare_references(images, preparation, masks)
+        preparation = Preparation(
+            size[0], megapixels[0], match_image[0], background[0], mask_use[0],
+            (weights or [""])[0], (steps or [""])[0],
+        )  # fmt: skip
+        references = prepare_references(images, preparation, masks, places)
         sheet = draw_sheet(references)
         show_status(cls.hidden, headline(references))
         return io.NodeOutput(

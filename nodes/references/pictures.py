@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import InputError
-from ..base.pictures import BACKGROUNDS, fit_mask, to_rgb, to_unit
+from ..base.pictures import BACKGROUNDS, check_mask, fit_mask, to_rgb, to_unit
 from .sizing import MAX_ASPECT, MIN_SIDE
 
 MAX_PICTURES = 100
@@ -21,11 +21,13 @@ MASK_USES = (FILL, CROP, CROP_AND_FILL)
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture as it came: pixels `[H, W, C]`, mask `[h, w]` (1 = the part that counts) or None."""
+    """One picture as it came: pixels `[H, W, C]`, mask `[h, w]` (1 = the part that counts) or None, place
+    `[h, w]` (1 = where on the new picture it acts) or None."""
 
     pixels: Tensor
     mask: Tensor | None
     label: str
+    place: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,33 +47,29 @@ class Picture:
         return self.pixels.shape[1], self.pixels.shape[0]
 
 
-def collect(images: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> list[Frame]:
+def collect(
+    images: Mapping[str, Any],
+    masks: Mapping[str, Any] | None = None,
+    places: Mapping[str, Any] | None = None,
+) -> list[Frame]:
     """Every picture of sockets `image_1`, `image_2` ... with its mask, in order.
 
-    Each socket holds an IMAGE `[B, H, W, C]`, or a list of them; `mask_2` belongs to `image_2` and holds one
-    mask for all of its pictures or one for each. Raises ValueError where nothing is connected, a batch is
-    empty, masks and images do not pair, or there are over 100 pictures.
+    Each socket holds an IMAGE `[B, H, W, C]`, or a list of them; `mask_2` and `place_2` belong to `image_2`
+    and hold one mask for all of its pictures or one for each. Raises ValueError where nothing is connected, a
+    batch is empty, masks and images do not pair, or there are over 100 pictures.
     """
     connected = {_number(name): value for name, value in images.items() if _holds(value)}
-    covers = {_number(name): value for name, value in (masks or {}).items() if _holds(value)}
-    for number in sorted(set(covers) - set(connected)):
-        raise InputError(
-            f"mask_{number} is connected, but image_{number} is not: a mask belongs to the image of its "
-            "number."
-        )
+    covers = _pair(masks, "mask", connected)
+    acts = _pair(places, "place", connected)
     frames: list[Frame] = []
     for number in sorted(connected):
         name = f"image_{number}"
         pixels = _split(connected[number], name, 4)
-        parts = _split(covers[number], f"mask_{number}", 3) if number in covers else [None]
-        if len(parts) not in (1, len(pixels)):
-            raise InputError(
-                f"mask_{number} holds {len(parts)} masks, but {name} holds {len(pixels)} images: connect one "
-                "mask for all, or one for each."
-            )
+        parts = _split_masks(covers, "mask", number, len(pixels))
+        places_here = _split_masks(acts, "place", number, len(pixels))
         for index, single in enumerate(pixels):
-            place = f"{name}" if len(pixels) == 1 else f"{name}, picture {index + 1} of {len(pixels)},"
-            frames.append(Frame(single, parts[index if len(parts) > 1 else 0], place))
+            label = f"{name}" if len(pixels) == 1 else f"{name}, picture {index + 1} of {len(pixels)},"
+            frames.append(Frame(single, parts[index], label, places_here[index]))
     if not frames:
         raise InputError("images is empty: connect at least one image to Klein References.")
     if len(frames) > MAX_PICTURES:
@@ -110,6 +108,37 @@ def clean(frame: Frame, background: str = "white", mask_use: str = FILL) -> Pict
             rgb = rgb[top:bottom, left:right]
             notes.append("cut to its mask")
     return Picture(rgb, (width, height), box, frame.label, tuple(notes))
+
+
+def clean_place(place: Tensor, label: str) -> Tensor | None:
+    """`[h, w]` -> `[1, h, w]` in 0..1 on the CPU; None where it is empty, which means everywhere."""
+    check_mask(place, f"The place of {label}")
+    place = place.detach().to("cpu", torch.float32).clamp(0, 1)[None]
+    return place if place.any() else None
+
+
+def _pair(sockets: Mapping[str, Any] | None, kind: str, images: Mapping[int, Any]) -> dict[int, Any]:
+    """What is connected to sockets `kind_1` ..., by number, each with an image of its number."""
+    found = {_number(name): value for name, value in (sockets or {}).items() if _holds(value)}
+    for number in sorted(set(found) - set(images)):
+        raise InputError(
+            f"{kind}_{number} is connected, but image_{number} is not: a {kind} belongs to the image of its "
+            "number."
+        )
+    return found
+
+
+def _split_masks(found: Mapping[int, Any], kind: str, number: int, count: int) -> list[Tensor | None]:
+    """A mask, or None, for each of the `count` pictures of image `number`."""
+    if number not in found:
+        return [None] * count
+    masks = _split(found[number], f"{kind}_{number}", 3)
+    if len(masks) not in (1, count):
+        raise InputError(
+            f"{kind}_{number} holds {len(masks)} masks, but image_{number} holds {count} images: connect one "
+            "mask for all, or one for each."
+        )
+    return [*masks] if len(masks) > 1 else [*masks] * count
 
 
 def _holds(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 from ..base.errors import InputError
 from ..base.pictures import BACKGROUNDS
 from ..base.references import Reference, References
-from .pictures import FILL, MASK_USES, Picture, clean, collect
+from .pictures import FILL, MASK_USES, Picture, clean, clean_place, collect
 from .resample import resize
 from .sizing import AUTO, SizePlan, plan_sizes
+from .weights import parse_steps, parse_weights
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Preparation:
     """How pictures are prepared. size: one of `sizing.POLICIES`; megapixels: for those that name them.
 
     match_image: the number of the picture whose size an edit takes. background: behind transparency and
-    masks. mask_use: one of `pictures.MASK_USES`.
+    masks. mask_use: one of `pictures.MASK_USES`. weights, steps: one entry an image, as `weights` reads them.
     """
 
     size: str = AUTO
@@ -31,6 +32,8 @@ class Preparation:
     match_image: int = 1
     background: str = "white"
     mask_use: str = FILL
+    weights: str = ""
+    steps: str = ""
 
     def __post_init__(self) -> None:
         for name, choices in (("background", tuple(BACKGROUNDS)), ("mask_use", MASK_USES)):
@@ -40,22 +43,38 @@ class Preparation:
 
 
 def prepare_references(
-    images: Mapping[str, Any], preparation: Preparation, masks: Mapping[str, Any] | None = None
+    images: Mapping[str, Any],
+    preparation: Preparation,
+    masks: Mapping[str, Any] | None = None,
+    places: Mapping[str, Any] | None = None,
 ) -> References:
-    """References of sockets `image_1` ... with masks `mask_1` ..., as `pictures.collect` reads them.
+    """References of sockets `image_1` ... with masks `mask_1` ..., as `pictures.collect` reads them, acting
+    where `place_1` ... say.
 
     Raises ValueError for what cannot be a reference; see `pictures` and `sizing`.
     """
-    pictures = [
-        clean(frame, preparation.background, preparation.mask_use) for frame in collect(images, masks)
-    ]
+    frames = collect(images, masks, places)
+    pictures = [clean(frame, preparation.background, preparation.mask_use) for frame in frames]
+    weights = parse_weights(preparation.weights, len(frames))
+    spans = parse_steps(preparation.steps, len(frames))
     fits = plan_sizes(
         [picture.size for picture in pictures],
         preparation.size,
         preparation.megapixels,
         [picture.label for picture in pictures],
     )
-    items = [make_reference(picture, fit) for picture, fit in zip(pictures, fits, strict=True)]
+    items = [
+        replace(
+            make_reference(picture, fit),
+            weight=weight,
+            start=start,
+            end=end,
+            place=None if frame.place is None else clean_place(frame.place, frame.label),
+        )
+        for frame, picture, fit, weight, (start, end) in zip(
+            frames, pictures, fits, weights, spans, strict=True
+        )
+    ]
     return References(tuple(items), preparation.match_image)
 
 
