@@ -6,7 +6,7 @@ services, which take pictures.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .errors import InputError
@@ -44,8 +44,8 @@ class Reference:
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= MAX_WEIGHT:
             raise InputError(
-                f"weights holds {self.weight:g}, but a weight must be from 0 to {MAX_WEIGHT:g}: at 1 an image "
-                "counts in full, at 0 not at all."
+                f"weights holds {self.weight:g}, but a weight must be from 0 to {MAX_WEIGHT:g}: 1 counts in "
+                "full, 0 not at all."
             )
         if not 0 <= self.start < self.end <= 1:
             raise InputError(
@@ -68,6 +68,22 @@ class Reference:
     def plain(self) -> bool:
         """Whether it counts as the model has it: in full, in every step, everywhere."""
         return (self.weight, self.start, self.end) == (1, 0, 1) and self.place is None
+
+    def in_full(self) -> Reference:
+        """The same picture, counting as the model has it."""
+        return replace(self, weight=1.0, start=0.0, end=1.0, place=None)
+
+    @property
+    def weighing(self) -> tuple[str, ...]:
+        """How much, when and where it counts, as far as it is not in full: ("weight 0.5", "steps 0-60%")."""
+        words = []
+        if self.weight != 1:
+            words.append(f"weight {self.weight:g}")
+        if (self.start, self.end) != (0, 1):
+            words.append(f"steps {100 * self.start:g}-{100 * self.end:g}%")
+        if self.place is not None:
+            words.append(f"on {100 * float(self.place.mean()):.0f}% of the picture")
+        return tuple(words)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -117,6 +133,15 @@ class References:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def weighing(self) -> str:
+        """Which images do not count in full: "image 1 (weight 0.5), image 3 (steps 0-60%)"; "" if all do."""
+        return ", ".join(
+            f"image {number} ({', '.join(item.weighing)})"
+            for number, item in enumerate(self.items, start=1)
+            if not item.plain
+        )
 
     @property
     def images(self) -> tuple[Tensor, ...]:

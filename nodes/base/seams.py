@@ -59,6 +59,7 @@ REFERENCES = Feature("Klein References", "Use ReferenceLatent.")
 REFERENCE_WEIGHTS = Feature(
     "Weighing references", "Leave weights, steps and places of Klein References empty: all count in full."
 )
+IMAGE_GUIDANCE = Feature("Image guidance", "Set image_guidance of Klein Sampler to 1.")
 FACES = Feature("Klein Face Refiner", "Pictures stay as they are.")
 MEDIAPIPE = Feature("The face detector of ComfyUI", "Pick a YOLO file in Klein Face Settings.")
 STUDY = Feature("Klein Compare and Klein Calibrate", "Pictures are not affected.")
@@ -187,6 +188,8 @@ SEAMS: tuple[Seam, ...] = (
         wrap_attn="!optimized_attention_override",
     ),
     *_seams("comfy.ldm.flux.model", REFERENCE_WEIGHTS, Flux___forward="!reference_image_num_tokens"),
+    *_seams("comfy.model_patcher", IMAGE_GUIDANCE, ModelPatcher__set_model_sampler_post_cfg_function="2"),
+    *_seams("comfy.samplers", IMAGE_GUIDANCE, calc_cond_batch="5", cfg_function="!cond_denoised !input"),
     *_seams("comfy.latent_formats", SAMPLING, NANO, Flux2=""),
     *_seams("comfy.ldm.models.autoencoder", NANO, AutoencoderKL=""),
     *_seams(

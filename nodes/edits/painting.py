@@ -126,7 +126,7 @@ def _paint(
     if plan.regions and runs:
         # Cancelled while large masks were looked at: before models are loaded.
         comfy.model_management.throw_exception_if_processing_interrupted()
-        painter = make_painter(inputs, request, len(plan.regions), default)
+        painter = make_painter(inputs, request, len(plan.regions), (width, height), default)
         made = given.clone()
         for wave in order_waves(plan.regions):
             results += painter.paint_wave(made, wave)
@@ -159,10 +159,13 @@ def _paint(
     )
 
 
-def make_painter(inputs: PaintInputs, request: EditRequest, count: int, default: str) -> Painter:
-    """What paints `count` regions. Raises InputError where model, VAE or prompts do not fit together."""
+def make_painter(
+    inputs: PaintInputs, request: EditRequest, count: int, size: tuple[int, int], default: str
+) -> Painter:
+    """What paints `count` regions of pictures of (width, height). Raises InputError where model, VAE or
+    prompts do not fit together."""
     sampler = CropSampler(
-        inputs.model, inputs.vae, request.painting, count, inputs.references, inputs.acceleration
+        inputs.model, inputs.vae, request.painting, count, size, inputs.references, inputs.acceleration
     )
 
     def encode(text: str, field: str) -> Any:

@@ -80,7 +80,7 @@ def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: Re
     results: list[PaintedFace] = []
     made, before = image, []
     if plan.regions and request.painting.steps_run:
-        painter = make_painter(inputs, request, len(plan.regions))
+        painter = make_painter(inputs, request, len(plan.regions), size)
         made = image.clone()
         for wave in order_waves(plan.regions):
             results += painter.paint_wave(made, wave)
@@ -107,10 +107,11 @@ def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: Re
     )
 
 
-def make_painter(inputs: PaintInputs, request: RefineRequest, count: int) -> Painter:
-    """What paints `count` faces. Raises InputError where model, VAE or prompts do not fit together."""
+def make_painter(inputs: PaintInputs, request: RefineRequest, count: int, size: tuple[int, int]) -> Painter:
+    """What paints `count` faces of pictures of (width, height). Raises InputError where model, VAE or prompts
+    do not fit together."""
     sampler = CropSampler(
-        inputs.model, inputs.vae, request.painting, count, inputs.references, inputs.acceleration
+        inputs.model, inputs.vae, request.painting, count, size, inputs.references, inputs.acceleration
     )
     prompts = RegionPrompts(
         lambda text, field: encode_prompt(inputs.clip, text, field)[0],

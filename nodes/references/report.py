@@ -22,28 +22,7 @@ def describe_item(number: int, item: Reference) -> str:
     else:
         words.append(f" used as {format_size(item.size)}")
         words.append(f", {format_lost(item)}")
-    return "".join(words) + "".join(f"; {note}" for note in (*item.notes, *describe_weight(item)))
-
-
-def describe_weight(item: Reference) -> list[str]:
-    """How much, when and where it counts, as far as it is not in full: ["weight 0.5", "steps 0-60%"]."""
-    words = []
-    if item.weight != 1:
-        words.append(f"weight {item.weight:g}")
-    if (item.start, item.end) != (0, 1):
-        words.append(f"steps {100 * item.start:g}-{100 * item.end:g}%")
-    if item.place is not None:
-        words.append(f"on {100 * float(item.place.mean()):.0f}% of the picture")
-    return words
-
-
-def list_weighed(references: References) -> str:
-    """Which images do not count in full, for services that know no weights: "image 1 (weight 0.5)"."""
-    return ", ".join(
-        f"image {number} ({', '.join(describe_weight(item))})"
-        for number, item in enumerate(references.items, start=1)
-        if not item.plain
-    )
+    return "".join(words) + "".join(f"; {note}" for note in (*item.notes, *item.weighing))
 
 
 def describe(references: References) -> str:

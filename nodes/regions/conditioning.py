@@ -45,9 +45,12 @@ def strip_picture(conditioning: Conditioning) -> tuple[Conditioning, tuple[str, 
     return stripped, tuple(sorted(found))
 
 
-def with_references(conditioning: Conditioning, latents: Sequence[Tensor]) -> Conditioning:
-    """A copy whose references are `latents`, each `[B or 1, 128, h, w]`."""
-    return [[tensor, {**options, REFERENCES: list(latents)}] for tensor, options in conditioning]
+def with_references(
+    conditioning: Conditioning, latents: Sequence[Tensor], control: Any = None
+) -> Conditioning:
+    """A copy whose references are `latents`, each `[B or 1, 128, h, w]`. control: their weights."""
+    more = {} if control is None else {"control": control}
+    return [[tensor, {**options, REFERENCES: list(latents), **more}] for tensor, options in conditioning]
 
 
 def fits_one_batch(first: Conditioning, second: Conditioning) -> bool:

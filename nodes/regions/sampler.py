@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..acceleration.patch import accelerate
+from ..references.control import control_references
 from ..references.engine import latents_of
 from ..sampling import checks
 from ..sampling.engine import Guide, check_model
@@ -28,19 +29,20 @@ class CropSampler:
     """Paints batches of crops with one model: the accelerated model, the references and the progress bar are
     made once.
 
-    references: a References value, whose pictures follow the crop itself as image 2, image 3 and so on.
-    count: regions of the whole run, for the progress bar.
+    size: (width, height) of the whole picture. references: a References value, whose pictures follow the crop
+    itself as image 2, image 3 and so on. count: regions of the whole run, for the progress bar.
     """
 
     def __init__(
-        self, model: Any, vae: Any, request: PaintRequest, count: int, references: Any = None,
-        acceleration: Any = None,
+        self, model: Any, vae: Any, request: PaintRequest, count: int, size: tuple[int, int],
+        references: Any = None, acceleration: Any = None,
     ) -> None:  # fmt: skip
         check_model(model)
         checks.check_vae(vae)
         self.request, self.vae = request, vae
         self.model = accelerate(model, acceleration)
         self.sampler = comfy.samplers.sampler_object("euler")
+        self.size, self.references = size, references
         self.further = latents_of(vae, references) if references is not None else []
         self._done = 0
         self._total = count * request.steps_run
@@ -57,12 +59,14 @@ class CropSampler:
         noise = torch.cat(
             [comfy.sample.prepare_noise(latents[i : i + 1], region.seed) for i, region in enumerate(regions)]
         )
-        references = [*self._show_crops(regions, crops, latents), *self.further]
+        shown = self._show_crops(regions, crops, latents)
+        references = [*shown, *self.further]
+        control = self._weigh(regions, len(shown))
         positive = stack_rows([prompts.positive_of(region) for region in regions])
         guide = Guide(
             self.model,
-            with_references(positive, references) if references else positive,
-            with_references(prompts.negative, references) if references else prompts.negative,
+            with_references(positive, references, control) if references else positive,
+            with_references(prompts.negative, references, control) if references else prompts.negative,
             self.request.guidance,
         )
         schedule = self.request.schedule((crops.shape[2], crops.shape[1]))
@@ -91,6 +95,17 @@ class CropSampler:
             hide_masked(crop, region.masks.composite) for crop, region in zip(crops, regions, strict=True)
         ]
         return [self.vae.encode(torch.stack(hidden))]
+
+    def _weigh(self, regions: Sequence[Region], before: int) -> Any:
+        """What makes the further references count as they should, each crop with its part of their places."""
+        if self.references is None:
+            return None
+        width, height = self.size
+        boxes = [
+            (left / width, top / height, right / width, bottom / height)
+            for left, top, right, bottom in (region.crop.box for region in regions)
+        ]
+        return control_references(self.references, before, boxes)
 
     def _on_step(self, regions: int) -> Callable[[int, Tensor, Tensor, int], None]:
         done = self._done

@@ -109,8 +109,14 @@ def _to_rgb(frame: np.ndarray) -> np.ndarray:
 
 def collect_frames(references: Any, pictures: Any, most: int, title: str) -> list[np.ndarray]:
     """The source pictures of a node: those of a References, then every frame of its IMAGE inputs (None where
-    nothing is connected), each `[H, W, 3]`. InputError for more than `most`.
+    nothing is connected), each `[H, W, 3]`. InputError for more than `most`, and for references that are to
+    count more or less: no service can do that, and leaving it out would be paid for.
     """
+    if references is not None and references.weighing:
+        raise InputError(
+            f"references weighs {references.weighing}, but {title} knows neither weights, steps nor places: "
+            "empty them in Klein References, or make this picture with Klein Sampler."
+        )
     batches = [] if references is None else list(references.images)
     given = pictures if isinstance(pictures, (list, tuple)) else [pictures]
     batches += [batch for batch in given if batch is not None]

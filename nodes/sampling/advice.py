@@ -112,6 +112,20 @@ def note_size(facts: KleinFacts | None, size: tuple[int, int]) -> str:
     )
 
 
+def note_image_guidance(request: SamplingRequest, shown: bool) -> list[str]:
+    """What image guidance costs. shown: the prompt carries references."""
+    if request.image_guidance == 1:
+        return []
+    if not shown:
+        return [
+            f"image_guidance is {request.image_guidance:g}, but positive carries no references: it was not "
+            "used."
+        ]
+    return [
+        f"Image guidance {request.image_guidance:g}: every step also runs the prompt without its references."
+    ]
+
+
 def note_acceleration(facts: KleinFacts | None) -> list[str]:
     """For runs that are accelerated."""
     if facts is not None and facts.distilled:

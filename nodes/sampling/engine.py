@@ -45,8 +45,16 @@ from ..base.values import Acceleration
 from ..model.engine import facts_of
 from ..model.facts import notice_processor
 from . import checks
-from .advice import list_notes, list_warnings, note_acceleration, note_size, warn_of_unread
+from .advice import (
+    list_notes,
+    list_warnings,
+    note_acceleration,
+    note_image_guidance,
+    note_size,
+    warn_of_unread,
+)
 from .fast import sample_fast
+from .image_guidance import guide_by_references, holds_references
 from .picture import fit_picture
 from .progress import RunProgress
 from .report import Report
@@ -179,6 +187,7 @@ def sample_pictures(
     if reads_negative:
         checks.check_references("negative", negative)
 
+    shown = holds_references(positive)
     start = prepare_start(model, vae, request, latent, image)
     facts = facts_of(model)
     table = None
@@ -193,6 +202,7 @@ def sample_pictures(
         notes=(
             *start.notes,
             *list_notes(request, facts, start.size, reads_negative, table),
+            *note_image_guidance(request, shown),
             *([notice] if notice else []),
         ),
         warnings=(
@@ -218,6 +228,8 @@ def sample_pictures(
     if table is not None:
         schedule = Schedule(torch.tensor(table.levels), schedule.mu)
         sampler = comfy.samplers.KSAMPLER(sample_fast, {"table": table})
+    if shown:
+        model = guide_by_references(model, request.image_guidance)
     watched = watch_runs(model, acceleration, schedule.sigmas, _respace(request, schedule, start))
     clock = Clock()
     guide = Guide(watched.model, positive, negative, request.guidance)

@@ -92,6 +92,7 @@ class KleinodSampler(io.ComfyNode):
                     optional=True,
                     tooltip="A Klein Acceleration with all the dials. It wins over acceleration.",
                 ),
+                widgets["image_guidance"],
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures, result by result."),
@@ -140,10 +141,12 @@ class KleinodSampler(io.ComfyNode):
         strength_mode=DEFAULTS["strength_mode"],
         acceleration="none",
         acceleration_settings=None,
+        image_guidance=DEFAULTS["image_guidance"],
     ) -> io.NodeOutput:
         request = SamplingRequest(
-            width, height, steps, guidance, seed, scheduler, results, mu, strength, strength_mode
-        )
+            width, height, steps, guidance, seed, scheduler, results, mu, strength, strength_mode,
+            image_guidance,
+        )  # fmt: skip
         chosen = choose_acceleration(acceleration, acceleration_settings)
         with KeptResults(cls.hidden) as kept:
             made = sample_pictures(

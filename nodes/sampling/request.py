@@ -125,6 +125,17 @@ SAMPLING_FIELDS = (
         optional=True,
         advanced=True,
     ),
+    Field(
+        "image_guidance",
+        1.0,
+        "How strongly the picture follows its references, beside the prompt: above 1 more, below 1 less. 1 "
+        "is the model as it is. Any other value also runs the prompt without its references in every step.",
+        low=0,
+        high=3,
+        step=0.1,
+        optional=True,
+        advanced=True,
+    ),
 )
 """The rows of Klein Sampler's own widgets, in their order: check, widget and page read them."""
 DEFAULTS = {field.name: field.default for field in SAMPLING_FIELDS}
@@ -136,8 +147,8 @@ class SamplingRequest:
 
     width, height: pixels, multiples of 16; ignored where a latent or an image is given. guidance: weight of
     `v_negative + guidance * (v_positive - v_negative)`, 1 runs no negative pass. seed: of the first result;
-    every further one adds 1. strength: only for a given latent or image. Raises InputError in an artist's
-    words.
+    every further one adds 1. strength: only for a given latent or image. image_guidance: weight of what the
+    references change, 1 runs nothing more. Raises InputError in an artist's words.
     """
 
     width: int = DEFAULTS["width"]
@@ -150,6 +161,7 @@ class SamplingRequest:
     mu: str = DEFAULTS["mu"]
     strength: float = DEFAULTS["strength"]
     strength_mode: str = DEFAULTS["strength_mode"]
+    image_guidance: float = DEFAULTS["image_guidance"]
 
     def __post_init__(self) -> None:
         # A name nobody knows gets the nearest known ones; the table would list all seventy.

@@ -201,7 +201,7 @@ def _evaluate_stack(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any, ...]
 
 
 def _evaluate_references(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
-    pictures: dict[str, dict[str, Any]] = {"images": {}, "masks": {}}
+    pictures: dict[str, dict[str, Any]] = {"images": {}, "masks": {}, "places": {}}
     for name, value in inputs.items():
         group, _, socket = name.partition(".")
         if group in pictures and socket and value is not None:
@@ -212,8 +212,15 @@ def _evaluate_references(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any,
         graph.resolve(inputs["match_image"]),
         graph.resolve(inputs.get("background", "white")),
         graph.resolve(inputs.get("mask_use", FILL)),
+        graph.resolve(inputs.get("weights", "")),
+        graph.resolve(inputs.get("steps", "")),
     )
-    references: References = prepare_references(pictures["images"], preparation, pictures["masks"])
+    references: References = prepare_references(**pictures, preparation=preparation)
+    if references.weighing:
+        graph.notes.append(
+            f"The weights of references were left out, which Runware does not know: {references.weighing}."
+        )
+        references = References(tuple(item.in_full() for item in references.items), references.matched)
     return references, *references.canvas
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kleinod_pure.base.errors import InputError
 from kleinod_pure.base.references import Reference
 from kleinod_pure.references.prepare import Preparation, prepare_references
-from kleinod_pure.references.report import describe, list_weighed
+from kleinod_pure.references.report import describe
 from kleinod_pure.references.weights import (
     Weight,
     fit_place,
@@ -91,8 +91,8 @@ def test_the_info_says_what_does_not_count_in_full() -> None:
     text = describe(references)
     assert "image 2: 64x64 used as it is; weight 0.5; on 50% of the picture" in text
     assert "image 3: 64x64 used as it is; steps 25-75%" in text
-    assert list_weighed(references) == "image 2 (weight 0.5, on 50% of the picture), image 3 (steps 25-75%)"
-    assert list_weighed(prepare(2)) == ""
+    assert references.weighing == "image 2 (weight 0.5, on 50% of the picture), image 3 (steps 25-75%)"
+    assert prepare(2).weighing == ""
 
 
 @given(st.integers(1, 60), st.floats(0, 0.99), st.floats(0.01, 1))

@@ -229,6 +229,30 @@ def test_the_crop_is_the_first_reference_and_the_others_follow(nano) -> None:
     assert alone.calls[0].get("ref_latents") is None
 
 
+def test_references_weigh_in_a_crop_as_in_a_picture(nano) -> None:
+    """Hidden: as without it. Its place covers the crop, or lies elsewhere: everywhere, or nearly nowhere."""
+    image = draw()
+
+    def painted(weights: str = "", place: torch.Tensor | None = None, shown: bool = True) -> torch.Tensor:
+        references = KleinodReferences.execute(
+            {"image_1": [torch.rand(1, 64, 96, 3, generator=torch.Generator().manual_seed(1))]},
+            ["native"], [1.0], [1], ["white"], ["hide the rest"], weights=[weights],
+            places=None if place is None else {"place_1": [place]},
+        ).args[0]  # fmt: skip
+        return paint(nano, image, mark(LEFT), references=references if shown else None).image
+
+    full, without = painted(), painted(shown=False)
+    assert float((full - without).abs().max()) > 0.01
+    assert torch.allclose(painted("0"), without, atol=1e-4)
+    assert torch.allclose(painted(place=torch.ones(1, 8, 8)), full, atol=1e-4)
+    left, right = torch.zeros(1, *image.shape[1:3]), torch.zeros(1, *image.shape[1:3])
+    middle = image.shape[2] // 2
+    left[:, :, :middle] = 1
+    right[:, :, middle:] = 1
+    near, far = (float((painted(place=place) - full).pow(2).mean()) for place in (left, right))
+    assert near < far
+
+
 def test_conditionings_serve_without_a_clip(nano) -> None:
     positive, negative = KleinodPrompt.execute(nano[1], "a fox on a blue background", "").args[:2]
     image = draw()

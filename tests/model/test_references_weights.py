@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from kleinod.nodes.acceleration.report import COMPUTED
 from kleinod.nodes.acceleration.settings import choose_acceleration
 from kleinod.nodes.model.nano import load_nano
 from kleinod.nodes.model.nodes import KleinodPrompt
+from kleinod.nodes.references.nodes import KleinodReferences
 from kleinod.nodes.sampling.nodes import KleinodSampler
 
-from tests.model.test_references import core_picture, picture, refer
+from tests.model.test_references import core_picture, picture
 from tests.model.tiny_klein import load_tiny_model
 
 SIZE, OTHER = (128, 144), (160, 128)
@@ -33,8 +37,6 @@ def prompt(parts: dict[str, Any], *images: torch.Tensor, places: dict | None = N
     named = {name: [value] for name, value in given.items()}
     sockets = {f"image_{n}": [image] for n, image in enumerate(images, start=1)}
     plain = {"size": ["auto"], "megapixels": [1.0], "match_image": [1], "background": ["white"]}
-    from kleinod.nodes.references.nodes import KleinodReferences
-
     references = KleinodReferences.execute(
         sockets, **plain, mask_use=["hide the rest"], masks=None, **named, places=places
     ).args[0]
@@ -107,8 +109,6 @@ def test_a_place_over_everything_is_everywhere(parts: dict[str, Any]) -> None:
 @pytest.mark.parametrize("cache", ["refresh", "exact (9B-KV)"])
 def test_with_the_keys_of_references_kept(parts: dict[str, Any], cache: str) -> None:
     """Queries without references' rows: a hidden image is no image then, too."""
-    from dataclasses import replace
-
     settings = replace(choose_acceleration("none", None), reference_cache=cache, reference_interval=2)
     first, second = picture(SIZE, 1), picture(OTHER, 2)
     without = ours(parts, prompt(parts, first), 6, acceleration_settings=settings)
@@ -117,14 +117,56 @@ def test_with_the_keys_of_references_kept(parts: dict[str, Any], cache: str) -> 
 
 
 def test_a_change_of_weights_ends_a_forecast(parts: dict[str, Any]) -> None:
-    """What earlier steps said of a run is not carried over the step at which an image comes in."""
+    """A step at which an image comes in is computed, also where the plain run forecasts it."""
     images = picture(SIZE, 1), picture(OTHER, 2)
-    made = KleinodSampler.execute(
-        parts["model"], *prompt(parts, *images, steps=", 50-100"), parts["vae"], *SIZE, 28, 4.0, 5, "Default",
-        1, acceleration="high",
-    )  # fmt: skip
-    import json
 
-    steps = json.loads(made.args[3])["runs"][0]["steps"]
-    assert len(steps) == 28
-    assert steps[14]["kind"] == "computed", steps[13:16]
+    def pattern(conditionings: tuple) -> str:
+        made = KleinodSampler.execute(
+            parts["model"], *conditionings, parts["vae"], *SIZE, 28, 4.0, 5, "Default", 1, acceleration="high"
+        )
+        return json.loads(made.args[3])["runs"][0]["pattern"]
+
+    plain = pattern(prompt(parts, *images))
+    step = next(step for step in range(10, 28) if plain[step] != COMPUTED)
+    later = pattern(prompt(parts, *images, steps=f", {100 * step / 28}-100"))
+    assert later[step] == COMPUTED, (plain, later)
+
+
+def test_image_guidance_is_its_formula(parts: dict[str, Any]) -> None:
+    """One step at guidance 1, by hand from ComfyUI's own sampler: the step is linear in the velocity."""
+    images = picture(SIZE, 1), picture(OTHER, 2)
+    shown, plain = prompt(parts, *images), prompt(parts, *images, weights="0, 0")
+
+    def latent(conditionings: tuple, guidance: float, image_guidance: float = 1.0) -> torch.Tensor:
+        return KleinodSampler.execute(
+            parts["model"], *conditionings, parts["vae"], *SIZE, 1, guidance, 5, "Default", 1,
+            image_guidance=image_guidance,
+        ).args[1]["samples"]  # fmt: skip
+
+    with_, without = latent(shown, 1.0), latent(plain, 1.0)
+    for scale in (0.0, 0.5, 2.5):
+        expected = without + scale * (with_ - without)
+        assert torch.allclose(latent(shown, 1.0, scale), expected, atol=2e-4)
+    guided = latent(shown, 4.0)
+    assert torch.allclose(latent(shown, 4.0, 2.0), guided + (with_ - without), atol=2e-4)
+    assert torch.equal(latent(shown, 4.0, 1.0), guided)
+
+
+def test_image_guidance_goes_with_acceleration_and_says_its_cost(parts: dict[str, Any]) -> None:
+    images = picture(SIZE, 1), picture(OTHER, 2)
+    made = [
+        KleinodSampler.execute(
+            parts["model"], *conditionings, parts["vae"], *SIZE, 12, 4.0, 5, "Default", 1,
+            acceleration=level, image_guidance=2.0,
+        ).args
+        for conditionings in (prompt(parts, *images),)
+        for level in ("none", "medium")
+    ]  # fmt: skip
+    assert "also runs the prompt without its references" in made[0][2]
+    assert not torch.equal(made[0][0], made[1][0])
+    assert (made[0][0] - made[1][0]).abs().mean() < 0.05
+    report = KleinodSampler.execute(
+        parts["model"], *KleinodPrompt.execute(parts["clip"], "cat", "").args[:2], parts["vae"], *SIZE, 1,
+        4.0, 5, "Default", 1, image_guidance=2.0,
+    ).args[2]  # fmt: skip
+    assert "positive carries no references: it was not used" in report

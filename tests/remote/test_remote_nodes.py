@@ -16,6 +16,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.utils import CurrentNodeContext
 from kleinod.nodes.base import sockets
 from kleinod.nodes.base.flux2 import MAX_SEED
+from kleinod.nodes.references.nodes import KleinodReferences
 from kleinod.nodes.remote import errors, job_list, session
 from kleinod.nodes.remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, KleinodRunwareOptions
 from kleinod.nodes.remote.services.bfl import ENDPOINTS
@@ -162,6 +163,13 @@ def test_wrong_settings_stop_before_anything_is_sent(emulator) -> None:
         run(KleinodRunware, **RUNWARE | {"width": 250})
     with pytest.raises(ValueError, match="5 pictures together"):
         run(KleinodRunware, **RUNWARE, images=torch.zeros(5, 16, 16, 3))
+    weighed = KleinodReferences.execute(
+        {"image_1": [torch.zeros(1, 64, 64, 3)]}, ["native"], [1.0], [1], ["white"], ["hide the rest"],
+        weights=["0.5"],
+    ).args[0]  # fmt: skip
+    for node, values in ((KleinodRunware, RUNWARE), (KleinodBFL, BFL)):
+        with pytest.raises(ValueError, match=r"weighs image 1 \(weight 0.5\), but .* knows neither"):
+            run(node, **values, references=weighed)
     assert emulator.seen == []
 
 

@@ -93,6 +93,18 @@ def test_everything_on_the_wires_is_in_the_request(pictures: list[str]) -> None:
     assert "work" not in json.dumps(task) and notes == []
 
 
+def test_weights_of_references_are_named(pictures: list[str]) -> None:
+    refs = node("KleinodReferences", **REFERENCES, **{"images.image_1": ["one", 0]}, weights="0.5")
+    graph = {
+        "one": node("LoadImage", image=pictures[0]),
+        "refs": refs,
+        "it": node("KleinodRunware", **RUNWARE, references=["refs", 0]),
+    }
+    task, notes = copy(graph)
+    assert read_colour(task["inputs"]["referenceImages"][0]) == ((96, 64), (200, 100, 50))
+    assert len(notes) == 1 and "image 1 (weight 0.5)" in notes[0]
+
+
 def test_what_only_a_run_can_tell_is_named() -> None:
     graph = {
         "made": node("VAEDecode", samples=["x", 0], vae=["y", 0]),
