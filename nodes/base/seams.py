@@ -173,7 +173,6 @@ SEAMS: tuple[Seam, ...] = (
         "comfy.controlnet",
         REFERENCE_WEIGHTS,
         ControlBase__pre_run="3",
-        ControlBase__get_models="1",
         ControlBase__copy_to="2",
     ),
     *_seams(

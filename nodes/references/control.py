@@ -19,7 +19,7 @@ from ..base import seams
 from ..base.references import Reference, References
 from .weights import Weight, first_step, fit_place, last_step, make_bias, weigh
 
-ControlBase = seams.find("comfy.controlnet:ControlBase") or object
+ControlBase: Any = seams.find("comfy.controlnet:ControlBase") or object
 attention_pytorch = seams.find("comfy.ldm.modules.attention:attention_pytorch")
 
 OVERRIDE = "optimized_attention_override"

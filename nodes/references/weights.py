@@ -103,7 +103,8 @@ def make_bias(
 
     tokens: of each reference; they are the last of the keys. rows: of the queries, of which `text` are the
     prompt's, then `cells` the picture's; those of references follow, or are not there (references' keys may
-    come from a cache).
+    come from a cache). What is no cell of the picture reads a placed reference as the picture does on
+    average: through the prompt it would reach every cell.
     """
     pictures = max([1, *(len(weight.place) for weight in weights if weight.place is not None)])
     placed = any(weight.place is not None for weight in weights)
@@ -116,8 +117,9 @@ def make_bias(
         columns += math.log(weight.everywhere) if weight.everywhere else -math.inf
         if weight.place is None or not weight.everywhere:
             continue
+        shares = weight.place.mean(dim=1, keepdim=True).repeat(1, height)
         first, last = max(rows.start, text), min(rows.stop, text + cells)
         if first < last:
-            shares = weight.place[:, first - text : last - text].cpu().log()
-            columns[:, :, first - rows.start : last - rows.start] += shares[:, None, :, None]
+            shares[:, first - rows.start : last - rows.start] = weight.place[:, first - text : last - text]
+        columns += shares.cpu().log()[:, None, :, None]
     return bias

@@ -1,8 +1,8 @@
 """Guidance towards the references, beside guidance towards the prompt.
 
 Every step also runs the prompt without its references, and the picture goes further (or less far) from there
-to where the references lead: after Brooks et al. 2023 (InstructPix2Pix, eq. 3), with the prompt's own guidance
-as it is. At guidance 1: v = v_without + s (v_with - v_without).
+to where the references lead: after Brooks et al. 2023 (InstructPix2Pix, eq. 3), the prompt's own guidance as
+it is. At guidance 1: v = v_without + s (v_with - v_without).
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_a_weight_is_how_often_the_tokens_are_there(first: int, second: int) -> 
 
 
 def test_a_place_acts_on_its_cells_alone() -> None:
-    """Two pictures of a batch with other places; text and references see the reference in full."""
+    """Two pictures of a batch with other places; the rest reads it as the picture does on average."""
     place = torch.tensor([[1.0, 0.0, 0.5, 1.0], [0.0, 0.0, 0.0, 1.0]])
     bias = make_bias([Weight(1), Weight(1.5, place)], [FIRST, SECOND], CELLS, KEYS, slice(0, KEYS), TEXT)
     assert bias.shape == (2, 1, KEYS, KEYS)
@@ -143,8 +143,9 @@ def test_a_place_acts_on_its_cells_alone() -> None:
     assert torch.all(times[..., :-SECOND] == 1)
     seen = times[:, 0, :, -SECOND:]
     assert torch.allclose(seen[:, TEXT : TEXT + CELLS], 1.5 * place[..., None].expand(-1, -1, SECOND))
-    assert torch.allclose(seen[:, :TEXT], torch.tensor(1.5))
-    assert torch.allclose(seen[:, TEXT + CELLS :], torch.tensor(1.5))
+    mean = 1.5 * place.mean(dim=1)[:, None, None]
+    assert torch.allclose(seen[:, :TEXT], mean.expand(-1, TEXT, SECOND))
+    assert torch.allclose(seen[:, TEXT + CELLS :], mean.expand(-1, FIRST + SECOND, SECOND))
     for first in range(0, KEYS, 4):  # the same in parts
         rows = slice(first, min(first + 4, KEYS))
         part = make_bias([Weight(1), Weight(1.5, place)], [FIRST, SECOND], CELLS, KEYS, rows, TEXT)
