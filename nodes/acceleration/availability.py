@@ -7,14 +7,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..base import seams
+from ..base import graph_capture, seams
 from ..base.values import Acceleration
 
 BLOCK_METHODS = ("first_block", "dual_block", "tea")
-RECORDED = (
-    "is off: this ComfyUI runs the model's blocks as recorded CUDA graphs, in which nothing can be skipped. "
-    "Start ComfyUI with --disable-cuda-graphs to have it back."
-)
 
 
 def keep_available(acceleration: Acceleration | None, model: Any) -> tuple[Acceleration | None, list[str]]:
@@ -27,21 +23,21 @@ def keep_available(acceleration: Acceleration | None, model: Any) -> tuple[Accel
     if seams.missing(seams.ACCELERATION):
         return None, [seams.missing(seams.ACCELERATION)]
     off: list[str] = []
-    recorded = seams.records_blocks(model.model.diffusion_model)
+    captured = graph_capture.captures_blocks(model.model.diffusion_model)
     if acceleration.method in BLOCK_METHODS:
-        reason = seams.missing(seams.BLOCK_CACHES) or _recorded(recorded, seams.BLOCK_CACHES)
+        reason = seams.missing(seams.BLOCK_CACHES) or _captured(captured, seams.BLOCK_CACHES)
         if reason:
             off.append(reason)
             acceleration = replace(
                 acceleration, acceleration="none", fb_cache=False, tea_cache=False, db_cache=False
             )
     if acceleration.reference_cache != "off":
-        reason = seams.missing(seams.REFERENCE_KEYS) or _recorded(recorded, seams.REFERENCE_KEYS)
+        reason = seams.missing(seams.REFERENCE_KEYS) or _captured(captured, seams.REFERENCE_KEYS)
         if reason:
             off.append(reason)
             acceleration = replace(acceleration, reference_cache="off")
     return acceleration, off
 
 
-def _recorded(recorded: bool, feature: seams.Feature) -> str:
-    return f"{feature.title} {RECORDED}" if recorded else ""
+def _captured(captured: bool, feature: seams.Feature) -> str:
+    return f"{feature.title} is off: {graph_capture.CAPTURED}" if captured else ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import folder_paths
-
+from ..base import seams
 from ..base.acceleration import FittedTable
 from ..base.errors import InputError
 from ..base.values import Calibration
 from . import calibration
+
+folder_paths = seams.find("folder_paths")
 
 BUILT_IN = "built in"
 RULE = "rule (no table)"
@@ -25,7 +26,7 @@ def calibrations_folder() -> Path:
 
 def list_calibrations() -> list[str]:
     """Names that `load_calibration` takes, sorted; empty before the first was made."""
-    return calibration.list_names(calibrations_folder())
+    return calibration.list_names(calibrations_folder()) if folder_paths else []
 
 
 def load_calibration(name: str) -> Calibration:

@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import comfy.model_management
-import comfy.model_patcher
-import comfy.samplers
 from torch import Tensor
 
-from ..base import seams
+from ..base import graph_capture, seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.values import Acceleration
@@ -33,6 +30,8 @@ from .policies.policy import Call, ModelFacts, Policy, RunFacts
 from .policies.registry import Respace, list_wanted, shorten_run
 from .report import RunReport
 from .solvers import LINEAR, calls_once_a_step, has_noise_path, name_solver, read_options
+
+comfy = seams.modules("comfy.model_management", "comfy.model_patcher", "comfy.samplers")
 
 logger = logging.getLogger("kleinod.acceleration")
 
@@ -243,6 +242,7 @@ class _Run:
         self.patch_size = patch_size
         self._plain_guidance = type(guider).predict_noise is comfy.samplers.CFGGuider.predict_noise
         self._branch_calls = 0
+        self._captured = False
 
     def install(self) -> None:
         """Put the hooks into this run's private model options, innermost of all wrappers.
@@ -268,7 +268,10 @@ class _Run:
                 self._install_blocks(policy, transformer_options)
             if policy.replaces_attention:
                 patches["post_input"] = [*patches.get("post_input", []), policy.enter]
-                patches["attn1_patch"] = [*patches.get("attn1_patch", []), _attend_for(policy)]
+                patches["attn1_patch"] = [
+                    *patches.get("attn1_patch", []),
+                    _attend_for(policy, self.is_captured),
+                ]
 
     def _install_blocks(self, policy: Policy, transformer_options: dict[str, Any]) -> None:
         """Stand before every block, around whatever another node or policy put there."""
@@ -276,7 +279,7 @@ class _Run:
         facts = self.controller.run.model
         for kind, count in (("double_block", facts.double_blocks), ("single_block", facts.single_blocks)):
             for i in range(count):
-                replace[(kind, i)] = _stand_before(policy, kind, i, replace.get((kind, i)))
+                replace[(kind, i)] = _stand_before(policy, kind, i, replace.get((kind, i)), self.is_captured)
 
     def predict_noise(
         self,
@@ -347,8 +350,24 @@ class _Run:
                 policy.learn_branches(out[0], out[1])
         return out
 
+    def is_captured(self) -> bool:
+        """Whether ComfyUI captures what is called now: then it must be the network as it is."""
+        if graph_capture.is_capturing():
+            self._captured = True
+            return True
+        return False
+
     def _run_branches(self, executor: Any, *args: Any) -> list[Tensor]:
         out = executor(*args)
+        if self._captured:
+            # Some blocks may have been left out before: the step once more, with nothing of ours in it.
+            self._captured = False
+            self.controller.disable(
+                "this ComfyUI records the model's blocks as CUDA graphs", hold_exact=False
+            )
+            for policy in self.controller.policies:
+                policy.redo()
+            return executor(*args)
         if any(policy.wants_redo for policy in self.controller.policies):
             for policy in self.controller.policies:
                 policy.redo()
@@ -389,7 +408,7 @@ class _Run:
                 policy.end_call()
 
 
-def _attend_for(policy: Policy) -> Callable[..., dict[str, Tensor]]:
+def _attend_for(policy: Policy, is_captured: Callable[[], bool]) -> Callable[..., dict[str, Tensor]]:
     def attend(
         q: Tensor,
         k: Tensor,
@@ -398,12 +417,16 @@ def _attend_for(policy: Policy) -> Callable[..., dict[str, Tensor]]:
         attn_mask: Tensor | None = None,
         extra_options: dict[str, Any] | None = None,
     ) -> dict[str, Tensor]:
+        if is_captured():
+            return {}
         return policy.attend(q, k, v, attn_mask, extra_options or {})
 
     return attend
 
 
-def _stand_before(policy: Policy, kind: str, i: int, inner: Any) -> Callable[..., dict[str, Any]]:
+def _stand_before(
+    policy: Policy, kind: str, i: int, inner: Any, is_captured: Callable[[], bool]
+) -> Callable[..., dict[str, Any]]:
     """A block replacement that asks the policy, which may run the original (or another node's replacement)
     or not.
     """
@@ -411,6 +434,6 @@ def _stand_before(policy: Policy, kind: str, i: int, inner: Any) -> Callable[...
     def replacement(args: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
         original = extra["original_block"]
         block = original if inner is None else (lambda given: inner(given, {"original_block": original}))
-        return policy.block(kind, i, args, block)
+        return block(args) if is_captured() else policy.block(kind, i, args, block)
 
     return replacement

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import comfy.model_management
 import torch
 
 from . import seams
 from .errors import ArtistError
 from .input_checks import check_inputs
 from .sockets import list_sockets
+
+is_oom = seams.find("comfy.model_management:is_oom")
 
 get_executing_context = seams.find("comfy_execution.utils:get_executing_context")
 
@@ -39,9 +40,7 @@ def show(text: str, node_id: str | None = None) -> None:
     if seams.missing(seams.PAGE):
         logger.info(text)
         return
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = seams.find_server()
     node_id = node_id or _running_node()
     if server is not None and node_id:
         # Nodes 2.0 reads Markdown, where only two spaces keep a line apart from the next.
@@ -105,9 +104,13 @@ def reports_errors(advise: Callable[..., str] | None = None) -> Callable[[Callab
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the graphics card's memory or the computer's own ran out."""
-    if isinstance(error, MemoryError) or comfy.model_management.is_oom(error):
+    if isinstance(error, MemoryError) or _is_of_card(error):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _WORDS)
+
+
+def _is_of_card(error: BaseException) -> bool:
+    return bool(is_oom and is_oom(error))
 
 
 @contextmanager
@@ -127,7 +130,7 @@ def _saying_why(explain_memory: Callable[[], str]) -> Iterator[None]:
         sentence = explain_memory()
         logger.info("Said on the node: %s", sentence)
         warn(sentence, node_id)
-        kind = torch.OutOfMemoryError if comfy.model_management.is_oom(error) else MemoryError
+        kind = torch.OutOfMemoryError if _is_of_card(error) else MemoryError
         raise kind(sentence) from error
 
 

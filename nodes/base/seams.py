@@ -15,7 +15,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, SimpleNamespace
 from typing import Any
 
 from .errors import ArtistError
@@ -62,6 +62,7 @@ REFERENCE_WEIGHTS = Feature(
 IMAGE_GUIDANCE = Feature("Image guidance", "Set image_guidance of Klein Sampler to 1.")
 FACES = Feature("Klein Face Refiner", "Pictures stay as they are.")
 MEDIAPIPE = Feature("The face detector of ComfyUI", "Pick a YOLO file in Klein Face Settings.")
+KEEP = Feature("Klein Keep", "The edited picture stays as it came.")
 STUDY = Feature("Klein Compare and Klein Calibrate", "Pictures are not affected.")
 RIVAL = Feature("EasyCache as a candidate of Klein Compare", "The other candidates are compared.")
 REMOTE = Feature("The remote nodes", "No job can be sent.")
@@ -219,7 +220,7 @@ SEAMS: tuple[Seam, ...] = (
         calculate_parameters="1",
     ),
     *_seams("comfy.utils", TRIMMING, NANO, MEDIAPIPE, load_torch_file="1 safe_load return_metadata"),
-    *_seams("comfy.utils", LOADING, LORA_STACK, REFERENCES, ProgressBar="1", ProgressBar__update="2"),
+    *_seams("comfy.utils", LOADING, LORA_STACK, REFERENCES, KEEP, ProgressBar="1", ProgressBar__update="2"),
     *_seams(
         "comfy.utils",
         SAMPLING,
@@ -256,6 +257,7 @@ SEAMS: tuple[Seam, ...] = (
         LORA_STACK,
         REFERENCES,
         FACES,
+        KEEP,
         is_oom="1",
         throw_exception_if_processing_interrupted="0",
         intermediate_device="0",
@@ -264,7 +266,7 @@ SEAMS: tuple[Seam, ...] = (
     ),
     *_seams("comfy.model_management", SAMPLING, REMOTE, InterruptProcessingException=""),
     *_seams("comfy.model_management", REMOTE, processing_interrupted="0"),
-    *_seams("comfy.cli_args", REMOTE, args__enable_cors_header=""),
+    *_seams("comfy.cli_args", REMOTE, args__enable_cors_header="", args__multi_user=""),
     *_seams("comfy_execution.graph_utils", FACES, REMOTE, ExecutionBlocker="1"),
     *_seams("comfy_execution.utils", PAGE, REMOTE, get_executing_context="0"),
     *_seams("comfy_extras.nodes_easycache", RIVAL, EasyCacheNode__execute="5"),
@@ -324,8 +326,36 @@ def find(place: str) -> Any:
         for name in path.split(".") if path else ():
             found = getattr(found, name)
     except (ImportError, AttributeError):
+        logger.debug("Not in this ComfyUI: %s", place, exc_info=True)
         return Absent(place.replace(":", "."))
     return found
+
+
+def modules(*names: str) -> Any:
+    """What `import a.b, a.c` binds as `a`, with `Absent` in the place of a module that ComfyUI lacks.
+
+    All of ComfyUI beyond `comfy_api` comes into the pack by this and by `find`, so that a module that is gone
+    ends no start.
+    """
+    root = SimpleNamespace()
+    for name in names:
+        *folders, last = name.split(".")[1:]
+        place = root
+        for folder in folders:
+            place = vars(place).setdefault(folder, SimpleNamespace())
+        setattr(place, last, find(name))
+    return root
+
+
+def find_server() -> Any:
+    """ComfyUI's server; None where none runs, as in a script. Looked up late: it is slow to load."""
+    server = find("server:PromptServer")
+    return getattr(server, "instance", None) if server else None
+
+
+def version() -> str:
+    """This ComfyUI's version, "" where it does not say."""
+    return str(find("comfyui_version:__version__") or "")
 
 
 @functools.cache
@@ -357,7 +387,7 @@ def _fault(seam: Seam) -> str:
     if seam.places is not None and not _can_be_called(found, seam.places, seam.takes):
         return f"{name} as it was called"
     code = getattr(inspect.unwrap(found), "__code__", None) if seam.speaks else None
-    silent = [word for word in seam.speaks if word not in _words(code)] if code is not None else []
+    silent = [word for word in seam.speaks if word not in words_of(code)] if code is not None else []
     return f"the key {silent[0]} in {name}" if silent else ""
 
 
@@ -373,7 +403,7 @@ def _can_be_called(found: Callable[..., Any], places: int, takes: tuple[str, ...
     return True
 
 
-def _words(code: CodeType) -> set[str]:
+def words_of(code: CodeType) -> set[str]:
     """The texts and names that stand in a function's code, those of functions inside it included."""
     words = set(code.co_names) | set(code.co_varnames)
     for constant in code.co_consts:
@@ -382,35 +412,16 @@ def _words(code: CodeType) -> set[str]:
         elif isinstance(constant, tuple):
             words |= {one for one in constant if isinstance(one, str)}
         elif isinstance(constant, CodeType):
-            words |= _words(constant)
+            words |= words_of(constant)
     return words
-
-
-def records_blocks(network: Any) -> bool:
-    """Whether a network may run its blocks as recorded graphs, in which no cache and no hook takes part.
-
-    ComfyUI records the blocks of other models so (`prefetch_queue_pop(..., enable_graph=True)`); FLUX.2's
-    not, as of 0.33. Where it starts to, this finds it in the code, and what would be frozen stays off.
-    """
-    loop = getattr(type(network), "forward_orig", None) or getattr(type(network), "forward", None)
-    code = getattr(inspect.unwrap(loop), "__code__", None) if loop is not None else None
-    if code is None or "enable_graph" not in _words(code):
-        return False
-    return not find("comfy.cli_args:args.disable_cuda_graphs")
 
 
 def _sentence(feature: Feature | None, gone: list[str]) -> str:
     more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
     title = feature.title if feature is not None else "This"
     instead = f" {feature.instead}" if feature is not None else ""
+    of = f" ({version()})" if version() else ""
     return (
-        f"{title} is off: this ComfyUI{_version()} lacks {gone[0]}{more}, which Kleinod relies on.{instead} "
+        f"{title} is off: this ComfyUI{of} lacks {gone[0]}{more}, which Kleinod relies on.{instead} "
         "A newer Kleinod may know this ComfyUI: update it."
     )
-
-
-def _version() -> str:
-    try:
-        return f" ({importlib.import_module('comfyui_version').__version__})"
-    except (ImportError, AttributeError):
-        return ""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from comfy import model_management
-from comfy.utils import ProgressBar
 from comfy_api.v0_0_2 import io, ui
 from torch import Tensor
 
+from ..base import seams
 from ..base.errors import InputError
 from ..base.field_inputs import make_inputs
 from ..base.notices import reports_errors, show_status
@@ -24,6 +23,8 @@ from .painting import Edited, inpaint, outpaint
 from .report import describe, headline
 from .request import CONTEXT, REGIONS, STRENGTH, InpaintRequest
 from .sheet import draw_sheet
+
+comfy = seams.modules("comfy.model_management", "comfy.utils")
 
 
 class KleinodInpaint(io.ComfyNode):
@@ -207,6 +208,7 @@ class KleinodKeep(io.ComfyNode):
         grow: int = KeepSettings.grow,
         feather: int = KeepSettings.feather,
     ) -> io.NodeOutput:
+        seams.require(seams.KEEP)
         settings = KeepSettings(place, colour_match, sensitivity, grow, feather)
         kept = keep_batch(original, edited, mask, settings)
         sheet = draw_sheet(kept)
@@ -236,10 +238,10 @@ def keep_batch(original: Tensor, edited: Tensor, mask: Tensor | None, settings: 
             )
     if masks is not None:
         masks = resize_masks(masks, (original.shape[2], original.shape[1]))
-    bar = ProgressBar(count)
+    bar = comfy.utils.ProgressBar(count)
     kept = []
     for index in range(count):
-        model_management.throw_exception_if_processing_interrupted()
+        comfy.model_management.throw_exception_if_processing_interrupted()
         one = keep(
             _pick(original, index).cpu(),
             _pick(edited, index).cpu(),

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
 from torch import Tensor
 from torch.nn import functional
 
+from ..base import seams
 from ..base.errors import InputError
 from ..base.pictures import check_mask, take_pictures
 from ..model.engine import facts_of
@@ -28,6 +28,8 @@ from .canvas import OutpaintRequest, fill_canvas, plan_canvas, plan_outpaint
 from .paint_report import PaintedRegion, headline, write_report
 from .plan import EditPlan, plan_inpaint
 from .request import WHOLE, EditRequest, InpaintRequest
+
+comfy = seams.modules("comfy.model_management")
 
 logger = logging.getLogger("kleinod.edits")
 

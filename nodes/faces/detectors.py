@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-import comfy.model_management
-import folder_paths
-
+from ..base import seams
 from ..base.errors import InputError
 from .blueprint import read_blueprint
 from .detection import Detector
@@ -16,6 +14,9 @@ from .mediapipe import MediaPipeDetector
 from .network import Network, UnknownLayer
 from .ultralytics_package import UltralyticsDetector
 from .yolo import YoloDetector
+
+comfy = seams.modules("comfy.model_management")
+folder_paths = seams.find("folder_paths")
 
 NANO_FACES = "klein-nano faces (built in)"
 NANO_FILE = Path(__file__).with_name("detector_weights") / "faces.safetensors"
@@ -28,6 +29,8 @@ _KEYS = {"bbox/": "ultralytics_bbox", "segm/": "ultralytics_segm", "": "ultralyt
 
 def list_detectors() -> list[str]:
     """What a user may pick; the first is the best default: a face detector of theirs before anything else."""
+    if not folder_paths:
+        return [NANO_FACES]
     _add_folders()
     found: dict[str, None] = {}
     for prefix, key in _KEYS.items():

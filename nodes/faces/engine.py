@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import comfy.model_management
 from torch import Tensor
 
+from ..base import seams
 from ..base.pictures import take_pictures
 from ..model.engine import facts_of
 from ..model.text_engine import encode_prompt
@@ -29,6 +29,8 @@ from .plan import RefineRequest, plan_faces
 from .preview import draw_preview
 from .prompts import DEFAULT_POSITIVE
 from .report import PaintedFace, headline, write_report
+
+comfy = seams.modules("comfy.model_management")
 
 logger = logging.getLogger("kleinod.faces")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import comfy.utils
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -18,6 +17,8 @@ from ..base import seams
 from ..base.errors import InputError
 from .detection import Face
 from .tiling import TiledDetector
+
+comfy = seams.modules("comfy.utils")
 
 SIDE = 640  # pixels of which a face detector of 128 or 192 pixels still sees an ordinary face
 MAX_FACES = 64  # of one search: each gets the landmark network
@@ -30,10 +31,9 @@ class MediaPipeDetector(TiledDetector):
     def __init__(self, name: str, path: Path, pause: Callable[[], None] = lambda: None) -> None:
         super().__init__(name, SIDE, pause)
         seams.require(seams.MEDIAPIPE)
-        from comfy_extras.nodes_mediapipe import FaceLandmarkerModel
-
         try:
-            self.model = FaceLandmarkerModel(comfy.utils.load_torch_file(str(path), safe_load=True))
+            made = seams.find("comfy_extras.nodes_mediapipe:FaceLandmarkerModel")
+            self.model = made(comfy.utils.load_torch_file(str(path), safe_load=True))
         except (KeyError, RuntimeError, ValueError, OSError) as error:
             raise InputError(
                 "it is not the MediaPipe face model of ComfyUI: download mediapipe_face_fp32.safetensors."

@@ -16,10 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..base import graph_capture
+from ..base.errors import ArtistError
 from ..base.transformer_options import MODEL_EDGES
 from ..base.values import BOTH_STAGES, StageBoundary
 from .parts import Adapt, Part, SidePath
 from .stages import edge_of, is_active
+
+FROZEN = (
+    "LoRA rows with a stage (high, low) cannot act here: this ComfyUI runs the model's blocks as recorded "
+    "CUDA graphs, which would keep one stage for the whole run. Set their stage to both, or start ComfyUI "
+    "with --disable-cuda-graphs."
+)
 
 # Inputs of the unit matrix that are sent through a layer at once to read its weight.
 _ROWS_AT_ONCE = 1024
@@ -174,6 +182,8 @@ class _Hook:
         self.loras, self.module, self.gates = loras, module, gates
 
     def __call__(self, layer: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        if graph_capture.is_capturing() and self.loras.boundaries:
+            raise ArtistError(FROZEN)
         x = args[0]
         for path in self.loras.paths_for(layer, self.module, self.gates, x, out):
             path.add_to(x, out)

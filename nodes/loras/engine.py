@@ -14,11 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 from torch import Tensor
 
-from ..base import seams
+from ..base import graph_capture, seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.values import BOTH_STAGES, LoraRow, Loras
@@ -35,6 +33,8 @@ from .request import StackRequest, rows_of_stack, stack_of_rows
 from .search import Found, find_all
 from .targets import Architecture
 from .tensors import LoraFile, OpenFiles, build_parts, load_plan
+
+comfy = seams.modules("comfy.model_management", "comfy.utils")
 
 logger = logging.getLogger("kleinod.loras")
 
@@ -158,12 +158,9 @@ def _choose_ways(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> _Ways:
     """What was asked for, or what this ComfyUI can do instead. InputError for rows that cannot act so."""
     no_weights = seams.missing(seams.LORAS_IN_WEIGHTS)
     no_beside = seams.missing(seams.LORAS_BESIDE)
-    if not no_beside and seams.records_blocks(model.model.diffusion_model):
-        no_beside = (
-            f"{seams.LORAS_BESIDE.title} is off: this ComfyUI runs the model's blocks as recorded CUDA "
-            f"graphs, which would not see them. {seams.LORAS_BESIDE.instead} Start ComfyUI with "
-            "--disable-cuda-graphs to have it back."
-        )
+    if not no_beside and graph_capture.captures_blocks(model.model.diffusion_model):
+        feature = seams.LORAS_BESIDE
+        no_beside = f"{feature.title} is off: {graph_capture.CAPTURED} {feature.instead}"
     if not loaded or not (no_weights or no_beside):
         return _Ways(bypass)
     if no_weights and no_beside:

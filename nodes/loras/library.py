@@ -7,10 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import comfy.model_management
-import comfy.utils
-import folder_paths
-
+from ..base import seams
 from ..base.doors import Doors
 from ..base.values import LoraRow, Loras
 from .bundled import list_bundled
@@ -20,6 +17,9 @@ from .routes import add_routes
 from .rows import parse_rows
 from .search import ENDINGS, Found, LoraIndex, Unhashed
 
+comfy = seams.modules("comfy.model_management", "comfy.utils")
+folder_paths = seams.find("folder_paths")
+
 FOLDER = "loras"
 # What may be hashed while the server answers "queued"; more waits for the run, which has a progress bar.
 MAX_BYTES_AT_QUEUE_TIME = 1024**3
@@ -27,7 +27,8 @@ MAX_BYTES_AT_QUEUE_TIME = 1024**3
 
 def list_files() -> list[str]:
     """Names below models/loras that can hold a LoRA, then those that come with the pack."""
-    own = [name for name in folder_paths.get_filename_list(FOLDER) if name.lower().endswith(ENDINGS)]
+    names = folder_paths.get_filename_list(FOLDER) if folder_paths else []
+    own = [name for name in names if name.lower().endswith(ENDINGS)]
     return own + [name for name in list_bundled() if name not in own]
 
 
@@ -100,9 +101,7 @@ def _own_rows(rows: str | None, lora: str | None) -> Loras:
 
 def register_routes(doors: Doors) -> None:
     """Put the rows' routes on ComfyUI's server, if there is one."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = seams.find_server()
     if server is not None:
         find_hash = find_book().find
         add_routes(server.routes, doors, path_of, lambda path: find_hash(path), lambda: read_index().files)

@@ -16,12 +16,12 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import comfy.model_management
-
 from ..base import seams
 from ..base.notices import show
 from .bypass import BypassLoras, Slot
 from .patches import KEY, list_patches, weight_key
+
+comfy = seams.modules("comfy.model_management")
 
 CallbacksMP = seams.find("comfy.patcher_extension:CallbacksMP")
 WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")

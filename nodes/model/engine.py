@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 from safetensors import SafetensorError
 
 from ..base import seams
@@ -45,6 +43,9 @@ from .pairing import (
     sees_pictures,
 )
 from .text_engine import check_loaded_encoder, drop_unread_layers, load_text_encoder
+
+comfy = seams.modules("comfy.model_management", "comfy.utils")
+comfy_nodes = seams.find("nodes")
 
 logger = logging.getLogger("kleinod.model")
 
@@ -128,7 +129,7 @@ def load_set(request: LoaderRequest) -> KleinSet:
     return KleinSet(model, clip, vae, "\n".join(lines))
 
 
-def _step(progress: comfy.utils.ProgressBar) -> None:
+def _step(progress: Any) -> None:
     progress.update(1)
     comfy.model_management.throw_exception_if_processing_interrupted()
 
@@ -192,10 +193,8 @@ def _load_gguf_model(request: LoaderRequest) -> tuple[Any, KleinFacts]:
 
 
 def _load_model(request: LoaderRequest) -> Any:
-    import nodes as comfy_nodes
-
     with _loading("diffusion_model", request.diffusion_model):
-        return comfy_nodes.UNETLoader().load_unet(request.diffusion_model, request.weight_dtype)[0]  # type: ignore[attr-defined]
+        return comfy_nodes.UNETLoader().load_unet(request.diffusion_model, request.weight_dtype)[0]
 
 
 def choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
@@ -256,10 +255,8 @@ def _load_clip(encoder: _Encoder, device: str, facts: KleinFacts) -> Any:
         drop_unread_layers(clip)
         return clip
     if seams.missing(seams.TRIMMING):
-        import nodes as comfy_nodes
-
         with _loading("text_encoder", encoder.name):
-            whole = comfy_nodes.CLIPLoader()  # type: ignore[attr-defined]
+            whole = comfy_nodes.CLIPLoader()
             return whole.load_clip(encoder.name, type="flux2", device=device)[0]
     with _loading("text_encoder", encoder.name):
         return load_text_encoder(path_of("text_encoders", encoder.name), encoder.sizes, device)
@@ -282,10 +279,8 @@ def _describe_encoder(encoder: _Encoder, facts: KleinFacts, device: str) -> str:
 
 
 def _load_vae(name: str) -> Any:
-    import nodes as comfy_nodes
-
     with _loading("vae", name):
-        vae = comfy_nodes.VAELoader().load_vae(name)[0]  # type: ignore[attr-defined]
+        vae = comfy_nodes.VAELoader().load_vae(name)[0]
     if name == TAEF2:
         # ComfyUI 0.30 leaves both at 8, so sides not divisible by 16 fail to encode and tiles do not fit.
         vae.downscale_ratio = vae.upscale_ratio = 16

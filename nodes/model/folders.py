@@ -5,30 +5,37 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-import folder_paths
-
+from ..base import seams
 from ..base.errors import InputError
 from .choices import AUTOMATIC, NANO, LoaderRequest, is_gguf
+
+comfy_nodes = seams.find("nodes")
+folder_paths = seams.find("folder_paths")
 
 TAEF2 = "taef2"
 
 
 def list_diffusion_models() -> list[str]:
-    files = folder_paths.get_filename_list("diffusion_models")
+    files = _names("diffusion_models")
     return [NANO, *files, *_gguf_files("unet_gguf", "diffusion_models")]
 
 
 def list_text_encoders() -> list[str]:
-    return [*folder_paths.get_filename_list("text_encoders"), *_gguf_files("clip_gguf", "text_encoders")]
+    return [*_names("text_encoders"), *_gguf_files("clip_gguf", "text_encoders")]
 
 
 def list_vaes() -> list[str]:
     """Files of the vae folder, and taef2 when both its halves lie in vae_approx."""
-    return [*folder_paths.get_filename_list("vae"), *([TAEF2] if _taef2_halves() else [])]
+    return [*_names("vae"), *([TAEF2] if _taef2_halves() else [])]
+
+
+def _names(folder: str) -> list[str]:
+    """Files in one of ComfyUI's model folders. Every start and page load comes here: none is no error."""
+    return folder_paths.get_filename_list(folder) if folder_paths else []
 
 
 def _taef2_halves() -> list[str]:
-    names = folder_paths.get_filename_list("vae_approx")
+    names = _names("vae_approx")
     found = [
         [name for name in names if name.startswith(f"{TAEF2}_{half}.")] for half in ("encoder", "decoder")
     ]
@@ -38,6 +45,8 @@ def _taef2_halves() -> list[str]:
 def _gguf_files(key: str, folder: str) -> list[str]:
     # Without ComfyUI-GGUF nothing lists .gguf files; shown all the same, they lead to a sentence instead of a
     # riddle.
+    if not folder_paths:
+        return []
     if key in folder_paths.folder_names_and_paths:
         return folder_paths.get_filename_list(key)
     found: set[str] = set()
@@ -78,9 +87,7 @@ def path_of(folder: str, name: str) -> str:
 
 def gguf_loader(node: str, field: str, name: str) -> Callable[..., tuple]:
     """The load function of one of ComfyUI-GGUF's nodes; ValueError naming that pack when it is missing."""
-    import nodes as comfy_nodes
-
-    loader = comfy_nodes.NODE_CLASS_MAPPINGS.get(node)  # type: ignore[attr-defined]
+    loader = comfy_nodes.NODE_CLASS_MAPPINGS.get(node)
     if loader is None:
         raise InputError(
             f'{field} "{name}" is a GGUF file, which ComfyUI reads only with the pack ComfyUI-GGUF (city96): '

@@ -10,25 +10,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import comfy.latent_formats
-import comfy.ldm.models.autoencoder
-import comfy.model_patcher
-import comfy.sd
-import comfy.text_encoders.flux
-import comfy.utils
 import torch
-from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
 
+from ..base import seams
 from ..base.errors import InputError
 from .nano_autoencoder import CHANNELS, KEPT, NanoAutoencoder
 from .nano_text import PAD_TOKEN, QUERIES, NanoTextEncoder
+
+comfy = seams.modules(
+    "comfy.latent_formats",
+    "comfy.ldm.models.autoencoder",
+    "comfy.model_patcher",
+    "comfy.sd",
+    "comfy.text_encoders.flux",
+    "comfy.utils",
+)
+WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
+# The prompt node knows klein-nano's encoder by its class, also where this ComfyUI cannot load it.
+Flux2: Any = seams.find("comfy.latent_formats:Flux2") or object
+VAE: Any = seams.find("comfy.sd:VAE") or object
 
 WEIGHTS = Path(__file__).with_name("nano_weights")
 TOKENS = "qwen3_4b"  # the name under which Klein's tokenizer hands over its tokens
 
 
-def load_nano(disable_dynamic: bool = False) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+def load_nano(disable_dynamic: bool = False) -> tuple[Any, Any, Any]:
     """MODEL, CLIP and VAE of klein-nano. A missing file is a ValueError: the pack was copied incompletely.
 
     disable_dynamic: without ComfyUI's dynamic memory, which asks for such a twin where prompts carry hooks.
@@ -48,7 +54,7 @@ def load_nano(disable_dynamic: bool = False) -> tuple[ModelPatcher, comfy.sd.CLI
     return model, clip, vae
 
 
-def _load_patchers(name: str, disable_dynamic: bool = False) -> tuple[ModelPatcher, ...]:
+def _load_patchers(name: str, disable_dynamic: bool = False) -> tuple[Any, ...]:
     model, clip, vae = load_nano(disable_dynamic)
     return model, clip.patcher, vae.patcher
 
@@ -68,7 +74,7 @@ def _read(name: str) -> dict[str, torch.Tensor]:
     return comfy.utils.load_torch_file(str(path), safe_load=True)
 
 
-class NanoLatentFormat(comfy.latent_formats.Flux2):
+class NanoLatentFormat(Flux2):
     """FLUX.2's latent layout with klein-nano's preview colours: what each code channel adds on average."""
 
     def __init__(self, autoencoder: NanoAutoencoder) -> None:
@@ -111,7 +117,7 @@ class NanoTextModel(torch.nn.Module):
         return self.encoder.load_state_dict(state, strict=False)
 
 
-def _clip(state: dict[str, torch.Tensor], disable_dynamic: bool) -> comfy.sd.CLIP:
+def _clip(state: dict[str, torch.Tensor], disable_dynamic: bool) -> Any:
     class Target:
         params: dict = {}
         clip = NanoTextModel
@@ -128,7 +134,7 @@ def _clip(state: dict[str, torch.Tensor], disable_dynamic: bool) -> comfy.sd.CLI
     )
 
 
-class NanoVAE(comfy.sd.VAE):
+class NanoVAE(VAE):
     """A ComfyUI VAE around `NanoAutoencoder`: 128 channels at 1/16, as FLUX.2's.
 
     The base class can only build nets it knows, so it gets the smallest of those, which is then replaced.
@@ -155,7 +161,7 @@ class NanoVAE(comfy.sd.VAE):
         self.latent_channels = 4 * CHANNELS
         self.downscale_ratio = self.upscale_ratio = 16
         self.first_stage_model = autoencoder.eval()
-        kind = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+        kind = comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
         self.patcher = kind(
             autoencoder,
             load_device=self.device,

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import folder_paths
-
+from ..base import seams
 from ..base.doors import Doors
 from ..base.errors import ArtistError
 from ..base.flux2 import KLEIN_4B
@@ -20,6 +19,8 @@ from .folders import list_diffusion_models
 from .pairing import check_diffusion_model
 from .real_weights import BASE, ENCODER, VAE, Weights
 from .routes import add_routes
+
+folder_paths = seams.find("folder_paths")
 
 NANO_FILE = Path(__file__).with_name("nano_weights") / "transformer.safetensors"
 
@@ -107,8 +108,6 @@ def _klein_4b() -> KleinFacts:
 
 def register_routes(doors: Doors) -> None:
     """Put the routes that tell of them on ComfyUI's server, if there is one."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = seams.find_server()
     if server is not None:
         add_routes(server.routes, doors, find_own_files, facts_of_file)

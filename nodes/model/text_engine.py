@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.sd
-import comfy.utils
-import folder_paths
 import torch
 
 from ..base import seams
@@ -22,6 +19,9 @@ from .nano import NanoTextModel
 from .nano_words import describe_unknown, find_unknown_words
 from .pairing import ENCODER_LAYERS, encoder_mismatch
 from .prompt import PAD_TOKEN, PromptReport, check_encoder_width, truncate
+
+comfy = seams.modules("comfy.sd", "comfy.utils")
+folder_paths = seams.find("folder_paths")
 
 flux = seams.find("comfy.text_encoders.flux")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
-import node_helpers
 from torch import Tensor
 
+from ..base import seams
 from ..base.errors import InputError
 from ..base.flux2 import CELL, LATENT_CHANNELS
 from ..base.references import Reference, References
 from .latents import LatentCache
+
+comfy = seams.modules("comfy.model_management", "comfy.utils")
+node_helpers = seams.find("node_helpers")
 
 logger = logging.getLogger("kleinod.references")
 

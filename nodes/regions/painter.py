@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -22,6 +21,8 @@ from .prompts import RegionPrompts
 from .result import NOT_A_NUMBER, Painted
 from .sampler import CropSampler
 from .waves import AnyRegion, group_by_size
+
+comfy = seams.modules("comfy.model_management")
 
 ExecutionBlocker = seams.find("comfy_execution.graph_utils:ExecutionBlocker")
 

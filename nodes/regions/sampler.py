@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import comfy.model_management
-import comfy.sample
-import comfy.samplers
-import comfy.utils
 import torch
 from torch import Tensor
 
 from ..acceleration.patch import accelerate
+from ..base import seams
 from ..references.control import control_references
 from ..references.engine import latents_of
 from ..sampling import checks
@@ -23,6 +20,8 @@ from .conditioning import stack_rows, with_references
 from .prompts import RegionPrompts
 from .request import NO_CROP, SHOWN, PaintRequest
 from .waves import Region
+
+comfy = seams.modules("comfy.model_management", "comfy.sample", "comfy.samplers", "comfy.utils")
 
 
 class CropSampler:

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 from comfy_api.v0_0_2 import ComfyAPI, io
 
@@ -32,6 +31,8 @@ from .profiles import KEY_AS_PROFILE, check_profile
 from .results import Delivery, deliver
 from .routes import add_routes
 from .services import find_service
+
+folder_paths = seams.find("folder_paths")
 
 InterruptProcessingException = seams.find("comfy.model_management:InterruptProcessingException")
 processing_interrupted = seams.find("comfy.model_management:processing_interrupted")
@@ -147,9 +148,7 @@ def _register_assets(files: list[Path]) -> None:
 
 def register_routes(doors: Doors) -> None:
     """Put the settings panel's routes on ComfyUI's server, if there is one."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = seams.find_server()
     if server is not None:
         add_routes(server.routes, doors, find_engine, find_folder, save_to_output)
 

@@ -18,11 +18,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import comfy.latent_formats
-import comfy.model_management
-import comfy.sample
-import comfy.samplers
-import comfy.utils
 import torch
 from torch import Tensor
 
@@ -61,6 +56,14 @@ from .report import Report
 from .request import SamplingRequest
 from .schedule import Schedule, explain_no_steps
 from .timing import Clock
+
+comfy = seams.modules(
+    "comfy.latent_formats",
+    "comfy.model_management",
+    "comfy.sample",
+    "comfy.samplers",
+    "comfy.utils",
+)
 
 InterruptProcessingException = seams.find("comfy.model_management:InterruptProcessingException")
 
@@ -142,7 +145,7 @@ class Guide:
     negative: Any
     guidance: float
 
-    def make(self) -> comfy.samplers.CFGGuider:
+    def make(self) -> Any:
         guider = comfy.samplers.CFGGuider(self.model)
         guider.set_conds(self.positive, self.negative)
         guider.set_cfg(self.guidance)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import comfy.utils
-import latent_preview
 from PIL import Image
 from torch import Tensor
 
 from ..base import seams
 from .contact_sheet import ContactSheet
+
+comfy = seams.modules("comfy.utils")
+latent_preview = seams.find("latent_preview")
 
 get_executing_context = seams.find("comfy_execution.utils:get_executing_context")
 
@@ -81,9 +82,7 @@ def _wants_previews() -> bool:
     """Whether someone looks, and has not chosen "none" in the page's settings or on the command line."""
     if seams.missing(seams.PAGE) or any(word.startswith("--preview-method") for word in sys.argv):
         return False
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = seams.find_server()
     context = get_executing_context()
     if server is None or context is None or server.client_id is None:
         return False

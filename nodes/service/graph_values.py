@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import nodes as comfy_nodes
-
 from ..acceleration.nodes import KleinodAcceleration
+from ..base import seams
 from ..base.errors import ArtistError, InputError
 from ..base.references import References
 from ..base.values import LoraRow, Loras
@@ -27,6 +26,8 @@ from ..remote.job_request import RunContext
 from ..remote.nodes import KleinodRunwareOptions
 from ..remote.services import find_service, runware
 from .runware_json import NODES, REMOTE
+
+comfy_nodes = seams.find("nodes")
 
 _PLAIN = ("PrimitiveInt", "PrimitiveFloat", "PrimitiveString", "PrimitiveStringMultiline", "PrimitiveBoolean")
 # Of a Klein Sampler: a start from a picture, which this request cannot say.
@@ -227,7 +228,7 @@ def _evaluate_references(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any,
 def _evaluate_picture(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
     name = graph.resolve(inputs.get("image"))
     try:
-        return comfy_nodes.LoadImage().load_image(image=name)  # type: ignore[attr-defined]
+        return comfy_nodes.LoadImage().load_image(image=name)
     except ArtistError:
         raise
     except Exception:

@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import folder_paths
-
+from ..base import seams
 from ..base.doors import Doors, write_to_console
 from ..base.errors import InputError
 from ..base.files import write_bytes
@@ -26,14 +25,14 @@ from .host import Host, Surroundings
 from .routes import add_api_routes, add_routes
 from .service import Machine
 
+folder_paths = seams.find("folder_paths")
+
 _ENDINGS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 
 def register_routes(doors: Doors) -> None:
     """Put them on ComfyUI's server, if there is one."""
-    from server import PromptServer
-
-    server = getattr(PromptServer, "instance", None)
+    server = seams.find_server()
     if server is None:
         return
     add_routes(server.routes, doors, copy_request, keep_picture)
@@ -46,8 +45,7 @@ def register_routes(doors: Doors) -> None:
 
 def find_address() -> str:
     """Where this ComfyUI answers, asked from this machine."""
-    from comfy.cli_args import args
-
+    args = seams.find("comfy.cli_args:args")
     places = [place.strip() for place in str(args.listen).split(",")]
     name = "127.0.0.1"
     if not {"0.0.0.0", "127.0.0.1", "localhost"} & set(places):

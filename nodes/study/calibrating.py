@@ -7,10 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
-import comfy.sample
-import comfy.samplers
-import comfy.utils
 import torch
 from torch import Tensor
 
@@ -37,6 +33,8 @@ from ..sampling.schedule import build_schedule
 from . import fitting, tables
 from .engine import Tell, without_acceleration
 from .prompts import NANO_PROMPTS, PROMPTS, list_prompts
+
+comfy = seams.modules("comfy.model_management", "comfy.sample", "comfy.samplers", "comfy.utils")
 
 WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
 

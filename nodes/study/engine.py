@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import comfyui_version
 import torch
 from torch import Tensor
 
@@ -76,7 +75,7 @@ def describe_machine(model: Any) -> dict[str, Any]:
         "weights": str(model.model_dtype()).removeprefix("torch."),
         "device": name,
         "torch": torch.__version__,
-        "comfyui": comfyui_version.__version__,
+        "comfyui": seams.version(),
     }
 
 
@@ -99,14 +98,14 @@ def _with_core_cache(model: Any, candidate: Candidate) -> Any:
     if candidate.core_threshold is None:
         return model
     seams.require(seams.RIVAL)
-    from comfy_extras.nodes_easycache import EasyCacheNode
 
     def lend_a_copy(executor: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
         return executor(x.clone(), *rest, **named)
 
     model = model.clone()
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "kleinod.compare", lend_a_copy)
-    return EasyCacheNode.execute(model, candidate.core_threshold, 0.15, 0.95, False).args[0]
+    core_cache = seams.find("comfy_extras.nodes_easycache:EasyCacheNode")
+    return core_cache.execute(model, candidate.core_threshold, 0.15, 0.95, False).args[0]
 
 
 class _Meter:

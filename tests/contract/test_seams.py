@@ -47,8 +47,15 @@ def names_used(file: Path) -> dict[str, int]:
                 for alias in node.names:
                     known[alias.asname or alias.name] = f"{node.module}.{alias.name}"
                     found.setdefault(f"{node.module}.{alias.name}", node.lineno)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("seams.find", "find_seam"):
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "seams.find":
             found.setdefault(node.args[0].value.replace(":", "."), node.lineno)
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            # comfy = seams.modules("comfy.samplers", ...); folder_paths = seams.find("folder_paths")
+            name, call = ast.unparse(node.targets[0]), node.value
+            if ast.unparse(call.func) == "seams.modules":
+                known[name] = call.args[0].value.split(".")[0]
+            elif ast.unparse(call.func) == "seams.find" and ":" not in call.args[0].value:
+                known[name] = call.args[0].value
 
     def spell(node: ast.AST) -> str | None:
         if isinstance(node, ast.Name):
@@ -87,6 +94,24 @@ def test_all_that_is_used_is_listed() -> None:
         and name not in listed
     }
     assert missing == set()
+
+
+def test_all_of_comfyui_is_found_not_imported() -> None:
+    """An import of a module that is gone would end the whole pack's start."""
+    imported = {
+        f"{file.relative_to(NODES).as_posix()}:{node.lineno}"
+        for file in NODES.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom) and not node.level
+            else []
+        )
+        if name.split(".")[0] in OF_COMFYUI
+    }
+    assert imported == set()
 
 
 MODULES = {

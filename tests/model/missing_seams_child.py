@@ -1,13 +1,15 @@
 """What test_missing_seams.py runs: one import of ComfyUI, then a fork for each way it may be other.
 
 Prints one line of JSON: case -> what the pack said at its start, and a digest of each picture, or what
-sentence came instead.
+sentence came instead. Arguments after the two folders: modules of ComfyUI, each of which is gone in a case of
+its own, named "without <module>".
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import inspect
 import json
 import logging
@@ -21,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-ROOT, COMFYUI = Path(sys.argv[1]), Path(sys.argv[2])
+ROOT, COMFYUI, MODULES = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 for name in ("tools", "tests"):
     alias = ModuleType(name)
     alias.__path__ = [str(ROOT / name)]
@@ -64,7 +66,7 @@ def reword(old: str, new: str) -> None:
 
 
 def record() -> None:
-    """As ComfyUI's loops do that hand their blocks over to be recorded: the word alone is what we go by."""
+    """As ComfyUI's loops do that hand their blocks over to be recorded; more ways: test_graph_capture.py."""
     dit = 'blocks_replace = patches_replace.get("dit", {})'
     reword(dit, f"{dit}; enable_graph = True")
 
@@ -85,6 +87,11 @@ REMOVALS: dict[str, Callable[[], Any]] = {
     "recorded": record,
     "recorded, switched off": no_graphs,
 }
+
+
+def hide(module: str) -> None:
+    """From now on no import finds it; what of ComfyUI has it already goes on."""
+    sys.modules[module] = None  # type: ignore[assignment]
 
 
 def said_by(work: Callable[[], Any]) -> Any:
@@ -113,14 +120,52 @@ def write_lora(folder: Path) -> str:
     return "tiny.safetensors"
 
 
-def run_case(name: str, folder: Path) -> dict[str, Any]:
+def start_pack() -> dict[str, Any]:
+    """The pack as ComfyUI starts it: said, what it had to say; nodes, the ids of those ComfyUI can list."""
     logs: list[str] = []
     keep = logging.Handler()
     keep.emit = lambda record: logs.append(record.getMessage())
     logging.getLogger("kleinod.pack").addHandler(keep)
-    pack = load_pack(ROOT)
-    asyncio.run(asyncio.run(pack.comfy_entrypoint()).on_load())
-    case: dict[str, Any] = {"said": [line for line in logs if " is off: " in line]}
+    extension = asyncio.run(load_pack(ROOT).comfy_entrypoint())
+    asyncio.run(extension.on_load())
+    nodes = [node.GET_SCHEMA().node_id for node in asyncio.run(extension.get_node_list())]
+    return {"said": [line for line in logs if " is off: " in line], "nodes": nodes}
+
+
+def run_without(model: Any, vae: Any) -> dict[str, Any]:
+    """The start, and one small picture each way."""
+    case = start_pack()
+
+    from kleinod.nodes.edits.nodes import KleinodKeep
+    from kleinod.nodes.loras.nodes import KleinodLoraStack
+    from kleinod.nodes.sampling.nodes import KleinodSampler
+
+    positive, negative = (random_conditioning(seed, width=CONTEXT) for seed in (1, 2))
+
+    def sample(model: Any) -> str:
+        made = KleinodSampler.execute(model, positive, negative, vae, 128, 128, 2, 4.0, 1, "Default", 1)
+        return digest(made.args[0])
+
+    def stack(apply: str = "into the weights") -> str:
+        stacked = KleinodLoraStack.execute(
+            rows="", lora="tiny.safetensors", weight=1.0, stage="both", missing_files="stop with an error",
+            stage_boundary="share of steps", boundary_at=0.5, apply=apply,
+            model=model,
+        ).args[0]  # fmt: skip
+        return sample(stacked)
+
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(1))
+    ways = {
+        "plain": lambda: sample(model),
+        "lora": stack,
+        "beside": lambda: stack("beside the weights"),
+        "keep": lambda: digest(KleinodKeep.execute(image, image).args[0]),
+    }
+    return case | {way: said_by(work) for way, work in ways.items()}
+
+
+def run_case(name: str, folder: Path) -> dict[str, Any]:
+    case = start_pack()
 
     from kleinod.nodes.base.values import Acceleration
     from kleinod.nodes.loras.nodes import KleinodLoraStack
@@ -188,13 +233,19 @@ def load_whole_encoder() -> dict[str, Any]:
 
 def fork(name: str, folder: Path) -> dict[str, Any]:
     """One case in a process of its own; its answer comes back in a file."""
-    answer = folder / f"{len(name)}-{abs(hash(name))}.json"
+    answer = folder / f"{name}.json"
     child = os.fork()
     if child == 0:
         try:
-            REMOVALS[name]()
             with torch.inference_mode():  # as ComfyUI runs nodes
-                answer.write_text(json.dumps(run_case(name, folder)))
+                if name in REMOVALS:
+                    REMOVALS[name]()
+                    done = run_case(name, folder)
+                else:
+                    parts = load_tiny_model(), tiny_vae()
+                    hide(name.removeprefix("without "))
+                    done = run_without(*parts)
+                answer.write_text(json.dumps(done))
         except BaseException:
             answer.write_text(json.dumps({"error": traceback.format_exc()}))
         os._exit(0)
@@ -204,6 +255,8 @@ def fork(name: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     torch.set_num_threads(1)
+    for name in MODULES:
+        importlib.import_module(name)  # else hiding one would hide others that import it
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_tiny_files(folder)
@@ -212,7 +265,8 @@ def main() -> None:
         for kind in ("diffusion_models", "text_encoders", "vae", "loras"):
             _, endings = folder_paths.folder_names_and_paths[kind]
             folder_paths.folder_names_and_paths[kind] = ([str(folder / kind)], endings)
-        print(json.dumps({name: fork(name, folder) for name in REMOVALS}))
+        cases = [*REMOVALS, *(f"without {module}" for module in ("nothing", *MODULES))]
+        print(json.dumps({name: fork(name, folder) for name in cases}))
 
 
 main()

@@ -13,17 +13,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from kleinod.nodes.base import seams
 
 from tools.launch.environment import Environment
 
 CHILD = Path(__file__).with_name("missing_seams_child.py")
+MODULES = sorted({seam.place.partition(":")[0] for seam in seams.SEAMS})
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="a case is a fork")
 
 
 @pytest.fixture(scope="module")
 def cases(comfy_environment: Environment, repository: Path) -> dict[str, dict]:
-    command = [sys.executable, str(CHILD), str(repository), str(comfy_environment.comfyui)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, str(CHILD), str(repository), str(comfy_environment.comfyui), *MODULES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1800)  # minutes on a busy machine
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -99,3 +101,29 @@ def test_recorded_blocks_switch_off_what_would_be_frozen(cases: dict[str, dict])
     assert case["staged"].startswith("InputError: ") and "recorded CUDA graphs" in case["staged"]
     assert case["accelerated"] == cases["nothing"]["accelerated"]
     assert cases["recorded, switched off"]["blocks"] == cases["nothing"]["blocks"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_without_a_whole_module_the_pack_starts_and_what_needs_it_is_off(
+    cases: dict[str, dict], module: str
+) -> None:
+    case, whole = cases[f"without {module}"], cases["without nothing"]
+    in_order = dict.fromkeys(feature for seam in seams.SEAMS for feature in seam.features)
+    needing = {
+        feature for seam in seams.SEAMS if seam.place.startswith(f"{module}:") for feature in seam.features
+    }
+    sentences_of(case, *(feature.title for feature in in_order if feature in needing))
+    assert case["nodes"] == whole["nodes"], "saved workflows keep their nodes"
+    plain, lora, keep = case["plain"], case["lora"], case["keep"]
+    if seams.SAMPLING in needing:
+        assert plain.startswith("MissingSeam: Klein Sampler is off: ")
+    else:
+        assert plain == whole["plain"]
+    if seams.LORA_STACK in needing:
+        assert lora.startswith("MissingSeam: Klein LoRA Stack is off: ")
+    elif seams.SAMPLING not in needing:
+        assert lora == whole["beside" if seams.LORAS_IN_WEIGHTS in needing else "lora"]
+    if seams.KEEP in needing:
+        assert keep.startswith("MissingSeam: Klein Keep is off: ")
+    else:
+        assert keep == whole["keep"]

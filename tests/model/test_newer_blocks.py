@@ -2,7 +2,7 @@
 
 As far as it could be seen (0.36 and later): query, key and value are handed to attention in a container that
 gives each out once; a block may bring an attention of its own; the norm before a block's layers is one fused
-sum, which rounds otherwise. Blocks that are recorded as graphs: test_missing_seams.py.
+sum, which rounds otherwise. Blocks that are recorded as graphs: test_graph_capture.py.
 """
 
 from __future__ import annotations
