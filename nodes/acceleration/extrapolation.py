@@ -28,7 +28,8 @@ def per_sample(value: Tensor, like: Tensor) -> Tensor:
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Inner product of each sample, `[B]`, in float32."""
-    return (a.float() * b.float()).flatten(1).sum(1)
+    wide = a.float()
+    return (wide * (wide if b is a else b.float())).flatten(1).sum(1)
 
 
 @dataclass

@@ -14,8 +14,12 @@ def relative_change(now: Tensor, before: Tensor) -> Tensor:
     """Mean absolute change of each row relative to its mean absolute size, `[rows]` (TeaCache's and FBCache's
     L1).
     """
-    change = (now - before).float().abs().flatten(1).mean(1)
-    return change / before.float().abs().flatten(1).mean(1).clamp_min(1e-20)
+    return mean_size(now - before) / mean_size(before).clamp_min(1e-20)
+
+
+def mean_size(tensor: Tensor) -> Tensor:
+    """Mean absolute value of each row, `[rows]`, in float32."""
+    return tensor.float().abs().flatten(1).mean(1)
 
 
 def modulated_input(image: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

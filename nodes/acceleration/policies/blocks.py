@@ -40,6 +40,13 @@ class Memory:
     signal: Tensor
     step: int
     distance: float = 0.0
+    size: Tensor | None = None
+
+    def change_of(self, signal: Tensor) -> Tensor:
+        """`signals.relative_change` since this was left; its own size is read once for all steps that ask."""
+        if self.size is None:
+            self.size = signals.mean_size(self.signal).clamp_min(1e-20)
+        return signals.mean_size(signal - self.signal) / self.size
 
 
 @dataclass
@@ -345,10 +352,7 @@ class BlockCache(Policy):
         if any([line.shape for line in memory.residual] != shapes for memory in past):
             return None
         changes = torch.stack(
-            [
-                signals.relative_change(part, memory.signal).max()
-                for memory, part in zip(past, signals_now, strict=True)
-            ]
+            [memory.change_of(part).max() for memory, part in zip(past, signals_now, strict=True)]
         ).tolist()
         return [
             self.measure(memory, part, change)
@@ -357,19 +361,19 @@ class BlockCache(Policy):
 
     def _restore(self, now: Pass, args: dict[str, Any]) -> Tensor:
         """The sequence `[B, text + image tokens, H]` as it would leave the skipped blocks."""
-        streams = [front + self._residual(now, i) for i, front in enumerate(now.front)]
         image = args["img"]
         if self._back:
+            streams = [front + self._residual(now, i) for i, front in enumerate(now.front)]
             return torch.cat(streams, dim=1)
         text = args["transformer_options"]["img_slice"][0]
-        image[:, text : text + now.tokens] = streams[0]
+        image[:, text : text + now.tokens] = now.front[0] + self._residual(now, 0)
         return image
 
     def _residual(self, now: Pass, stream: int) -> Tensor:
         memories = [self._memory[uuid] for uuid in now.uuids]
-        return torch.cat(
-            [memory.residual[stream].at(self._sigma).to(now.front[stream].dtype) for memory in memories]
-        )
+        dtype = now.front[stream].dtype
+        parts = [memory.residual[stream].at(self._sigma).to(dtype) for memory in memories]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _record(self, now: Pass, args: dict[str, Any], image: Tensor) -> None:
         """Keep what the blocks after the front added, and how wrong a reuse would have been."""
@@ -387,6 +391,6 @@ class BlockCache(Policy):
             errors = [line.add(self._sigma, part) for line, part in zip(memory.residual, parts, strict=True)]
             if errors[-1] is not None:
                 self._errors.append(errors[-1].max())
-            memory.signal = signal
+            memory.signal, memory.size = signal, None
             memory.step = -1 if self._index is None else self._index
             memory.distance = 0.0
