@@ -15,8 +15,6 @@ folder_paths = seams.find("folder_paths")
 BUILT_IN = "built in"
 RULE = "rule (no table)"
 """No name of a file: those have no brackets."""
-SHIPPED = Path(__file__).parents[1] / "model" / "nano_weights" / "fitted_tables.json"
-"""What was fitted to klein-nano, made by `tools/shipped/tables.py`."""
 
 
 def calibrations_folder() -> Path:
@@ -54,8 +52,6 @@ def tables_of(fingerprint: str) -> tuple[FittedTable, ...]:
     if not fingerprint:
         return ()
     found: tuple[FittedTable, ...] = ()
-    if SHIPPED.is_file():
-        found = calibration.read("klein-nano", SHIPPED.read_text(encoding="utf-8")).tables
     for name in list_calibrations():
         try:
             found = calibration.merge_tables(found, load_calibration(name).tables)

@@ -273,8 +273,8 @@ _API = {field.name: field.api for field in ACCELERATION_FIELDS}
 
 SKIPPED, FAST = "skipped steps", "Kleinod Fast"
 """What a fitted table is for: steps of a run that are computed, or the steps of Kleinod Fast."""
-LEAST_GAIN, WORST_MAY_GROW = 0.3, 1.25
-"""Of a table worth having: decibels in the mean; how many times as far off the worst prompt may be."""
+LEAST_GAIN = 0.3
+"""Decibels in the mean of a table worth having."""
 
 
 @dataclass(frozen=True)
@@ -331,8 +331,8 @@ class FittedTable:
 
     @property
     def wins(self) -> bool:
-        """Nearer in the mean, and the worst prompt no worse (but for what the choice of prompts makes)."""
-        return self.gain > LEAST_GAIN and max(self.errors) <= WORST_MAY_GROW * max(self.rule_errors)
+        """Nearer in the mean, and the worst prompt no worse."""
+        return self.gain > LEAST_GAIN and max(self.errors) <= max(self.rule_errors)
 
     def describe(self) -> str:
         """ "28 steps, guidance 4"."""

@@ -9,10 +9,8 @@ from typing import Any
 import folder_paths
 import pytest
 import torch
-from kleinod.nodes.acceleration.calibration import load
 from kleinod.nodes.acceleration.calibration_files import (
     RULE,
-    SHIPPED,
     choose_calibration,
     load_calibration,
     tables_of,
@@ -113,13 +111,3 @@ def test_another_model_number_of_steps_or_guidance_goes_by_the_rule(nano: Any, r
     assert not tables_of(read_fingerprint(patched)) and not tables_of("")
     run = paint(nano, UNSEEN[0], steps=STEPS + 1, acceleration=Acceleration("high")).runs[0]
     assert run.notes[-1] == "mask: rule"
-
-
-def test_klein_nano_comes_with_tables_that_win_at_28_steps(nano: Any) -> None:
-    own = read_fingerprint(nano.model)
-    shipped = load(SHIPPED.stem, SHIPPED.parent).tables
-    assert shipped and {table.model for table in shipped} == {own}, "python -m tools.shipped.tables"
-    assert all(table.wins for table in shipped)
-    kinds = {(table.kind, table.guidance) for table in shipped}
-    assert (FAST, 4.0) in kinds
-    assert set(shipped) <= set(tables_of(own))

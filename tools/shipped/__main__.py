@@ -6,8 +6,7 @@ break saved workflows; the locales come last and tell what is left to translate.
 tools.shipped.STEP` makes one step's files, or those of them that are named.
 
 Not among them: `workflows/api` and `locales`, which are written by hand; klein-nano and its LoRAs
-(`tools/nano`) and `js/docs/acceleration_pareto.png` (`run.py bench acceleration`), which take hours; what is
-fitted to klein-nano (`python -m tools.shipped.tables`), which goes with its weights; and
+(`tools/nano`) and `js/docs/acceleration_pareto.png` (`run.py bench acceleration`), which take hours; and
 `keep_workflows`, which belongs to a release.
 """
 
