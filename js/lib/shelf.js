@@ -7,6 +7,7 @@ export const TEMPLATES = {
   "Klein - Text to Image": noted("Start here: words become four pictures. Runs without any download."),
   "Klein - Image to Image": noted("Paint over a picture with other words; strength says how much of it stays."),
   "Klein - Edit with References": noted("Put what is in several pictures into a new one."),
+  "Klein - Reference Control": noted("How much, when and where each reference counts."),
   "Klein - Inpaint": noted("Paint anew what a mask marks; the rest stays bit for bit."),
   "Klein - Outpaint": noted("Show what lies beyond the edges of a picture (uncrop)."),
   "Klein - Edit and Keep": noted("Change one thing by an edit and keep all the rest of the original."),

@@ -4,7 +4,7 @@ Photographs are moved, zoomed, tinted and compressed as edit models do it, by a 
 no code with Klein Keep, and a patch of another photograph stands for the edit. Then Klein Keep has to find
 place, colours and patch. The baseline is what people use: the difference of both pictures, a threshold
 chosen by Otsu's method, opened and dilated, pasted over the original. What klein-nano paints is measured in
-`_edits_nano.py`.
+`_edits_nano.py`, what references weigh in `_references_nano.py`.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ def run(arguments: list[str]) -> list[Row]:
     parser = argparse.ArgumentParser(prog="run.py bench edits", allow_abbrev=False)
     parser.add_argument("--every", type=int, default=4, help="faults a photograph, 0: none; %(default)s")
     parser.add_argument("--cases", type=int, default=8, help="paintings a kind, 0: none; %(default)s")
+    parser.add_argument("--references", type=int, default=8, help="edits a dial, 0: none; %(default)s")
     parser.add_argument("--pictures", type=Path, help="a folder for the results, to look at")
     options = parser.parse_args(arguments)
     enable_comfyui(Path(os.environ["COMFYUI_PATH"]))
@@ -119,6 +120,10 @@ def run(arguments: list[str]) -> list[Row]:
         from tools.bench._edits_nano import measure_paintings
 
         rows += measure_paintings(options.cases, options.pictures)
+    if options.references:
+        from tools.bench._references_nano import measure_references
+
+        rows += measure_references(options.references)
     return rows
 
 

@@ -17,6 +17,7 @@ ORDER = (
     "Klein - Text to Image",
     "Klein - Image to Image",
     "Klein - Edit with References",
+    "Klein - Reference Control",
     "Klein - Inpaint",
     "Klein - Outpaint",
     "Klein - Edit and Keep",

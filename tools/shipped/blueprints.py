@@ -137,6 +137,43 @@ BLUEPRINTS = {
         size=(420, 540),
         values={"8.positive": "image 1 on a pink background"},
     ),
+    "Klein - Reference Control": Blueprint(
+        workflow="Klein - Reference Control",
+        description="Makes a picture from references with FLUX.2 [klein], each of which counts as much, in"
+        " the steps and at the place that you say: weights, steps, masks over the new picture." + _NANO + ".",
+        aliases=("klein", "flux.2", "reference", "identity", "likeness", "reference strength", "regional"),
+        nodes={
+            1: (0, 60, 400, 270),
+            6: (0, 390, 400, 800),
+            8: (460, 60, 400, 260),
+            9: (460, 390, 400, 720),
+        },
+        inlets=(
+            Inlet("image", ("6.images.image_1",)),
+            Inlet("image_2", ("6.images.image_2",)),
+            Inlet("place", ("6.places.place_1",)),
+            Inlet("place_2", ("6.places.place_2",)),
+            Inlet("prompt", ("8.positive",)),
+            Inlet("negative_prompt", ("8.negative",)),
+            Inlet("weights", ("6.weights",)),
+            Inlet("reference_steps", ("6.steps",)),
+            Inlet("image_guidance", ("9.image_guidance",)),
+            Inlet("width", ("9.width",)),
+            Inlet("height", ("9.height",)),
+            Inlet("steps", ("9.steps",)),
+            Inlet("guidance", ("9.guidance",)),
+            Inlet("seed", ("9.seed",)),
+            Inlet("results", ("9.results",)),
+            Inlet("acceleration", ("9.acceleration",)),
+            Inlet("diffusion_model", ("1.diffusion_model",)),
+        ),
+        outlets=(Outlet("image", "9.image"), Outlet("sheet", "6.sheet"), Outlet("report", "9.report")),
+        groups=(
+            Group("1  Model and references", (-20, -20, 440, 1230)),
+            Group("2  Picture", (440, -20, 440, 1230), GREEN),
+        ),
+        size=(420, 700),
+    ),
     "Klein - Inpaint": Blueprint(
         workflow="Klein - Inpaint",
         description="Paints anew what a mask marks, with FLUX.2 [klein]; outside the mask not a bit of the"

@@ -287,6 +287,52 @@ then lies exactly over the picture of **match_image**.
             ),
         ),
     ),
+    "Klein - Reference Control": Layout(
+        nodes={
+            "1": (0, 60, 310, 330),
+            "2": (0, 450, 310, 250),
+            "4": (0, 760, 310, 250),
+            "3": (340, 60, 280, 580),
+            "10": (340, 700, 280, 110),
+            "11": (340, 870, 280, 110),
+            "5": (650, 60, 280, 580),
+            "16": (650, 700, 280, 150),
+            "17": (650, 910, 280, 50),
+            "6": (990, 60, 340, 760),
+            "8": (990, 880, 340, 220),
+            "9": (1390, 60, 280, 640),
+            "14": (1390, 760, 280, 310),
+        },
+        groups=(
+            Group("1  Two references, and where they act", (-20, -20, 970, 1140)),
+            Group("2  How much, when, where", (970, -20, 380, 1140), GREEN),
+            Group("3  The picture", (1370, -20, 320, 1140), GREEN),
+        ),
+        notes=(
+            Note(
+                "Read me",
+                (-370, 10, 330, 1090),
+                """\
+# Reference control
+
+Press **Run**. Two pictures are painted, and **Klein References** says for each how much it counts
+(**weights**), in which part of the steps (**steps**) and where on the new picture (**place_1**, **place_2**).
+
+**Try**: weights **1, 0.25** (image 2 fades), **0, 1** (image 1 is gone), or steps **0-50, 50-100**. Empty,
+both count in full. Swap the two places, and each acts where the other should be: nothing is left of both.
+
+**Klein Sampler** has **image_guidance** beside it (advanced): above 1 the picture follows all references more
+than the model does, below 1 less.
+
+**Your own pictures**: connect *Load Image* to **image_1** and **image_2**, and a mask of any size to a place;
+an empty mask means everywhere.
+
+"""
+                + _REAL_WEIGHTS,
+            ),
+        ),
+        fixed_seeds=True,
+    ),
     "Klein - Inpaint": Layout(
         nodes={
             "1": (0, 60, 320, 330),

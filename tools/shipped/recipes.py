@@ -143,6 +143,32 @@ def _edit() -> Sheet:
     return Sheet(graph.nodes, cells, 1)
 
 
+def _weighed() -> Sheet:
+    """One edit of two references under one seed, with other weights, steps and places."""
+    graph = Painter()
+    panda = graph.paint(graph.write("a panda on a yellow background"))
+    frog = graph.paint(graph.write("a frog on a purple background"), seed=8)
+    whole, half = (graph.add("SolidMask", value=v, width=w, height=128) for v, w in ((0.0, 192), (1.0, 96)))
+    left = graph.add("MaskComposite", destination=[whole, 0], source=[half, 0], x=0, y=0, operation="add")
+    right = graph.add("InvertMask", mask=[left, 0])
+    ways: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("in full", {}),
+        ("weights 1, 0.25", {"weights": "1, 0.25"}),
+        ("weights 0, 1", {"weights": "0, 1"}),
+        ("steps 0-50, 50-100", {"steps": "0-50, 50-100"}),
+        ("places left, right", {"places.place_1": [left, 0], "places.place_2": [right, 0]}),
+        ("places right, left", {"places.place_1": [right, 0], "places.place_2": [left, 0]}),
+    )
+    cells = []
+    for caption, dials in ways:
+        images: dict[str, Any] = {"images.image_1": [panda, 0], "images.image_2": [frog, 0]}
+        references = graph.add("KleinodReferences", **images, **dials)
+        words = "image 1 next to image 2 on a blue background"
+        prompt = graph.write(words, references=[references, 0], vae=[graph.loader, 2])
+        cells.append(Cell(graph.show(graph.paint(prompt, width=192)), caption))
+    return Sheet(graph.nodes, cells, 3)
+
+
 def _loras() -> Sheet:
     graph = Painter()
     prompt = graph.write("a penguin on a purple background, ink drawing")
@@ -332,6 +358,7 @@ SHEETS: dict[str, Callable[[], Sheet]] = {
     "KleinodPrompt.jpg": _prompts,
     "KleinodSampler.jpg": _strength,
     "KleinodReferences.jpg": _edit,
+    "KleinodReferences-weights.jpg": _weighed,
     "KleinodLoraStack.jpg": _loras,
     "KleinodAcceleration.jpg": _levels,
     "KleinodFast.jpg": _fast,
