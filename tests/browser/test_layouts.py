@@ -18,7 +18,12 @@ pytestmark = pytest.mark.browser
 
 PAGES = ((1280, 720), (1600, 900), (1920, 1080))
 # Larger than the smallest page can show legibly: it shows their note and their first group.
-LARGE = {"Klein - Everything", "Klein - Face Refine", "Klein - Compare Acceleration"}
+LARGE = {
+    "Klein - Everything",
+    "Klein - Face Refine",
+    "Klein - Compare Acceleration",
+    "Klein - Reference Control",
+}
 _OPEN = """
 async ([graph, name]) => {
   app.graph.clear();

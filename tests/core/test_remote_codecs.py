@@ -37,6 +37,7 @@ class LoraRows:
 @dataclass(frozen=True)
 class Pictures:
     images: tuple
+    weighing: str = ""
 
 
 def test_a_plain_request_is_minimal() -> None:

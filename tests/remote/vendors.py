@@ -10,6 +10,8 @@ import sys
 import venv
 from pathlib import Path
 
+from filelock import FileLock
+
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = Path(__file__).with_name("clients")
 
@@ -24,7 +26,9 @@ def prepare(name: str, complete: bool = False) -> Path:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "installed.txt"
     wanted = requirements.read_text(encoding="utf-8")
-    if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted):
+    with FileLock(folder.with_suffix(".lock")):  # two workers of pytest may ask for the same at once
+        if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+            return python
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder)  # without a pip of its own, which would take longer than most of the clients
         pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]

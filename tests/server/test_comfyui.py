@@ -98,7 +98,9 @@ def test_shipped_workflow_runs_and_made_its_thumbnail(comfy_server: Server, name
     assert all(np.asarray(picture).std() > 10 for picture in pictures), "an empty picture"
     samplers = [node["inputs"] for node in prompt.values() if node["class_type"] == "KleinodSampler"]
     if samplers:
-        scalers = [node["inputs"] for node in prompt.values() if node["class_type"] == "ImageScale"]
+        scalers = [
+            node["inputs"] for node in prompt.values() if node["class_type"] in ("ImageScale", "ImageCrop")
+        ]
         sizes = {(made["width"], made["height"]) for made in (*samplers, *scalers)}
         assert {picture.size for picture in pictures} <= sizes
         assert any(step.total > 1 for step in steps), "no step was shown while it ran"
