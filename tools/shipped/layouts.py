@@ -304,7 +304,7 @@ then lies exactly over the picture of **match_image**.
             "14": (1390, 700, 280, 310),
         },
         groups=(
-            Group("1  Two references, and where they act", (-20, -20, 970, 1110)),
+            Group("1  Two references, and where they act", (-20, -20, 970, 1050)),
             Group("2  How much, when, where", (970, -20, 380, 1110), GREEN),
             Group("3  The picture", (1370, -20, 320, 1110), GREEN),
         ),
