@@ -45,7 +45,7 @@ def choose_calibration(choice: str) -> Calibration | None:
 
 
 def tables_of(fingerprint: str) -> tuple[FittedTable, ...]:
-    """All that was fitted to the model of this fingerprint: by Klein Calibrate, and what ships.
+    """All that Klein Calibrate fitted to the model of this fingerprint.
 
     What cannot be read is left out here; who picks it by name is told.
     """

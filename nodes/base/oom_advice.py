@@ -40,24 +40,25 @@ def advise_faces(
 ) -> str:
     """Takes the inputs of Klein Face Refiner, which has tried single faces by then."""
     size = f" at inpaint_size {settings.inpaint_size}" if settings is not None else ""
-    remedies = ["lower inpaint_size in Klein Face Settings"]
-    if references is not None:
-        remedies.append("connect fewer references")
-    if acceleration is not None:
-        remedies.append("unplug acceleration")
-    return compose(f"painting faces{size}", *remedies, _FP8)
+    less = "lower inpaint_size in Klein Face Settings"
+    return _advise_painting(f"painting faces{size}", less, references, acceleration)
 
 
 def advise_edit(
     megapixels: float = 1.0, references: Any = None, acceleration: Any = None, **others: Any
 ) -> str:
     """Takes the inputs of Klein Inpaint or Klein Outpaint, which has tried single regions by then."""
-    remedies = ["lower megapixels"]
+    what = f"painting regions at {megapixels:g} megapixels"
+    return _advise_painting(what, "lower megapixels", references, acceleration)
+
+
+def _advise_painting(what: str, less: str, references: Any, acceleration: Any) -> str:
+    remedies = [less]
     if references is not None:
         remedies.append("connect fewer references")
     if acceleration is not None:
         remedies.append("unplug acceleration")
-    return compose(f"painting regions at {megapixels:g} megapixels", *remedies, _FP8)
+    return compose(what, *remedies, _FP8)
 
 
 def advise_prompt(references: Any = None, **others: Any) -> str:

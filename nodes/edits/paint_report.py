@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..regions.result import PAINTED, Painted
+from ..regions.result import PAINTED, Painted, describe
 from .plan import EditPlan, EditRegion
 from .request import EditRequest
 
@@ -58,14 +58,4 @@ def write_report(
 
 def describe_region(painted: PaintedRegion, many: bool) -> str:
     """One line. many: the run has several pictures."""
-    region = painted.region
-    where = f"picture {region.picture + 1} " if many else ""
-    x0, y0, x1, y1 = (round(edge) for edge in region.box)
-    size = "{}x{} at {}x{}".format(region.crop.width, region.crop.height, *region.crop.target)
-    text = (
-        f"{where}region {region.number}: {painted.fate}, {x1 - x0}x{y1 - y0} px at {x0},{y0}, crop {size} "
-        f"({float(region.crop.scale):.2f}x), seed {region.seed}"
-    )
-    if painted.fate == PAINTED and any(abs(value) >= 0.5 for value in painted.shift):
-        text += ", colours moved by {:+.0f} {:+.0f} {:+.0f}".format(*painted.shift)
-    return text
+    return describe(painted, "region", painted.region.box, many)

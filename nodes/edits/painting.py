@@ -21,7 +21,7 @@ from ..regions.painter import Painter, PaintInputs
 from ..regions.prompts import RegionPrompts
 from ..regions.result import PAINTED
 from ..regions.sampler import CropSampler
-from ..regions.waves import join_masks, order_waves
+from ..regions.waves import join_masks
 from ..sampling.engine import context_width
 from ..sampling.schedule import explain_no_steps
 from .canvas import OutpaintRequest, fill_canvas, plan_canvas, plan_outpaint
@@ -130,9 +130,7 @@ def _paint(
         comfy.model_management.throw_exception_if_processing_interrupted()
         painter = make_painter(inputs, request, len(plan.regions), (width, height), default)
         made = given.clone()
-        for wave in order_waves(plan.regions):
-            results += painter.paint_wave(made, wave)
-        results.sort(key=lambda result: (result.region.picture, result.region.number))
+        results = painter.paint(made, plan.regions)
         notes += painter.notes
         before = [cut_out(given[region.picture], region.crop)[None] for region in plan.regions]
         after = [cut_out(made[region.picture], region.crop)[None] for region in plan.regions]

@@ -19,7 +19,7 @@ from ..regions.painter import Painter, PaintInputs
 from ..regions.prompts import RegionPrompts
 from ..regions.result import PAINTED
 from ..regions.sampler import CropSampler
-from ..regions.waves import join_masks, order_waves
+from ..regions.waves import join_masks
 from ..sampling.engine import context_width
 from ..sampling.schedule import explain_no_steps
 from .detection import Detector, Face
@@ -84,9 +84,7 @@ def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: Re
     if plan.regions and request.painting.steps_run:
         painter = make_painter(inputs, request, len(plan.regions), size)
         made = image.clone()
-        for wave in order_waves(plan.regions):
-            results += painter.paint_wave(made, wave)
-        results.sort(key=lambda result: (result.region.picture, result.region.number))
+        results = painter.paint(made, plan.regions)
         notes += painter.notes
         before = [cut_out(image[region.picture], region.crop)[None] for region in plan.regions]
         if not any(result.fate == PAINTED for result in results):

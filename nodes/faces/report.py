@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..regions.result import PAINTED, Painted
+from ..regions.result import PAINTED, Painted, describe
 from .plan import FacePlan, FaceRegion, RefineRequest
 
 PaintedFace = Painted[FaceRegion]
@@ -12,17 +12,8 @@ PaintedFace = Painted[FaceRegion]
 
 def describe_face(painted: PaintedFace, many: bool) -> str:
     """One line on a face that was planned. many: the run has several pictures."""
-    region = painted.region
-    where = f"picture {region.picture + 1} " if many else ""
-    x0, y0, x1, y1 = (round(edge) for edge in region.face.box)
-    size = "{}x{} at {}x{}".format(region.crop.width, region.crop.height, *region.crop.target)
-    text = (
-        f"{where}face {region.number}: {painted.fate}, {x1 - x0}x{y1 - y0} px at {x0},{y0}, score "
-        f"{region.face.score:.2f}, crop {size} ({float(region.crop.scale):.2f}x), seed {region.seed}"
-    )
-    if painted.fate == PAINTED and any(abs(value) >= 0.5 for value in painted.shift):
-        text += ", colours moved by {:+.0f} {:+.0f} {:+.0f}".format(*painted.shift)
-    return text
+    face = painted.region.face
+    return describe(painted, "face", face.box, many, f", score {face.score:.2f}")
 
 
 def write_report(

@@ -40,8 +40,10 @@ def control_references(references: References, before: int = 0, boxes: Sequence[
     if all(item.plain for item in references.items):
         return None
     seams.require(seams.REFERENCE_WEIGHTS)
-    items = [replace(item, place=_cut(item.place, boxes)) for item in references.items] if boxes else None
-    return ReferenceControl(tuple(items or references.items), before)
+    items = references.items
+    if boxes:
+        items = tuple(replace(item, place=_cut(item.place, boxes)) for item in items)
+    return ReferenceControl(items, before)
 
 
 def _cut(place: Tensor | None, boxes: Sequence[Any]) -> Tensor | None:
@@ -94,7 +96,7 @@ class ReferenceControl(ControlBase):
         """ComfyUI calls it before every call of the network. What it gives is the next ControlNet's."""
         sigma = float(transformer_options.get("sigmas", t).flatten()[0])
         sigmas = transformer_options.get("sample_sigmas")
-        levels = [sigma, 0.0] if sigmas is None else [float(level) for level in sigmas]
+        levels = [sigma, 0.0] if sigmas is None else sigmas.tolist()  # a device is waited for once
         self._note_edges(levels)
         steps = len(levels) - 1
         step = min(max(sum(level >= sigma * (1 - 1e-6) for level in levels[:-1]) - 1, 0), steps - 1)
@@ -171,7 +173,7 @@ class _WeighingAttention:
         key = (keys, rows.start, rows.stop, text)
         if key in self._bias:
             return self._bias[key]
-        bias = make_bias(self._weights, tokens, self._cells, keys, rows, text).to(q.device, q.dtype)
+        bias = make_bias(self._weights, tokens, self._cells, keys, rows, text, q.device).to(q.dtype)
         if keep:  # every block of the call asks for the same
             self._bias[key] = bias
         return bias

@@ -97,9 +97,16 @@ def fit_place(place: Tensor, height: int, width: int) -> Tensor:
 
 
 def make_bias(
-    weights: Sequence[Weight], tokens: Sequence[int], cells: int, keys: int, rows: slice, text: int
+    weights: Sequence[Weight],
+    tokens: Sequence[int],
+    cells: int,
+    keys: int,
+    rows: slice,
+    text: int,
+    device: torch.device | None = None,
 ) -> Tensor:
-    """What is added to attention's scores, float32 `[N or 1, 1, rows or 1, keys]`.
+    """What is added to attention's scores, float32 `[N or 1, 1, rows or 1, keys]`, made on `device`: with a
+    place it is large, and asked for by every block.
 
     tokens: of each reference; they are the last of the keys. rows: of the queries, of which `text` are the
     prompt's, then `cells` the picture's; those of references follow, or are not there (references' keys may
@@ -109,7 +116,7 @@ def make_bias(
     pictures = max([1, *(len(weight.place) for weight in weights if weight.place is not None)])
     placed = any(weight.place is not None for weight in weights)
     height = rows.stop - rows.start if placed else 1
-    bias = torch.zeros(pictures, 1, height, keys)
+    bias = torch.zeros(pictures, 1, height, keys, device=device)
     end = keys
     for weight, count in zip(reversed(weights), reversed(tokens), strict=True):
         columns = bias[..., end - count : end]
@@ -117,9 +124,10 @@ def make_bias(
         columns += math.log(weight.everywhere) if weight.everywhere else -math.inf
         if weight.place is None or not weight.everywhere:
             continue
-        shares = weight.place.mean(dim=1, keepdim=True).repeat(1, height)
+        place = weight.place.to(bias.device)
+        shares = place.mean(dim=1, keepdim=True).repeat(1, height)
         first, last = max(rows.start, text), min(rows.stop, text + cells)
         if first < last:
-            shares[:, first - rows.start : last - rows.start] = weight.place[:, first - text : last - text]
-        columns += shares.cpu().log()[:, None, :, None]
+            shares[:, first - rows.start : last - rows.start] = place[:, first - text : last - text]
+        columns += shares.log()[:, None, :, None]
     return bias

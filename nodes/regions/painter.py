@@ -20,7 +20,7 @@ from .colour import match_colours
 from .prompts import RegionPrompts
 from .result import NOT_A_NUMBER, Painted
 from .sampler import CropSampler
-from .waves import AnyRegion, group_by_size
+from .waves import AnyRegion, group_by_size, order_waves
 
 comfy = seams.modules("comfy.model_management")
 
@@ -49,6 +49,13 @@ class Painter:
         self.sampler, self.prompts = sampler, prompts
         self.limit = sampler.request.batch_limit
         self.notes: list[str] = prompts.notes
+
+    def paint(self, pictures: Tensor, regions: Sequence[AnyRegion]) -> list[Painted[AnyRegion]]:
+        """Paint regions into `pictures` `[B, H, W, C]`, in place; their fates, by picture and number."""
+        results: list[Painted[AnyRegion]] = []
+        for wave in order_waves(regions):
+            results += self.paint_wave(pictures, wave)
+        return sorted(results, key=lambda result: (result.region.picture, result.region.number))
 
     def paint_wave(self, pictures: Tensor, wave: Sequence[AnyRegion]) -> list[Painted[AnyRegion]]:
         """Paint regions that do not touch into `pictures` `[B, H, W, C]`, in place."""

@@ -27,7 +27,9 @@ def picture(size: tuple[int, int], seed: int = 0, batch: int = 1) -> torch.Tenso
     return torch.rand(batch, size[1], size[0], 3, generator=torch.Generator().manual_seed(seed))
 
 
-def refer(*images: Any, masks: dict[str, Any] | None = None, **settings: Any) -> Any:
+def refer(
+    *images: Any, masks: dict[str, Any] | None = None, places: dict[str, Any] | None = None, **settings: Any
+) -> Any:
     """The node's outputs, called as ComfyUI calls a node that takes lists."""
     chosen = {
         "size": "auto",
@@ -41,7 +43,7 @@ def refer(*images: Any, masks: dict[str, Any] | None = None, **settings: Any) ->
         f"image_{n}": image if isinstance(image, list) else [image] for n, image in enumerate(images, start=1)
     }
     return KleinodReferences.execute(
-        sockets, **{name: [value] for name, value in chosen.items()}, masks=masks
+        sockets, **{name: [value] for name, value in chosen.items()}, masks=masks, places=places
     )
 
 

@@ -12,10 +12,9 @@ from kleinod.nodes.acceleration.report import COMPUTED
 from kleinod.nodes.acceleration.settings import choose_acceleration
 from kleinod.nodes.model.nano import load_nano
 from kleinod.nodes.model.nodes import KleinodPrompt
-from kleinod.nodes.references.nodes import KleinodReferences
 from kleinod.nodes.sampling.nodes import KleinodSampler
 
-from tests.model.test_references import core_picture, picture
+from tests.model.test_references import core_picture, picture, refer
 from tests.model.tiny_klein import load_tiny_model
 
 SIZE, OTHER = (128, 144), (160, 128)
@@ -34,12 +33,7 @@ def parts() -> dict[str, Any]:
 
 
 def prompt(parts: dict[str, Any], *images: torch.Tensor, places: dict | None = None, **given: str) -> tuple:
-    named = {name: [value] for name, value in given.items()}
-    sockets = {f"image_{n}": [image] for n, image in enumerate(images, start=1)}
-    plain = {"size": ["auto"], "megapixels": [1.0], "match_image": [1], "background": ["white"]}
-    references = KleinodReferences.execute(
-        sockets, **plain, mask_use=["hide the rest"], masks=None, **named, places=places
-    ).args[0]
+    references = refer(*images, places=places, **given).args[0]
     return KleinodPrompt.execute(parts["clip"], "red cat", "blurry", references, parts["vae"]).args[:2]
 
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from tools.bench.nano import Painter
 from tools.bench.report import Row
-from tools.nano import world
 from tools.nano.exam import Question, paper
 from tools.nano.judge import Judge
 
@@ -33,14 +32,14 @@ DIALS = (
 
 def measure_references(count: int) -> list[Row]:
     """Every value of every dial on `count` edits, as rows."""
-    painter, judge = ReferencePainter(), Judge()
+    painter, judge = Painter(), Judge()
     import comfy.utils
 
     comfy.utils.PROGRESS_BAR_ENABLED = False
     found: dict[str, list[tuple[bool, bool]]] = {}
     for question in list_questions(count):
         for dial, value, given, scale in DIALS:
-            picture = painter.paint_with(question, given, scale)
+            picture = painter.paint(question, GUIDANCE, image_guidance=scale, **given)
             alike = tuple(judge.subjects(picture, 1)) == question.shown
             obeyed = judge.background(picture) == question.colour
             found.setdefault(f"{dial} {value}", []).append((alike, obeyed))
@@ -57,25 +56,3 @@ def list_questions(count: int) -> Iterator[Question]:
     for index in range(count):
         question = edits[index % len(edits)]
         yield replace(question, seed=question.seed + index)
-
-
-class ReferencePainter(Painter):
-    """klein-nano, with the dials of references."""
-
-    def paint_with(self, question: Question, given: dict[str, str], image_guidance: float) -> np.ndarray:
-        """uint8 `[128, 128, 3]`. given: of Klein References."""
-        fields = {name: [value] for name, value in given.items()}
-        pictures = {
-            f"image_{number}": [self.torch.from_numpy(picture)[None].float() / 255]
-            for number, picture in enumerate(question.reference_pictures(), start=1)
-        }
-        references = self.references.execute(pictures, **{**self.preparation, **fields}).args[0]
-        positive, negative = self.prompt.execute(self.clip, question.prompt, "", references, self.vae).args[
-            :2
-        ]
-        request = self.request(
-            question.width, world.SIZE, 28, GUIDANCE, question.seed, image_guidance=image_guidance
-        )
-        with self.torch.inference_mode():
-            made = self.sample(self.model, positive, negative, self.vae, request)
-        return (made.image[0].numpy() * 255 + 0.5).astype(np.uint8)

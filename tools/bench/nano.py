@@ -59,11 +59,22 @@ class Painter:
         loaded = KleinodLoader.execute(NANO, "default", AUTOMATIC, "default", AUTOMATIC, "auto")
         self.model, self.clip, self.vae = loaded.args[:3]
 
-    def paint(self, question: Question, guidance: float, model=None) -> np.ndarray:
-        positive, negative = self.prompt.execute(
-            self.clip, question.prompt, "", self.refer(question), self.vae
-        ).args[:2]
-        request = self.request(question.width, world.SIZE, 28, guidance, question.seed)
+    def paint(
+        self,
+        question: Question,
+        guidance: float,
+        model=None,
+        image_guidance: float = 1.0,
+        **dials: str,
+    ) -> np.ndarray:
+        """uint8 `[H, W, 3]`. dials: of Klein References."""
+        references = self.refer(question, **dials)
+        positive, negative = self.prompt.execute(self.clip, question.prompt, "", references, self.vae).args[
+            :2
+        ]
+        request = self.request(
+            question.width, world.SIZE, 28, guidance, question.seed, image_guidance=image_guidance
+        )
         with self.torch.inference_mode():
             made = self.sample(model or self.model, positive, negative, self.vae, request)
         return (made.image[0].numpy() * 255 + 0.5).astype(np.uint8)
@@ -82,13 +93,14 @@ class Painter:
             again = self.torch.cat([self.vae.decode(self.vae.encode(part)) for part in images.split(16)])
         return (again.clamp(0, 1).numpy() * 255 + 0.5).astype(np.uint8)
 
-    def refer(self, question: Question) -> object | None:
+    def refer(self, question: Question, **dials: str) -> object | None:
         """The question's pictures through Klein References, in their order; None where it has none."""
         pictures = {
             f"image_{number}": [self.torch.from_numpy(picture)[None].float() / 255]
             for number, picture in enumerate(question.reference_pictures(), start=1)
         }
-        return self.references.execute(pictures, **self.preparation).args[0] if pictures else None
+        settings = self.preparation | {name: [value] for name, value in dials.items()}
+        return self.references.execute(pictures, **settings).args[0] if pictures else None
 
 
 def run(argv: list[str]) -> list[Row]:

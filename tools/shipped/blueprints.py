@@ -77,6 +77,23 @@ _NANO = (
     " Starts with klein-nano, which is built in; for real pictures choose FLUX.2 [klein] in diffusion_model"
 )
 
+# An edit with Klein Keep (7) behind it: what goes in and comes out, whoever edits.
+_TO_KEEP = (
+    Inlet("image", ("4.images.image_1", "7.original")),
+    Inlet("image_2", ("4.images.image_2",)),
+    Inlet("mask", ("7.mask",)),
+)
+_KEPT = (Outlet("image", "7.image"), Outlet("sheet", "7.sheet"), Outlet("report", "7.info"))
+# Where a service (14) edits, between Klein References (4) and Klein Keep.
+_BESIDE_PAID = {4: (0, 60, 400, 690), 7: (920, 60, 420, 420)}
+_PAID_WIRES = (
+    ("4.references", "14.references"),
+    ("4.width", "14.width"),
+    ("4.height", "14.height"),
+    ("14.images", "7.edited"),
+)
+
+
 BLUEPRINTS = {
     "Klein - Text to Image": Blueprint(
         workflow="Klein - Text to Image",
@@ -253,9 +270,7 @@ BLUEPRINTS = {
         },
         wires=(("4.width", "6.width"), ("4.height", "6.height")),
         inlets=(
-            Inlet("image", ("4.images.image_1", "7.original")),
-            Inlet("image_2", ("4.images.image_2",)),
-            Inlet("mask", ("7.mask",)),
+            *_TO_KEEP,
             Inlet("prompt", ("5.positive",)),
             Inlet("negative_prompt", ("5.negative",)),
             Inlet("steps", ("6.steps",)),
@@ -264,7 +279,7 @@ BLUEPRINTS = {
             Inlet("acceleration", ("6.acceleration",)),
             Inlet("diffusion_model", ("1.diffusion_model",)),
         ),
-        outlets=(Outlet("image", "7.image"), Outlet("sheet", "7.sheet"), Outlet("report", "7.info")),
+        outlets=_KEPT,
         groups=(
             Group("1  Model and references", (-20, -20, 440, 1120)),
             Group("2  The edit", (440, -20, 440, 1120)),
@@ -279,30 +294,18 @@ BLUEPRINTS = {
         " (Settings > Kleinod > API keys), and lays only the change over the original: a paid edit comes back"
         " with the rest of the picture as it was, bit for bit.",
         aliases=("klein", "flux.2", "runware", "api", "edit", "keep", "colour shift"),
-        nodes={4: (0, 60, 400, 690), 7: (920, 60, 420, 420)},
+        nodes=_BESIDE_PAID,
         more={14: ("Klein - Runware", 2, (460, 60, 400, 950))},
-        wires=(
-            ("4.references", "14.references"),
-            ("4.width", "14.width"),
-            ("4.height", "14.height"),
-            ("14.images", "7.edited"),
-        ),
+        wires=_PAID_WIRES,
         inlets=(
-            Inlet("image", ("4.images.image_1", "7.original")),
-            Inlet("image_2", ("4.images.image_2",)),
-            Inlet("mask", ("7.mask",)),
+            *_TO_KEEP,
             Inlet("prompt", ("14.positive_prompt",)),
             Inlet("negative_prompt", ("14.negative_prompt",)),
             Inlet("steps", ("14.steps",)),
             Inlet("guidance", ("14.cfg_scale",)),
             Inlet("seed", ("14.seed",)),
         ),
-        outlets=(
-            Outlet("image", "7.image"),
-            Outlet("sheet", "7.sheet"),
-            Outlet("report", "7.info"),
-            Outlet("cost", "14.cost"),
-        ),
+        outlets=(*_KEPT, Outlet("cost", "14.cost")),
         groups=(
             Group("1  The picture", (-20, -20, 440, 790)),
             Group("2  The Runware API", (440, -20, 440, 1050), BLUE),
@@ -317,27 +320,15 @@ BLUEPRINTS = {
         " needs a key (Settings > Kleinod > API keys), and lays only the change over the original: a paid"
         " edit comes back with the rest of the picture as it was, bit for bit.",
         aliases=("klein", "flux.2", "bfl", "black forest labs", "api", "edit", "keep"),
-        nodes={4: (0, 60, 400, 690), 7: (920, 60, 420, 420)},
+        nodes=_BESIDE_PAID,
         more={14: ("Klein - BFL", 1, (460, 60, 400, 800))},
-        wires=(
-            ("4.references", "14.references"),
-            ("4.width", "14.width"),
-            ("4.height", "14.height"),
-            ("14.images", "7.edited"),
-        ),
+        wires=_PAID_WIRES,
         inlets=(
-            Inlet("image", ("4.images.image_1", "7.original")),
-            Inlet("image_2", ("4.images.image_2",)),
-            Inlet("mask", ("7.mask",)),
+            *_TO_KEEP,
             Inlet("prompt", ("14.prompt",)),
             Inlet("seed", ("14.seed",)),
         ),
-        outlets=(
-            Outlet("image", "7.image"),
-            Outlet("sheet", "7.sheet"),
-            Outlet("report", "7.info"),
-            Outlet("cost", "14.cost"),
-        ),
+        outlets=(*_KEPT, Outlet("cost", "14.cost")),
         groups=(
             Group("1  The picture", (-20, -20, 440, 790)),
             Group("2  The BFL API", (440, -20, 440, 900), BLUE),

@@ -374,16 +374,22 @@ def _read_references(group: dict[str, Any]) -> list[str]:
     return given
 
 
+def _take_fields(group: dict[str, Any], fields: Iterable[Field], where: str) -> dict[str, Any]:
+    """Values by our names, taken out of a group of the request. Raises Refusal for what is none of them."""
+    given = {}
+    for row in fields:
+        value = group.pop(row.api, None) if row.api else None
+        if value is not None:
+            given[row.name] = _check(row, value, f"{where}.{row.api}")
+    if group:
+        name = f"{where}.{min(group)[:60]}"
+        raise Refusal(400, "unsupportedParameter", f"'{name}' is not a parameter of this task.", name)
+    return given
+
+
 def _read_acceleration(options: dict[str, Any], level: str, steps: int) -> dict[str, Any] | None:
     """Widgets of Klein Acceleration, None where nothing of them is set."""
-    given = {}
-    for row in ACCELERATION_FIELDS:
-        value = options.pop(row.api, None) if row.api else None
-        if value is not None:
-            given[row.name] = _check(row, value, f"acceleratorOptions.{row.api}")
-    if options:
-        name = f"acceleratorOptions.{min(options)[:60]}"
-        raise Refusal(400, "unsupportedParameter", f"'{name}' is not a parameter of this task.", name)
+    given = _take_fields(options, ACCELERATION_FIELDS, "acceleratorOptions")
     end = given.get("cache_end_step")
     if end is not None and end > steps:
         raise _invalid(
@@ -402,15 +408,7 @@ def _read_acceleration(options: dict[str, Any], level: str, steps: int) -> dict[
 
 def _read_faces(group: dict[str, Any]) -> dict[str, Any]:
     """Widgets of Klein Face Settings."""
-    where = "advancedFeatures.ultralytics"
-    given = {}
-    for row in FACE_FIELDS:
-        value = group.pop(row.api, None) if row.api else None
-        if value is not None:
-            given[row.name] = _check(row, value, f"{where}.{row.api}")
-    if group:
-        name = f"{where}.{min(group)[:60]}"
-        raise Refusal(400, "unsupportedParameter", f"'{name}' is not a parameter of this task.", name)
+    given = _take_fields(group, FACE_FIELDS, "advancedFeatures.ultralytics")
     values = {row.name: row.default for row in FACE_FIELDS} | given
     FaceRefinement(**values)
     return {"preset": CUSTOM, **values}
