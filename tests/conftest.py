@@ -5,6 +5,7 @@
 `kleinod_pure`  an alias of `nodes/` that skips every `__init__` that touches ComfyUI, for the pure modules.
 Use one of them in a test, never both: each alias has its own copy of every class.
 `tools`         the makers and launchers of `tools/`.
+`cluster`       the part of `cluster/` that imports no Ray.
 `tests`         this folder: `from tests.model.tiny_klein import load_tiny_model`.
 `comfy_server`  a fixture: one real ComfyUI with the pack in it for the whole session (`tools.launch.server`).
 """
@@ -41,6 +42,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 _alias("kleinod_pure", ROOT / "nodes")
 _alias("tools", ROOT / "tools")
+_alias("cluster", ROOT / "cluster")
 _alias("tests", ROOT / "tests")
 
 from tools.launch.emulator import run_emulator  # noqa: E402

@@ -35,7 +35,8 @@ class _Run:
 
 class ComfyExecutor(Executor):
     """The ComfyUI at `address`. discard: takes a temporary file of it away that was read, if that is possible
-    from here. verify: whether its certificate is checked, where it has one.
+    from here. verify: whether its certificate is checked, where it has one. heard: told of every event of a
+    run, by ticket and kind.
     """
 
     slots = 2
@@ -45,10 +46,12 @@ class ComfyExecutor(Executor):
         address: str,
         discard: Callable[[Mapping[str, Any]], None] = lambda entry: None,
         verify: bool = True,
+        heard: Callable[[str, str, Mapping[str, Any]], None] = lambda ticket, kind, data: None,
     ) -> None:
         self._address = address.rstrip("/")
         self._discard = discard
         self._ssl = None if verify else False
+        self._heard = heard
         self._client = f"kleinod-api-{uuid.uuid4().hex}"
         self._runs: dict[str, _Run] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -198,6 +201,7 @@ class ComfyExecutor(Executor):
         run = self._runs.get(data.get("prompt_id", ""))
         if run is None:
             return
+        self._heard(data["prompt_id"], str(event.get("type")), data)
         if event.get("type") == "progress" and data.get("max"):
             run.progress(min(1.0, max(0.0, data["value"] / data["max"])))
         elif event.get("type") == "executing" and data.get("node") is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import LaunchError
 from .chromium import prepare_chromium
+from .cluster import make_command, make_variables
 from .console import Progress, format_seconds
 from .emulator import run_emulator
 from .environment import ROOT, RUNTIME, Environment, prepare
@@ -27,6 +28,7 @@ python3 run.py                     set everything up, start ComfyUI with Kleinod
                                    workflows; the pictures land in output/
 python3 run.py serve [--port N]    the same set-up, then ComfyUI stays open for your browser
 python3 run.py api [--port N]      the same set-up, then requests for Runware, BFL and OpenAI are answered
+python3 run.py cluster [--workers N]   the same API on Ray Serve: one ComfyUI a GPU
 python3 run.py test [ARGUMENTS]    all tests; ARGUMENTS go to pytest: -k NAME, -m "not browser", a path ...
 python3 run.py test --quick        the pure part of them, tests/core, in less than a minute
 python3 run.py bench NAME          one benchmark of tools/bench; --json FILE writes its rows for machines
@@ -47,7 +49,14 @@ def main(arguments: list[str]) -> int:
     common.add_argument("--comfyui", default=os.environ.get("COMFYUI_PATH") or None)
     options, rest = common.parse_known_args(arguments)
     command = rest.pop(0) if rest and not rest[0].startswith("-") else "run"
-    commands = {"run": _run, "serve": _serve, "api": _api, "test": _test, "bench": _bench}
+    commands = {
+        "run": _run,
+        "serve": _serve,
+        "api": _api,
+        "cluster": _cluster,
+        "test": _test,
+        "bench": _bench,
+    }
     if command not in commands or (command == "run" and {"-h", "--help"} & set(rest)):
         print(_OVERVIEW, end="")
         if command in commands:
@@ -99,6 +108,16 @@ def _serve(comfyui: str | None, rest: list[str]) -> int:
 def _api(comfyui: str | None, rest: list[str]) -> int:
     """As serve, with the API on: the server itself tells its addresses and a first key."""
     return _stay(comfyui, rest, "api")
+
+
+def _cluster(comfyui: str | None, rest: list[str]) -> int:
+    """The same API, on as many ComfyUIs as there are GPUs, here and on machines that join."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--data", type=Path, default=_data_folder())
+    options, rest = parser.parse_known_args(rest)
+    environment = prepare(comfyui)
+    data = options.data.expanduser().resolve()
+    return _run_child(make_command(environment, data, rest), make_variables(environment, data))
 
 
 def choose_api(host: str, stand_in: bool) -> tuple[dict[str, str], tuple[str, ...]]:

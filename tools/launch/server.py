@@ -20,6 +20,7 @@ from .environment import COMFYUI, ROOT, Environment, has_gpu_driver
 
 _START_SECONDS = 300.0  # a first start on a slow disk compiles thousands of files
 _STOP_SECONDS = 15.0
+LEASH = Path(__file__).with_name("leash.py")
 
 
 class Server:
@@ -29,7 +30,7 @@ class Server:
     the server. `output`: where pictures go instead of `<base>/output`. `log`: a file for ComfyUI's words, or
     None to let them through to the terminal. `pack`: the folder to put into custom_nodes as `pack_name`, or
     None for a ComfyUI without it. `device`: auto, cpu or gpu. `arguments`, `variables`: more for main.py and
-    its environment.
+    its environment. `leashed`: it ends with this process, however that ends.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Server:
         device: str = "auto",
         arguments: tuple[str, ...] = (),
         variables: dict[str, str] | None = None,
+        leashed: bool = False,
     ) -> None:
         self.environment = environment
         self._temporary = base is None
@@ -60,6 +62,7 @@ class Server:
         self._device = device
         self._arguments = arguments
         self._variables = variables or {}
+        self._leashed = leashed
 
     def start(self, on_wait: Callable[[float], None] = lambda seconds: None) -> None:
         """Start ComfyUI and return once it answers; LaunchError with the end of its log if it does not."""
@@ -79,12 +82,20 @@ class Server:
             command += ["--output-directory", str(self._output)]
         if self.environment.comfyui != COMFYUI:
             command += ["--extra-model-paths-config", str(self._share_models())]
+        if self._leashed:
+            leash = [
+                str(self.environment.python),
+                str(LEASH),
+                str(self.base) if self._temporary else "",
+                "--",
+            ]
+            command = [*leash, *command]
         sink = None if self.log is None else self._open_log()
         self.process = subprocess.Popen(
             [*command, *self._arguments],
             cwd=self.base,
             env=server_variables(self.environment.packages) | self._variables,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if self._leashed else subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT if sink else None,
             **_own_process_group(),
@@ -104,12 +115,12 @@ class Server:
             on_wait(seconds)
             time.sleep(0.2)
 
-    def stop(self) -> None:
-        """End the server's process group: politely, then firmly. Safe to call twice."""
+    def stop(self, firmly: bool = False) -> None:
+        """End the server's process group: politely, then firmly, or firmly at once. Safe to call twice."""
         process, self.process = self.process, None
         if process is not None:
-            for firmly in (False, True):
-                _end_group(process, firmly)
+            for hard in (True,) if firmly else (False, True):
+                _end_group(process, hard)
                 try:
                     process.wait(_STOP_SECONDS)
                     break
@@ -148,16 +159,18 @@ class Server:
 
     def _share_models(self) -> Path:
         """Write the file that lets ComfyUI see the models of the reader's own checkout."""
-        models = self.environment.comfyui / "models"
-        folders = (
-            sorted(folder.name for folder in models.iterdir() if folder.is_dir()) if models.is_dir() else []
-        )
-        quoted = str(self.environment.comfyui).replace("'", "''")  # YAML's one escape between single quotes
-        lines = ["reader:", f"  base_path: '{quoted}'"]
-        lines += [f"  {name}: models/{name}" for name in folders if name != "configs"]
         file = self.base / "extra_model_paths.yaml"
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        file.write_text(describe_models(self.environment.comfyui / "models"), encoding="utf-8")
         return file
+
+
+def describe_models(models: Path) -> str:
+    """The YAML that lets a ComfyUI see the model folders below `models`."""
+    folders = sorted(folder.name for folder in models.iterdir() if folder.is_dir()) if models.is_dir() else []
+    quoted = str(models.parent).replace("'", "''")  # YAML's one escape between single quotes
+    lines = ["reader:", f"  base_path: '{quoted}'"]
+    lines += [f"  {name}: {models.name}/{name}" for name in folders if name != "configs"]
+    return "\n".join(lines) + "\n"
 
 
 def find_free_port() -> int:

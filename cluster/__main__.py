@@ -1,0 +1,261 @@
+"""What `run.py cluster` starts in Ray's environment: a head, Serve on it, and the application; until Ctrl-C.
+
+`--join ADDRESS` makes this machine one more of a cluster instead. `--new-key NAME` makes a key of the API of
+the cluster that runs here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kleinod_pure.service.host import list_addresses
+
+from tools.launch import LaunchError
+from tools.launch.console import Progress, format_seconds
+from tools.launch.server import LEASH
+
+LOOPBACK = ("127.0.0.1", "localhost")
+_START_SECONDS = 120.0
+_DRAIN_SECONDS = 10
+
+
+def main(arguments: list[str]) -> int:
+    options = _parse(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if options.new_key:
+            print(_visit(options, "new-key", options.new_key)["key"])
+            return 0
+        return _join(options) if options.join else _serve(options)
+    except LaunchError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="run.py cluster", allow_abbrev=False)
+
+    def add(place: Any, name: str, words: str, **more: Any) -> None:
+        place.add_argument(name, help=words, **more)
+
+    add(
+        parser, "--workers", "as many as there are GPUs, 2 on the CPU; N-M: as the queue asks for",
+        default="", metavar="N or N-M",
+    )  # fmt: skip
+    add(parser, "--gpus-per-worker", "1, or 0 where there is no GPU; 0.5 puts two on one", type=float)
+    add(parser, "--threads", "CPU threads of a worker", type=int, default=0)
+    add(parser, "--host", "0.0.0.0 answers other machines, too", default="127.0.0.1")
+    add(parser, "--port", "default 8188", type=int, default=8188)
+    add(parser, "--no-stand-in", "refuse requests where there are no Klein weights", action="store_true")
+    add(parser, "--data", "models, jobs and results", type=Path, required=True)
+    add(parser, "--gpus", argparse.SUPPRESS, type=int, required=True)
+    add(parser, "--new-key", "make a key of the cluster that runs here", default="", metavar="NAME")
+    ray = parser.add_argument_group("Ray")
+    add(ray, "--join", "add this machine to that cluster", default="", metavar="HOST:PORT")
+    add(ray, "--ray-host", "this machine's address for those that join", default="127.0.0.1")
+    add(ray, "--ray-port", "default 6379", type=int, default=6379)
+    add(ray, "--dashboard-port", "default 8265; 0 for none", type=int, default=8265)
+    add(ray, "--object-store-mb", "memory for pictures on their way", type=int, default=0)
+    add(ray, "--ray-folder", "where Ray keeps logs and sockets: a short path", default="")
+    add(ray, "--hang-seconds", "a worker silent for so long is replaced", type=float, default=60.0)
+    return parser.parse_args(arguments)
+
+
+def read_workers(text: str, gpus: int) -> tuple[int, int]:
+    """(fewest, most) of "N" or "N-M"; by the number of GPUs where nothing was said. Raises LaunchError."""
+    if not text:
+        count = gpus or 2
+        return count, count
+    few, _, many = text.partition("-")
+    if (
+        not few.isdecimal()
+        or (many and not many.isdecimal())
+        or not 1 <= int(few) <= int(many or few) <= 1000
+    ):
+        raise LaunchError(f"--workers is {text!r}, but must be a number such as 4, or bounds such as 1-8.")
+    return int(few), int(many or few)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    few, many = read_workers(options.workers, options.gpus)
+    each = options.gpus_per_worker
+    if each is None:
+        each = 1.0 if options.gpus else 0.0
+    more = ["--head", f"--port={options.ray_port}", f"--node-ip-address={options.ray_host}"]
+    if options.dashboard_port:
+        more += ["--dashboard-host=127.0.0.1", f"--dashboard-port={options.dashboard_port}"]
+    else:
+        more.append("--include-dashboard=false")
+    if not each:
+        # A worker on the CPU takes one of Ray's CPUs, whatever this machine has.
+        more.append(f"--num-cpus={max(os.cpu_count() or 1, many)}")
+    node = _start_node(more, options, drain=0)
+    try:
+        with Progress("Ray") as step:
+            _wait_for_head(node, options, step)
+            step.finish(
+                f"answers on {options.ray_host}:{options.ray_port} after {format_seconds(step.seconds)}"
+            )
+        with Progress("Workers") as step:
+            step.update(f"starting {few} ComfyUIs")
+            given = {
+                "host": options.host, "port": options.port, "folder": str(find_folder(options.data)),
+                "workers": few, "most_workers": many, "gpus_per_worker": each, "threads": options.threads,
+                "remote": options.host not in LOOPBACK, "stand_in": not options.no_stand_in,
+                "hang_seconds": options.hang_seconds,
+            }  # fmt: skip
+            told = _visit(options, "deploy", given, node, step)
+            step.finish(f"{few} ready after {format_seconds(step.seconds)}")
+        print(announce(told, options), flush=True)
+        return node.wait()
+    finally:
+        _stop_node(node)
+
+
+def find_folder(data: Path) -> Path:
+    """Jobs, keys and settings: the very folder of `run.py api`, so that a studio that outgrows one card keeps
+    them.
+    """
+    return data / "user" / "__kleinod" / "service"
+
+
+def announce(told: dict[str, Any], options: argparse.Namespace) -> str:
+    """told: what `Front.greet` says."""
+    address = f"http://{'127.0.0.1' if options.host in ('0.0.0.0', '::') else options.host}:{options.port}"
+    addresses = list_addresses(address)
+    key = told["key"] or "YOUR-KEY"
+    lines = ["", "Kleinod answers API requests:", *(f"  {name:<8} {at}" for name, at in addresses.items())]
+    lines += [
+        f"  Key      {told['key']}   (shown this once)" if told["key"]
+        else "  Key      one that was made before; another: python3 run.py cluster --new-key NAME",
+        f"  curl {addresses['OpenAI']}/images/generations -H 'Authorization: Bearer {key}' "
+        "-H 'Content-Type: application/json' "
+        """-d '{"prompt": "a panda on a yellow background", "size": "512x512", "response_format": "url"}'""",
+    ]  # fmt: skip
+    if options.dashboard_port:
+        lines.append(f"  Ray      http://127.0.0.1:{options.dashboard_port} shows workers, logs and numbers")
+    if options.ray_host not in LOOPBACK:
+        lines.append(
+            f"  Join     RAY_AUTH_TOKEN={os.environ.get('RAY_AUTH_TOKEN', '')} python3 run.py cluster "
+            f"--join {options.ray_host}:{options.ray_port}   on each further machine"
+        )
+    if told["again"]:
+        lines.append(f"  {told['again']} pictures of the time before are drawn now.")
+    lines.append("Ctrl-C ends it; what was accepted goes on with the next start.")
+    return "\n".join(lines)
+
+
+def _join(options: argparse.Namespace) -> int:
+    node = _start_node([f"--address={options.join}"], options, drain=_DRAIN_SECONDS)
+    print(f"This machine belongs to the cluster of {options.join} until Ctrl-C.", flush=True)
+    try:
+        code = node.wait()
+        raise LaunchError(f"This machine is out of the cluster ({code}); {_log(options)} says why.")
+    finally:
+        _stop_node(node)
+
+
+# --- This machine's part of Ray
+
+
+def _log(options: argparse.Namespace) -> Path:
+    return options.data / "cluster" / "ray.log"
+
+
+def _start_node(more: list[str], options: argparse.Namespace, drain: int) -> subprocess.Popen[bytes]:
+    """`ray start`, on a leash and in a process group of its own: Ctrl-C reaches this process alone."""
+    command = [sys.executable, str(LEASH), "", "--", sys.executable, "-m", "ray.scripts.scripts"]
+    command += ["start", "--block", "--disable-usage-stats", *more]
+    if options.object_store_mb:
+        command.append(f"--object-store-memory={options.object_store_mb << 20}")
+    if options.ray_folder and not options.join:
+        command.append(f"--temp-dir={options.ray_folder}")
+    log = _log(options)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        return subprocess.Popen(
+            command,
+            env=os.environ | {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(drain)},
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _stop_node(node: subprocess.Popen[bytes]) -> None:
+    """Ray's own end, which takes all its processes along."""
+    if node.poll() is None:
+        os.killpg(node.pid, signal.SIGTERM)
+        try:
+            node.wait(_DRAIN_SECONDS + 15)
+        except subprocess.TimeoutExpired:
+            os.killpg(node.pid, signal.SIGKILL)
+            node.wait()
+
+
+def _wait_for_head(node: subprocess.Popen[bytes], options: argparse.Namespace, step: Progress) -> None:
+    while step.seconds < _START_SECONDS and node.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex((options.ray_host, options.ray_port)) == 0 and _says_started(options):
+                return
+        step.update("starting")
+        time.sleep(0.2)
+    raise LaunchError(f"Ray did not start: {_log(options)} says why. Another Ray may have its ports.")
+
+
+def _says_started(options: argparse.Namespace) -> bool:
+    return "Ray runtime started" in _log(options).read_text(encoding="utf-8", errors="replace")
+
+
+def _visit(
+    options: argparse.Namespace,
+    what: str,
+    given: Any,
+    node: subprocess.Popen[bytes] | None = None,
+    step: Progress | None = None,
+) -> dict[str, Any]:
+    """What a `cluster.deploy` prints. Raises LaunchError with the end of its words."""
+    command = [sys.executable, "-m", "cluster.deploy", f"{options.ray_host}:{options.ray_port}"]
+    log = options.data / "cluster" / f"{what}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        child = subprocess.Popen(
+            [*command, what, json.dumps(given)], stdout=subprocess.PIPE, stderr=sink, start_new_session=True
+        )
+    try:
+        while child.poll() is None:
+            if node is not None and node.poll() is not None:
+                raise LaunchError(f"Ray has ended: {_log(options)} says why.")
+            if step is not None:
+                step.update("starting")
+            time.sleep(0.2)
+    finally:
+        if child.poll() is None:
+            child.kill()
+    said = child.stdout.read().decode().strip() if child.stdout else ""
+    if child.returncode:
+        words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-8:]
+        raise LaunchError(
+            "\n".join([*words, f"The cluster could not do this ({what}). All its words: {log}"])
+        )
+    return json.loads(said.splitlines()[-1])
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
