@@ -103,6 +103,7 @@ class Worker:
         self._comfy = ComfyExecutor(self._server.url, self._discard, heard=self._hear)
         self._runs: dict[str, _Run] = {}
         self._references: OrderedDict[str, None] = OrderedDict()
+        self._bringing = asyncio.Lock()
         self._held: list[str] = []
         self._counts = {"pictures": 0, "seconds": 0.0, "hits": 0, "misses": 0, "in_place": 0, "references": 0}
         self._answered = self._heard = time.monotonic()
@@ -199,10 +200,11 @@ class Worker:
 
         self._queue.set(self._count_open())
         try:
-            files = await self._bring(pictures)
-            await self._comfy.submit(ticket, graph, files)
-            for name in pictures:
-                self._keep_reference(name)
+            async with self._bringing:  # two pictures that begin together need a reference once
+                files = await self._bring(pictures)
+                await self._comfy.submit(ticket, graph, files)
+                for name in pictures:
+                    self._keep_reference(name)
             picture = await self._comfy.watch(ticket, note)
             outcome: dict[str, Any] = {"picture": picture}
         except Cancelled as error:

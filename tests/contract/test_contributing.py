@@ -11,7 +11,7 @@ from tests.contract.test_rooms import MAY_IMPORT
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-FOLDERS = "nodes|tests|tools|js|locales|workflows|subgraphs"
+FOLDERS = "nodes|cluster|tests|tools|js|locales|workflows|subgraphs"
 NAMED = re.findall(rf"`((?:{FOLDERS})(?:/[\w./-]+)?|\.\w[\w./-]*)`", TEXT)
 PLACES = sorted({place if "NAME" not in place else str(Path(place).parent) for place in NAMED})
 

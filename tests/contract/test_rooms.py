@@ -64,6 +64,25 @@ def test_imports_between_rooms_go_down() -> None:
     assert wrong == set()
 
 
+def test_only_what_serve_runs_imports_ray() -> None:
+    root = NODES.parent
+    importers = set()
+    for folder in ("nodes", "cluster", "tools", "tests"):
+        for file in (root / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                if any(name.split(".")[0] in ("ray", "cluster") for name in names):
+                    importers.add(
+                        (file.relative_to(root).as_posix(), "ray" in {n.split(".")[0] for n in names})
+                    )
+    with_ray = {place for place, is_ray in importers if is_ray}
+    assert with_ray == {
+        f"cluster/{name}.py" for name in ("router", "worker", "front", "application", "deploy")
+    }
+    assert not [place for place, _ in importers if place.startswith("nodes/")], "the pack never imports it"
+
+
 def test_nothing_is_pending_that_was_done() -> None:
     there = {(room, other) for room, other, _ in list_room_imports()}
     assert there >= PENDING, "remove what no longer imports upward"
