@@ -8,14 +8,14 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { make } from "./lib/elements.js";
-import { describeEstimate } from "./lib/job_text.js";
+import { describeEstimate, describePrice } from "./lib/job_text.js";
 import { SERVICES, serviceOf } from "./lib/services.js";
 import { addElement, findDeciding, findOutside, findWidget, follow } from "./lib/widgets.js";
 import { say } from "./lib/words.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 
-const ASKED = ["width", "height", "steps", "number_results", "endpoint", "model", "upload_format"];
+const ASKED = ["width", "height", "steps", "number_results", "endpoint", "model", "upload_format", "profile"];
 const PICTURES = /^(images|input_image(_\d)?)$/;
 const CALM_MILLISECONDS = 250;
 const meaning = () =>
@@ -89,6 +89,13 @@ function showOutside(node, words) {
   }
 }
 
+/** The profile of the Klein Runware Options that is connected. @param {GraphNode} node */
+function findOptions(node) {
+  const slot = node.inputs?.findIndex((input) => input.name === "options") ?? -1;
+  const source = slot < 0 ? null : node.getInputNode(slot);
+  return source && findWidget(source, "profile");
+}
+
 /** @param {GraphNode} node @param {string} service */
 function addLine(node, service) {
   const line = make("div", {
@@ -122,14 +129,16 @@ function addLine(node, service) {
         if (!deciding) told = say(", if the connected numbers are as shown");
         query.set(name, String((deciding ?? shown).value));
       }
+      const options = findOptions(node);
+      if (options) query.set("profile", String(options.value));
       try {
         const answer = await api.fetchApi(`/kleinod/estimate/${service}?${query}`);
         const book = await answer.json();
         line.textContent = answer.ok ? describeEstimate(book) + told : book.error;
         line.title = `${line.textContent}\n${meaning()}`;
         line.style.color = answer.ok ? "var(--descrip-text, #999)" : "var(--error-text, #f66)";
-        const price = answer.ok ? say("about $%1", book.usd.toFixed(4)) : "";
-        showOutside(node, price && `${SERVICES[service].title}: ${price}`);
+        const price = answer.ok ? describePrice(book) : "";
+        showOutside(node, price && (book.server ? price : `${SERVICES[service].title}: ${price}`));
       } catch {
         line.textContent = "";
       }

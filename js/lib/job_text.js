@@ -75,11 +75,20 @@ export function describeDays(days) {
 }
 
 /**
- * One line on the node before Run.
- * @param {{usd: number, seconds: number | null, jobs: number, upload_bytes?: number}} told
+ * What it will cost, and where it goes if that is a server of the user's own.
+ * @param {{usd: number, server?: string}} told
  */
-export function describeEstimate({ usd, seconds, jobs, upload_bytes = 0 }) {
-  const words = [say("about $%1", usd.toFixed(4))];
+export function describePrice({ usd, server = "" }) {
+  const price = usd || !server ? say("about $%1", usd.toFixed(4)) : say("free");
+  return server ? `${server}: ${price}` : price;
+}
+
+/**
+ * One line on the node before Run.
+ * @param {{usd: number, server?: string, seconds: number | null, jobs: number, upload_bytes?: number}} told
+ */
+export function describeEstimate({ usd, server, seconds, jobs, upload_bytes = 0 }) {
+  const words = [describePrice({ usd, server })];
   if (upload_bytes >= 5e5) words.push(say("about %1 MB to send", (upload_bytes / 1e6).toFixed(1)));
   if (seconds !== null) {
     const about = Math.max(1, Math.round(seconds));

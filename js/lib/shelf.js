@@ -19,6 +19,7 @@ export const TEMPLATES = {
   "Klein - Runware": noted("The same model on Runware's computers, paid by the picture."),
   "Klein - BFL": noted("Distilled Klein from its makers, paid by the picture."),
   "Klein - Local or Remote": noted("One request, one switch: your GPU or the API."),
+  "Klein - Your Other Machine": noted("Another machine of yours draws, asked like an API."),
 };
 
 /**

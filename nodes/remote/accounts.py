@@ -7,9 +7,10 @@ import threading
 import uuid
 
 from .concurrency import ConcurrencyLimit
-from .hosts import Endpoint, make_endpoint
+from .hosts import Endpoint, make_endpoint, make_endpoint_at
 from .job_request import RunningJob
 from .keys import KeyStore
+from .own_servers import OwnServers
 from .retry import RetryPolicy
 from .services import find_service
 from .submission import Conversation, refuse_key
@@ -23,9 +24,24 @@ class Accounts:
 
     def __init__(self, keys: KeyStore, policy: RetryPolicy) -> None:
         self.keys, self.policy = keys, policy
+        self.servers = OwnServers(keys)
         self._limits: dict[tuple[str, str], ConcurrencyLimit] = {}
         self._transports: dict[tuple[str, str, str], Transport] = {}
         self._lock = threading.Lock()
+
+    def find_endpoint(self, service: str, profile: str, region: str = "", base: str = "") -> Endpoint:
+        """Where a request goes. base: the address that an own server must have had when it was made."""
+        known = find_service(service)
+        if known.own_path:
+            return self.servers.find_endpoint(service, profile, base)
+        return make_endpoint(known, region)
+
+    def find_endpoint_at(self, service: str, profile: str, base: str) -> Endpoint:
+        """Where an earlier job went. Raises Refused where an own server has another address now."""
+        known = find_service(service)
+        if known.own_path:
+            return self.servers.find_endpoint(service, profile, base)
+        return make_endpoint_at(known, base)
 
     def converse(self, endpoint: Endpoint, profile: str, running: RunningJob, limit: int = 4) -> Conversation:
         """Talk with a service under a profile's key. NoKey if there is none."""
@@ -49,7 +65,7 @@ class Accounts:
         work, NoKey, and TransportError.
         """
         service = find_service(name)
-        talk = self.converse(make_endpoint(service), profile, RunningJob(seconds))
+        talk = self.converse(self.find_endpoint(name, profile), profile, RunningJob(seconds))
         answer = talk.transport.ask(
             service.make_balance(talk.endpoint.base, str(uuid.uuid4())), talk.deadline
         )

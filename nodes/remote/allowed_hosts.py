@@ -22,8 +22,8 @@ class AllowedHosts:
         self.file = folder / "hosts.json"
 
     def read(self, service: str) -> frozenset[str]:
-        """The allowed hosts; none where the file is missing or damaged."""
-        return frozenset(self.describe()[service])
+        """The allowed hosts; none where the file is missing or damaged, nor for the user's own servers."""
+        return frozenset(self.describe().get(service, []))
 
     def describe(self) -> dict[str, list[str]]:
         """{service: [host, ...]} of every service."""

@@ -78,7 +78,7 @@ class Engine:
 
     def launch(self, prepare: Callable[[], JobRequest]) -> JobHandle:
         """Start at once in a thread; `prepare` (encoding images, checking fields) runs there too."""
-        return self._start(lambda handle: self._serve(handle, prepare()))
+        return self._start(lambda handle: self._serve(handle, self._place(prepare())))
 
     def recover(self, job_id: str, deadline_seconds: float = 600.0) -> JobHandle:
         """Fetch a job from the ledger by its id, without ever sending it again."""
@@ -126,6 +126,13 @@ class Engine:
 
         threading.Thread(target=run, name="kleinod-remote", daemon=True).start()
         return handle
+
+    def _place(self, request: JobRequest) -> JobRequest:
+        """The request as it goes to the server that its profile names, which bills nothing by itself."""
+        endpoint = self.accounts.servers.place(request.service, request.profile)
+        if endpoint is None:
+            return request
+        return replace(request, service=endpoint.service.name, base=endpoint.base, estimate_usd=0.0)
 
     def _serve(self, handle: JobHandle, request: JobRequest) -> JobResult:
         if request.price_check == PRICE_ONLY:

@@ -21,13 +21,15 @@ _MAX_UPLOAD_PIXELS = 4 * 2**20
 
 
 def estimate(engine: Engine, service: str, widgets: Mapping[str, str]) -> dict[str, Any]:
-    """`{"usd": price, "seconds": median of the last jobs of this service or None, "jobs": how many,
-    "upload_bytes": about what its source pictures add}`.
+    """`{"server": the user's own that the profile names or "", "usd": price, "seconds": median of the last
+    jobs of this service or None, "jobs": how many, "upload_bytes": about what its source pictures add}`.
 
     widgets: those of the node as texts (a query string); `references` is the number of source pictures,
     `pixels` their sizes where the page knows them ("1024x768,640x480"). InputError names the widget that the
     service would refuse.
     """
+    endpoint = engine.accounts.servers.place(service, widgets.get("profile", ""))
+    service = service if endpoint is None else endpoint.service.name
     known = find_service(service)
     given = {name: _read(name, text) for name, text in widgets.items() if text and name not in _OWN}
     references = _read_count(widgets.get("references", ""))
@@ -42,6 +44,7 @@ def estimate(engine: Engine, service: str, widgets: Mapping[str, str]) -> dict[s
     )
     times = engine.ledger.list_seconds(service, _JOBS_LOOKED_AT)
     return {
+        "server": "" if endpoint is None else widgets["profile"],
         "usd": usd if usual is None else usual,
         "seconds": median(times) if times else None,
         "jobs": len(times),
@@ -49,7 +52,7 @@ def estimate(engine: Engine, service: str, widgets: Mapping[str, str]) -> dict[s
     }
 
 
-_OWN = ("references", "pixels", "upload_format")
+_OWN = ("references", "pixels", "upload_format", "profile")
 
 
 def _read(name: str, text: str) -> Any:

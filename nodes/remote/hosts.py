@@ -29,8 +29,8 @@ _MAX_SHOWN = 2000
 class Endpoint:
     """A service at the address where it is to be used now.
 
-    override: the address that replaces `address` (loopback only, perhaps with a path: an own server), "" in
-    ordinary life.
+    override: the address that replaces `address`: of an emulator on this machine, or of a server of the
+    user's own, which alone may be private; "" in ordinary life.
     """
 
     service: Service
@@ -45,7 +45,7 @@ class Endpoint:
         """`url`, if the key may be sent there. Raises Unsafe."""
         parts = _split(url)
         own = _is_plain(parts) and _matches(self.service.key_hosts, parts)
-        if not (own or self._is_override(parts)):
+        if not (own or self.is_override(url)):
             raise Unsafe(
                 f"{self.service.title} answered with an address that is not its own: Kleinod was asked to "
                 f"send the API key to {_name_origin(parts)} and refused."
@@ -57,8 +57,14 @@ class Endpoint:
         allow the host.
         """
         parts = _split(url)
-        if self._is_override(parts):
+        if self.is_override(url):
             return url
+        if self.service.own_path:
+            raise Unsafe(
+                f"{self.service.title} put the picture on {_name_origin(parts)}, which is not the address it "
+                "has here. Enter that one under Settings > Kleinod > API keys > Own servers, or clear "
+                "public_address in the settings of its API."
+            )
         host = (parts.hostname or "").lower()
         if not _is_plain(parts) or not HOST_NAME.fullmatch(host):
             raise Unsafe(
@@ -74,8 +80,14 @@ class Endpoint:
             )
         return url
 
-    def _is_override(self, parts: SplitResult) -> bool:
-        return bool(self.override) and _name_origin(parts) == _name_origin(_split(self.override))
+    def is_override(self, url: str) -> bool:
+        """Whether an address belongs to what replaces the service."""
+        return bool(self.override) and _name_origin(_split(url)) == _name_origin(_split(self.override))
+
+    @property
+    def is_near(self) -> bool:
+        """Whether it is a server of a private network, to which no proxy of the environment leads."""
+        return bool(self.service.own_path) and is_private(urlsplit(self.override).hostname or "")
 
 
 def make_endpoint(service: Service, region: str = "") -> Endpoint:
@@ -123,6 +135,15 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         raise Unsafe("The service answered with an address that cannot be read; it was refused.") from None
     return parts
+
+
+def is_private(host: str) -> bool:
+    """Whether a name leads to a network that is not public."""
+    try:
+        found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return any(not ipaddress.ip_address(str(place[0]).partition("%")[0]).is_global for *_, place in found)
 
 
 def check_public(host: str) -> None:

@@ -20,7 +20,7 @@ from .errors import JobFailed
 from .images import decode, encode, sniff
 from .job_request import ReceivedImage
 from .ledger import Item, Job, start_of_day
-from .services import name_service
+from .services import is_own, name_service
 
 THUMBNAIL_SIDE = 192
 Save = Callable[[list[bytes], list[str]], list[dict[str, str]]]
@@ -119,7 +119,9 @@ def _describe(engine: Engine, job: Job) -> dict[str, Any]:
         if item.kind == "picture" and item.file
     ]
     return {name: getattr(job, name) for name in shown} | {
-        "title": name_service(job.service),
+        "title": f"{name_service(job.service)} {job.profile}"
+        if is_own(job.service)
+        else name_service(job.service),
         "model": facts.get("model", ""),
         "size": [facts.get("width"), facts.get("height")],
         "request": facts.get("request", {}),

@@ -23,6 +23,8 @@ from .folder import make_private_folder, refuse_folder
 from .profiles import check_profile
 from .services import find_service, list_services
 
+# In the file, beside the services: keys of the user's own servers, by their names.
+OWN_SERVERS = "own servers"
 _KEY = re.compile(r"[\x21-\x7e]{8,256}")
 
 
@@ -64,6 +66,8 @@ class KeyStore:
     def find(self, service: str, profile: str = "default") -> Secret:
         """The key of a profile. NoKey, with what to do, if there is none."""
         known = find_service(service)
+        if known.own_path:
+            return self._find_own(profile)
         variable = name_key_variable(known.key_variable, profile)
         for source, read in (
             ("environment", lambda: read_variable(variable)),
@@ -72,12 +76,46 @@ class KeyStore:
         ):
             value = read()
             if value:
-                return Secret(self._check(value), source)
+                return Secret(self.check(value), source)
         whose = "" if profile == "default" else f" for profile '{profile}'"
+        own = (
+            ""
+            if profile == "default"
+            else " If that is a machine of your own, add it under Own servers there."
+        )
         raise NoKey(
             f"There is no {known.title} API key{whose} yet, so nothing was sent. Save one under Settings > "
-            f"Kleinod > API keys, or set the environment variable {variable}."
+            f"Kleinod > API keys, or set the environment variable {variable}.{own}"
         )
+
+    def _find_own(self, name: str) -> Secret:
+        value = self._read().get(OWN_SERVERS, {}).get(name)
+        if not value:
+            raise NoKey(
+                f"There is no key for your server '{name}', so nothing was sent. Enter its address and key "
+                "under Settings > Kleinod > API keys > Own servers."
+            )
+        return Secret(self.check(value), "file")
+
+    def hint_own(self) -> dict[str, str]:
+        """The ends of the own servers' keys, by name."""
+        return {name: Secret(value, "file").hint for name, value in self._read().get(OWN_SERVERS, {}).items()}
+
+    def save_own(self, name: str, key: object) -> None:
+        """Store the key of an own server."""
+        stored = self._read()
+        stored.setdefault(OWN_SERVERS, {})[name] = self.check(key)
+        self._write(stored)
+
+    def clear_own(self, name: object) -> None:
+        stored = self._read()
+        if stored.get(OWN_SERVERS, {}).pop(name, None) is not None:
+            self._write(stored)
+
+    def has_profile(self, name: str) -> bool:
+        """Whether a paid service has an account of this name."""
+        stored = self._read()
+        return any(name in stored.get(service.name, {}) for service in list_services())
 
     def describe(self) -> dict[str, dict[str, dict[str, object]]]:
         """{service: {profile: {"set", "source", "hint"}}}; no key is in it."""
@@ -96,7 +134,12 @@ class KeyStore:
     def save(self, service: object, profile: object, key: object) -> None:
         """Store a key in the file, readable by this user alone."""
         stored = self._read()
-        stored.setdefault(find_service(service).name, {})[check_profile(profile)] = self._check(key)
+        known, name = find_service(service), check_profile(profile)
+        if name in stored.get(OWN_SERVERS, {}):
+            raise InputError(
+                f"'{name}' is the name of a server of your own. Choose another one for this account."
+            )
+        stored.setdefault(known.name, {})[name] = self.check(key)
         self._write(stored)
 
     def clear(self, service: object, profile: object) -> None:
@@ -114,10 +157,11 @@ class KeyStore:
                         return True
                 except ArtistError:
                     continue
-        return False
+        return any(value in text for value in stored.get(OWN_SERVERS, {}).values())
 
     @staticmethod
-    def _check(key: object) -> str:
+    def check(key: object) -> str:
+        """`key`, if it can be one. Raises InputError."""
         if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise InputError(
                 "An API key is 8 to 256 visible characters without spaces. Copy it again, whole."

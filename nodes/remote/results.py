@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -70,6 +71,8 @@ def describe(result: JobResult, size: tuple[int, int]) -> dict[str, Any]:
         "service": result.service,
         "job": job.id if job else "",
         "service_id": job.vendor_id if job else "",
+        "profile": job.profile if job else "",
+        "host": urlsplit(job.base).netloc if job else "",
         "state": job.state if job else "priced",
         "image_ids": [image.item_id for image in arrived],
         "seeds": [image.seed for image in arrived],

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -17,7 +18,6 @@ from ..base.errors import ArtistError
 from .engine import Engine
 from .errors import NotSent, RemoteError, TransportError
 from .estimate import estimate
-from .hosts import make_endpoint
 from .images import sniff
 from .job_list import (
     Save,
@@ -86,6 +86,10 @@ def add_routes(
     table.post("/kleinod/profiles/check")(
         doors.post(lambda body: judge_profile(find_engine(), body), private=False)
     )
+    table.get("/kleinod/servers")(doors.get(lambda request: find_engine().accounts.servers.describe()))
+    table.post("/kleinod/servers")(doors.post(lambda body: save_server(find_engine(), body)))
+    table.delete("/kleinod/servers")(doors.post(lambda body: clear_server(find_engine(), body)))
+    table.post("/kleinod/servers/test")(doors.post(lambda body: test_server(find_engine(), body)))
     table.get("/kleinod/limits")(doors.get(lambda request: asdict(read_limits(folder()))))
     table.post("/kleinod/limits")(doors.post(lambda body: change_limits(find_engine(), folder(), body)))
     table.get("/kleinod/jobs")(doors.get(lambda request: list_jobs(find_engine())))
@@ -137,6 +141,24 @@ def clear_key(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
     return engine.keys.describe()
 
 
+def save_server(engine: Engine, body: dict[str, Any]) -> list[dict[str, str]]:
+    """A server of the user's own: {"name", "address", "key", "plain": whether no encryption is all right}."""
+    servers = engine.accounts.servers
+    servers.save(*(body.get(name) for name in ("name", "address", "key", "plain")))
+    return servers.describe()
+
+
+def clear_server(engine: Engine, body: dict[str, Any]) -> list[dict[str, str]]:
+    engine.accounts.servers.clear(body.get("name"))
+    return engine.accounts.servers.describe()
+
+
+def test_server(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
+    """Ask an own server whether it is there and takes the key."""
+    name = check_profile(body.get("name"))
+    return _ask(engine, "own-runware", name)
+
+
 def judge_profile(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
     """Whether a key was typed where a name belongs: the page then takes it out of the node again."""
     text = str(body.get("profile", ""))
@@ -146,16 +168,23 @@ def judge_profile(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
 def test_key(engine: Engine, body: dict[str, Any]) -> dict[str, Any]:
     """Ask for the balance: free, and proof that the key works."""
     service = find_service(body.get("service"))
-    profile = check_profile(body.get("profile", "default"))
+    return _ask(engine, service.name, check_profile(body.get("profile", "default")))
+
+
+def _ask(engine: Engine, name: str, profile: str) -> dict[str, Any]:
+    service = find_service(name)
     try:
-        balance = engine.accounts.ask_balance(service.name, profile)
+        endpoint = engine.accounts.find_endpoint(name, profile)
+        balance = engine.accounts.ask_balance(name, profile)
     except RemoteError as error:
         return {"ok": False, "message": str(error)}
     except NotSent as error:
         return {"ok": False, "message": f"{service.title} could not be reached: {error}."}
     except TransportError:
         return {"ok": False, "message": f"{service.title} gave no usable answer. Try again in a while."}
-    endpoint = make_endpoint(service)
+    if service.own_path:
+        words = f"{profile} answers at {urlsplit(endpoint.base).netloc}, and the key works."
+        return {"ok": True, "balance_usd": None, "message": words}
     where = f" (an emulator at {endpoint.override})" if endpoint.override else ""
     money = "the key works" if balance is None else f"the key works; the balance is ${balance:.2f}"
     return {"ok": True, "balance_usd": balance, "message": f"{service.title}{where}: {money}."}

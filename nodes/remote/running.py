@@ -25,7 +25,6 @@ from .errors import (
 )
 from .folder import refuse_folder
 from .following import Follower, read_images
-from .hosts import make_endpoint, make_endpoint_at
 from .job_request import ON_ITS_WAY, PRICE_OFF, WITH_SERVICE, JobRequest, JobResult, RunningJob
 from .ledger import (
     ACCEPTED,
@@ -81,9 +80,8 @@ class JobRunner:
 
     def run(self, request: JobRequest, running: RunningJob) -> JobResult:
         started = time.monotonic()
-        service = find_service(request.service)
         talk = self.accounts.converse(
-            make_endpoint(service, request.region),
+            self.accounts.find_endpoint(request.service, request.profile, request.region, request.base),
             request.profile,
             running,
             request.context.limits.concurrency,
@@ -264,7 +262,8 @@ class JobRunner:
                     "cannot be fetched."
                 )
             running.reach = WITH_SERVICE
-            talk = self.accounts.converse(make_endpoint_at(service, job.base), job.profile, running)
+            endpoint = self.accounts.find_endpoint_at(job.service, job.profile, job.base)
+            talk = self.accounts.converse(endpoint, job.profile, running)
             if job.state != ACCEPTED:
                 job = self.ledger.update(job.id, state=ACCEPTED, vendor_id=job.vendor_id or job.id)
             job = self._make_follower(talk, running).follow(job)

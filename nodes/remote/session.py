@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from comfy_api.v0_0_2 import ComfyAPI, io
@@ -25,12 +26,12 @@ from ..base.stopping import was_stopped
 from .engine import Engine
 from .job_request import ON_ITS_WAY, WITH_SERVICE, JobHandle, JobResult, RunContext
 from .keys import KeyStore
-from .ledger import format_usd
+from .ledger import Job, format_usd
 from .limits import read_limits
 from .profiles import KEY_AS_PROFILE, check_profile
 from .results import Delivery, deliver
 from .routes import add_routes
-from .services import find_service
+from .services import find_service, is_own
 
 folder_paths = seams.find("folder_paths")
 
@@ -168,6 +169,12 @@ def wrap(delivery: Delivery, result: JobResult, node_id: str | None) -> io.NodeO
     return io.NodeOutput(images, list(delivery.seeds), delivery.cost_usd, delivery.info)
 
 
+def tell_place(job: Job) -> str:
+    """Where a job was drawn: the host, and the name the user gave to a server of their own."""
+    host = urlsplit(job.base).netloc
+    return f"{job.profile} ({host})" if is_own(job.service) else host
+
+
 def summarise(delivery: Delivery, result: JobResult) -> str:
     """One line under the node."""
     if result.job is None:
@@ -176,5 +183,8 @@ def summarise(delivery: Delivery, result: JobResult) -> str:
         count = sum(len(batch) for batch in delivery.batches)
         about = "about " if result.cost_usd is None else ""
         paid = f"{about}{format_usd(delivery.cost_usd)}" if result.paid_now else "already paid"
+        if is_own(result.service) and result.cost_usd is None:
+            paid = "free" if result.paid_now else "made before"
         words = f"{count} picture{'' if count == 1 else 's'}, {paid}, {result.seconds:.1f} s"
+        words += f", by {tell_place(result.job)}"
     return f"{words}. {delivery.warning}" if delivery.warning else words

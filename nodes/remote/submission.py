@@ -232,6 +232,8 @@ def _refuse(kind: str, service: Service, job: Job, words: str) -> Refused:
     """The sentence for a request that was turned down before it was accepted."""
     words = words.rstrip(" .")  # the sentence around them ends itself
     title = service.title
+    if service.own_path and kind == BALANCE:
+        return Refused(f"{title} says: {words}. Its owner sets what a key may have; queue again later.")
     texts = {
         BALANCE: f"{title} says the balance is empty. Nothing was billed for this job. Top up at "
         f"{service.key_page} and queue again: the job resumes.",

@@ -41,6 +41,7 @@ _AGENT = "kleinod (ComfyUI)"
 _TEXT = 1 << 16
 # What the system may hold of a request that has not left yet. More would say "sent" too early on a slow line.
 _SEND_BUFFER = 1 << 18
+_NO_PROXY: Any = {"http": None, "https": None, "all": None}
 _GZIP = b"\x1f\x8b"
 
 Watch = Callable[[int, int], None]
@@ -161,7 +162,7 @@ class Transport:
         self.endpoint.check_picture_url(url, allowed)
         for attempt in range(3):
             try:
-                if not self.endpoint.override and not requests.utils.get_environ_proxies(url):
+                if not self.endpoint.is_override(url) and not requests.utils.get_environ_proxies(url):
                     check_public(urlsplit(url).hostname or "")
                 data, status = self._fetch(url)
                 if status == 200:
@@ -221,6 +222,7 @@ class Transport:
             timeout=(self.policy.connect, read),
             stream=True,
             allow_redirects=False,
+            proxies=_NO_PROXY if self.endpoint.is_near else None,
         )
 
     def _answer(

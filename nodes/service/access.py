@@ -11,7 +11,6 @@ import hmac
 import re
 import secrets
 import sqlite3
-import time
 from dataclasses import dataclass
 
 from ..base.errors import InputError
@@ -52,7 +51,7 @@ class KeyBook:
         try:
             self._book.write(
                 "insert into keys (name, hash, at_once, a_day, created) values (?, ?, ?, ?, ?)",
-                (name, _hash(secret), at_once, a_day, time.time()),
+                (name, _hash(secret), at_once, a_day, self._book.now()),
             )
         except sqlite3.IntegrityError:
             raise InputError(f"There is a key named '{name}' already: choose another name.") from None

@@ -1,7 +1,7 @@
 """Which part answers a request of which path. Method, path, headers and body in, answer out.
 
 /runware/v1           POST an array of tasks; a WebSocket (`Channels`)
-/bfl/v1/...           submit, get_result, credits
+/bfl/v1/...           submit, get_result, credits; /proxy/bfl/... as ComfyUI's own nodes ask for them
 /openai/v1/...        images/generations, images/edits, models
 /results/NAME         a result, by an address that was given out
 /health  /metrics  /openapi.json  /
@@ -15,7 +15,7 @@ import traceback
 from dataclasses import replace
 
 from .dialects import bfl, openai, runware
-from .messages import Answer, Refusal, Request, answer_json
+from .messages import Answer, Refusal, Request, answer_json, read_secret
 from .metrics import describe
 from .openapi import PAGE, build_document
 from .service import Service
@@ -58,7 +58,7 @@ async def _route(service: Service, request: Request) -> Answer:
             return await runware.answer(service, request)
         refusal = Refusal(405, "invalidMethod", "Tasks are sent by POST or over a WebSocket.")
         return answer_json(405, {"errors": [runware.answer_error(refusal)]}, {"Allow": "POST"})
-    if path.startswith("/bfl/v1/"):
+    if path.startswith(("/bfl/v1/", bfl.PROXY)):
         return await bfl.answer(service, request)
     if path.startswith("/openai/v1/"):
         return await openai.answer(service, request)
@@ -71,7 +71,7 @@ async def _route(service: Service, request: Request) -> Answer:
         return answer_json(200, {"status": "ok", "pictures": service.book.count()})
     if path == "/metrics":
         try:
-            service.identify(_read_any_key(request))
+            service.identify(read_secret(request.headers))
         except Refusal as refusal:
             return answer_json(refusal.status, {"error": refusal.message}, {"WWW-Authenticate": "Bearer"})
         return Answer(200, describe(service).encode(), "text/plain; version=0.0.4")
@@ -80,12 +80,6 @@ async def _route(service: Service, request: Request) -> Answer:
     if path in ("", "/"):
         return Answer(200, PAGE.encode(), "text/html")
     return answer_json(404, {"error": "There is nothing here."})
-
-
-def _read_any_key(request: Request) -> str:
-    return (
-        request.headers.get("x-key", "") or request.headers.get("authorization", "").partition(" ")[2].strip()
-    )
 
 
 def _answer_bug(

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import InputError
+from .clock import Clock
 from .drawing import Drawing
 from .messages import Refusal
 
@@ -41,7 +41,7 @@ create table if not exists pictures (
     error_code text not null default '', error text not null default '', file text not null default '',
     width integer not null default 0, height integer not null default 0, seconds real not null default 0,
     finished real, expires real, errand text not null default '', tries integer not null default 0,
-    next_try real not null default 0);
+    next_try real not null default 0, flagged integer not null default 0);
 create table if not exists media (
     id text primary key, key_id integer not null, file text not null, expires real not null);
 create index if not exists pictures_by_job on pictures (job, position);
@@ -68,7 +68,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a job. seed: the one asked for. errand: what still has to be sent out about it."""
+    """One picture of a job. seed: the one asked for. errand: what still has to be sent out about it.
+    flagged: whether a classifier would not show it.
+    """
 
     id: str
     job: str
@@ -88,6 +90,7 @@ class Picture:
     expires: float | None
     errand: str
     tries: int
+    flagged: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -95,9 +98,12 @@ class Picture:
 
 
 class Book:
-    """The file in `folder`. Raises InputError where another process has it, or it cannot be written."""
+    """The file in `folder`. Raises InputError where another process has it, or it cannot be written. now: the
+    clock of everything that is written here.
+    """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, now: Callable[[], float] | None = None) -> None:
+        self.now = now or Clock()
         self._mutex = threading.RLock()
         # Held until this process ends, however it ends; a file of its own, so that readers are not kept out.
         self._lock = sqlite3.connect(
@@ -112,12 +118,18 @@ class Book:
             self._base.execute("pragma journal_mode = wal")
             self._base.execute("pragma synchronous = normal")
             self._base.executescript(_TABLES)
+            self._add_column("pictures", "flagged", "integer not null default 0")
         except sqlite3.Error as error:
             self._lock.close()
             raise InputError(
                 f"The jobs of Kleinod's API in {folder} cannot be opened ({error}): another ComfyUI may "
                 "answer from the same folder. Stop it, or start this one with another --base-directory."
             ) from None
+
+    def _add_column(self, table: str, name: str, kind: str) -> None:
+        """To a file of an earlier Kleinod."""
+        if name not in {row["name"] for row in self._base.execute(f"pragma table_info({table})")}:
+            self._base.execute(f"alter table {table} add column {name} {kind}")
 
     def close(self) -> None:
         with self._mutex:
@@ -168,7 +180,7 @@ class Book:
         Raises Refusal for another body under the same id, and where a limit of the key or of the whole queue
         is reached.
         """
-        now = time.time()
+        now = self.now()
         with self._whole():
             found = self.find_job(key.id, task)
             if found is not None:
@@ -207,7 +219,7 @@ class Book:
             )
 
     def count_today(self, key_id: int, now: float | None = None) -> int:
-        since = (now or time.time()) - DAY
+        since = (now or self.now()) - DAY
         query = "select count(*) from jobs where key_id = ? and created > ?"
         return self.read(query, (key_id, since))[0][0]
 
@@ -248,14 +260,15 @@ class Book:
         )
 
     def finish(
-        self, picture_id: str, file: str, size: tuple[int, int], seconds: float, expires: float, errand: str
-    ) -> bool:
+        self, picture_id: str, file: str, size: tuple[int, int], seconds: float, expires: float, errand: str,
+        flagged: bool = False,
+    ) -> bool:  # fmt: skip
         """Whether it was running: a picture is done once."""
         return bool(
             self.write(
                 "update pictures set state = 'done', file = ?, width = ?, height = ?, seconds = ?, "
-                "finished = ?, expires = ?, errand = ? where id = ? and state = 'running'",
-                (file, *size, seconds, time.time(), expires, errand, picture_id),
+                "finished = ?, expires = ?, errand = ?, flagged = ? where id = ? and state = 'running'",
+                (file, *size, seconds, self.now(), expires, errand, flagged, picture_id),
             )
         )
 
@@ -263,11 +276,15 @@ class Book:
         self.write(
             "update pictures set state = 'failed', error_code = ?, error = ?, finished = ?, errand = ? "
             "where id = ? and state in ('queued', 'running')",
-            (code, words[:1000], time.time(), errand, picture_id),
+            (code, words[:1000], self.now(), errand, picture_id),
         )
 
     def recover(self) -> int:
-        """What ran when the process died waits again, but not for ever. How many pictures that are."""
+        """What ran when the process died waits again, but not for ever. How many pictures that are.
+
+        What was to be sent later is due now: the clock of an earlier life may have been another.
+        """
+        self.write("update pictures set next_try = 0 where errand != ''")
         for picture in _pictures(
             self.read("select * from pictures where state = 'running' and attempts >= ?", (MAX_ATTEMPTS,))
         ):
@@ -354,4 +371,7 @@ def _pictures(rows: Sequence[sqlite3.Row]) -> list[Picture]:
     names = Picture.__dataclass_fields__
     # A seed may be larger than any integer of SQLite.
     rows_read: list[dict[str, Any]] = [{name: row[name] for name in names} for row in rows]
-    return [Picture(**{**values, "seed": int(values["seed"])}) for values in rows_read]
+    return [
+        Picture(**{**values, "seed": int(values["seed"]), "flagged": bool(values["flagged"])})
+        for values in rows_read
+    ]

@@ -7,14 +7,11 @@ served least comes next.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TypeVar
 
+from .background import Background
 from .book import MAX_ATTEMPTS, Book, Picture
 from .drawing import Drawing
 from .executor import Cancelled, Executor, RunFailed, Unreachable
@@ -25,13 +22,13 @@ from .terms import Terms
 
 logger = logging.getLogger("kleinod.api")
 WEBHOOK, UPLOAD = "webhook", "upload"
-WRITE_PAUSE = 2.0
-Result = TypeVar("Result")
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
-class Dispatcher:
-    """over: called with a job's id whenever one of its pictures is over. keep_seconds: of results."""
+class Dispatcher(Background):
+    """over: called with a job's id whenever one of its pictures is over. keep_seconds: of results. judge:
+    whether a picture is not to be called safe, asked in a thread.
+    """
 
     def __init__(
         self,
@@ -40,44 +37,30 @@ class Dispatcher:
         executor: Executor,
         keep_seconds: Callable[[], float],
         over: Callable[[str], None],
+        judge: Callable[[bytes], bool] = lambda data: False,
     ) -> None:
+        super().__init__()
         self._book, self._store, self._executor = book, store, executor
-        self._keep_seconds, self._over = keep_seconds, over
-        self._wake = asyncio.Event()
+        self._keep_seconds, self._over, self._judge = keep_seconds, over, judge
         self._served: dict[int, int] = {}
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._loop: asyncio.Task[None] | None = None
         self._pauses = 0
         self.progress: dict[str, float] = {}
         self.seconds = 0.0
 
-    def start(self) -> None:
-        self._loop = asyncio.get_running_loop().create_task(self._dispatch())
-
-    def wake(self) -> None:
-        self._wake.set()
-
     async def close(self) -> None:
         """Stop; what runs is left to the executor and will be asked for again by the next start."""
-        tasks = [task for task in (self._loop, *self._running.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await super().close()
         await self._executor.close()
 
-    async def _dispatch(self) -> None:
+    async def _run(self) -> None:
         while True:
-            self._wake.clear()
-            while len(self._running) < self._executor.slots:
+            self._woken.clear()
+            while len(self._tasks) < self._executor.slots:
                 picture = await self._write(self._take)
                 if picture is None:
                     break
-                task = asyncio.get_running_loop().create_task(self._make(picture))
-                self._running[picture.id] = task
-                task.add_done_callback(functools.partial(self._free, picture.id))
-            await self._wake.wait()
+                self._begin(picture.id, self._make(picture))
+            await self._woken.wait()
             if self._pauses:
                 await asyncio.sleep(_PAUSES[min(self._pauses, len(_PAUSES)) - 1])
 
@@ -93,12 +76,9 @@ class Dispatcher:
         self._served[key] += 1
         return self._book.take(key)
 
-    def _free(self, name: str, done: asyncio.Task[None]) -> None:
-        self._running.pop(name, None)
+    def _end(self, name: str, done: asyncio.Task[None]) -> None:
         self.progress.pop(name, None)
-        if not done.cancelled() and (error := done.exception()) is not None:
-            logger.error("A picture of the API failed.", exc_info=error)
-        self._wake.set()
+        super()._end(name, done)
 
     async def _make(self, picture: Picture) -> None:
         try:
@@ -148,10 +128,13 @@ class Dispatcher:
         seconds = time.monotonic() - started
         size = (drawing.width, drawing.height)
         data = await asyncio.to_thread(encode_result, drawn, size, terms.form, terms.quality)
+        flagged = terms.check and await asyncio.to_thread(self._judge, data)
         file = await asyncio.to_thread(self._store.keep_result, picture.id, data)
         errand = UPLOAD if terms.upload else WEBHOOK if terms.webhook else ""
-        expires = time.time() + (terms.ttl or self._keep_seconds())
-        await self._write(lambda: self._book.finish(picture.id, file, size, seconds, expires, errand))
+        expires = self._book.now() + (terms.ttl or self._keep_seconds())
+        await self._write(
+            lambda: self._book.finish(picture.id, file, size, seconds, expires, errand, flagged)
+        )
         self.seconds += seconds
         self._over(picture.job)
 
@@ -163,14 +146,3 @@ class Dispatcher:
 
         await self._write(write)
         self._over(picture.job)
-
-    async def _write(self, work: Callable[[], Result]) -> Result:
-        """The result of `work` on the job book, tried until it can be written: a full disk loses nothing that
-        was accepted.
-        """
-        while True:
-            try:
-                return work()
-            except sqlite3.Error as error:
-                logger.error("The jobs of the API cannot be written (%s); trying again.", error)
-                await asyncio.sleep(WRITE_PAUSE)

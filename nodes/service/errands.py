@@ -6,12 +6,10 @@ Each is tried several times, also after a restart, and never holds up the making
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
 
+from .background import Background
 from .book import Book, Picture
 from .dispatcher import UPLOAD, WEBHOOK
 from .fetching import Fetcher, NotReached
@@ -28,7 +26,7 @@ UPLOAD_PAUSES = (1.0, 3.0)
 Message = Callable[[Picture], tuple[bytes, dict[str, str]]]
 
 
-class Errands:
+class Errands(Background):
     """message: the body and headers of a picture's webhook. over: told of a job whose upload ended."""
 
     def __init__(
@@ -39,49 +37,25 @@ class Errands:
         message: Message,
         over: Callable[[str], None],
     ) -> None:
+        super().__init__()
         self._book, self._store, self._fetcher = book, store, fetcher
         self._message, self._over = message, over
-        self._wake = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
-        self._busy: dict[str, asyncio.Task[None]] = {}
-
-    def start(self) -> None:
-        self._loop = asyncio.get_running_loop().create_task(self._run())
-
-    def wake(self) -> None:
-        self._wake.set()
-
-    async def close(self) -> None:
-        tasks = [task for task in (self._loop, *self._busy.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _run(self) -> None:
         while True:
-            self._wake.clear()
+            self._woken.clear()
             # What could not be written down is tried, and told, once more.
-            for picture in self._book.due_errands(time.time()):
-                if picture.id not in self._busy:
-                    task = asyncio.get_running_loop().create_task(self._do(picture))
-                    self._busy[picture.id] = task
-                    task.add_done_callback(functools.partial(self._free, picture.id))
-            first = self._book.next_errand()
-            pause = 60.0 if first is None else min(60.0, max(0.2, first - time.time()))
-            await wait_for_event(self._wake, pause)
-
-    def _free(self, name: str, done: asyncio.Task[None]) -> None:
-        self._busy.pop(name, None)
-        if not done.cancelled() and (error := done.exception()) is not None:
-            logger.error("An errand of the API failed.", exc_info=error)
-        self._wake.set()
+            for picture in await self._write(lambda: self._book.due_errands(self._book.now())):
+                if picture.id not in self._tasks:
+                    self._begin(picture.id, self._do(picture))
+            first = await self._write(self._book.next_errand)
+            pause = 60.0 if first is None else min(60.0, max(0.2, first - self._book.now()))
+            await wait_for_event(self._woken, pause)
 
     async def _do(self, picture: Picture) -> None:
         job = self._book.read_job(picture.job)
         if job is None:
-            self._book.set_errand(picture.id, "")
+            await self._write(lambda: self._book.set_errand(picture.id, ""))
             return
         terms = Terms.from_json(job.terms)
         upload = picture.errand == UPLOAD
@@ -97,17 +71,19 @@ class Errands:
         except NotReached as error:
             pauses = UPLOAD_PAUSES if upload else PAUSES
             if picture.tries < len(pauses):
-                self._book.set_errand(
-                    picture.id, picture.errand, time.time() + pauses[picture.tries], picture.tries + 1
+                again = self._book.now() + pauses[picture.tries]
+                await self._write(
+                    lambda: self._book.set_errand(picture.id, picture.errand, again, picture.tries + 1)
                 )
                 return
             logger.warning(
                 "The %s of a picture was given up after %d tries.", picture.errand, picture.tries + 1
             )
             if upload:
-                self._book.note_upload(
-                    picture.id, f"The picture could not be put to uploadEndpoint ({error}); it is kept here."
-                )
-        self._book.set_errand(picture.id, WEBHOOK if upload and terms.webhook else "")
+                words = f"The picture could not be put to uploadEndpoint ({error}); it is kept here."
+                await self._write(lambda: self._book.note_upload(picture.id, words))
+        await self._write(
+            lambda: self._book.set_errand(picture.id, WEBHOOK if upload and terms.webhook else "")
+        )
         if upload:
             self._over(picture.job)

@@ -72,7 +72,10 @@ class Host:
 
     def read_settings(self) -> ApiSettings:
         """What is stored, and what this start was told. Raises InputError."""
-        settings = read_settings(self._around.folder() / FOLDER)
+        return self._as_started(read_settings(self._around.folder() / FOLDER))
+
+    @staticmethod
+    def _as_started(settings: ApiSettings) -> ApiSettings:
         if os.environ.get(START) == "1":
             settings = replace(
                 settings, enabled=True, remote=settings.remote or os.environ.get(REMOTE) == "1"
@@ -120,9 +123,14 @@ class Host:
         }
 
     def change(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Store settings and start or stop as they say. Raises InputError."""
+        """Store settings and start or stop as they say; what runs goes on. Raises InputError."""
         folder = self._around.folder() / FOLDER
         settings = make_settings(values, read_settings(folder))
+        service = self._service
+        if service is not None and settings.enabled:
+            service.apply(self._as_started(settings))
+            write_settings(folder, settings)
+            return self.describe()
         write_settings(folder, settings)
         self._run(self._restart(self.read_settings()))
         return self.describe()

@@ -7,19 +7,20 @@ import hashlib
 import hmac
 import re
 import time
+from collections.abc import Callable
 
 _LINK = re.compile(r"([mp])\.([0-9a-f-]{36})\.(\d{1,12})\.([\w-]{43})(?:\.\w{1,4})?")
 PICTURE, MEDIA = "p", "m"
 
 
 class Links:
-    """Makes and reads them with one secret, which the job book keeps."""
+    """Makes and reads them with one secret, which the job book keeps. now: its clock."""
 
-    def __init__(self, secret: str) -> None:
-        self._secret = secret.encode()
+    def __init__(self, secret: str, now: Callable[[], float] = time.time) -> None:
+        self._secret, self._now = secret.encode(), now
 
     def make(self, kind: str, identity: str, seconds: float, ending: str) -> str:
-        expires = int(time.time() + seconds)
+        expires = int(self._now() + seconds)
         return f"{kind}.{identity}.{expires}.{self._seal(kind, identity, expires)}.{ending}"
 
     def read(self, name: str) -> tuple[str, str] | None:
@@ -30,7 +31,7 @@ class Links:
         kind, identity, expires = found[1], found[2], int(found[3])
         if not hmac.compare_digest(found[4], self._seal(kind, identity, expires)):
             return None
-        return (kind, identity) if time.time() < expires else None
+        return (kind, identity) if self._now() < expires else None
 
     def _seal(self, kind: str, identity: str, expires: int) -> str:
         digest = hmac.new(self._secret, f"{kind} {identity} {expires}".encode(), hashlib.sha256).digest()

@@ -46,6 +46,15 @@ class Refusal(Exception):
         self.status, self.code, self.message, self.parameter = status, code, message, parameter
 
 
+def read_secret(headers: Mapping[str, str]) -> str:
+    """The key that a request shows, in any of the headers that its dialects have for it."""
+    return (
+        headers.get("x-key", "")
+        or headers.get("x-api-key", "")
+        or headers.get("authorization", "").partition(" ")[2].strip()
+    )
+
+
 def answer_json(status: int, value: Any, headers: Mapping[str, str] | None = None) -> Answer:
     return Answer(status, json.dumps(value).encode(), headers=headers or {})
 

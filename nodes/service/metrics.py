@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from .service import Service
 
 
@@ -24,7 +22,12 @@ def describe(service: Service) -> str:
             round(service.dispatcher.seconds, 3),
         ),
         ("store_bytes", "gauge", "Bytes of all results kept.", service.store.size()),
-        ("uptime_seconds", "gauge", "Seconds since the start.", round(time.time() - service.started, 1)),
+        (
+            "uptime_seconds",
+            "gauge",
+            "Seconds since the start.",
+            round(service.book.now() - service.started, 1),
+        ),
     ):
         lines += [f"# HELP kleinod_api_{name} {words}", f"# TYPE kleinod_api_{name} {kind}"]
         lines.append(f"kleinod_api_{name} {value}")

@@ -51,6 +51,7 @@ OPENAI_MODELS = {
 OPENAI_OWN = (
     "gpt-image-1", "gpt-image-1-mini", "gpt-image-1.5", "chatgpt-image-latest", "dall-e-2", "dall-e-3",
 )  # fmt: skip
+DEFAULT_KIND = _4B
 _PREFERRED = (_4B, _4B_BASE, _9B, _9B_BASE, _9B_KV)
 
 

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import secrets
-import time
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 from ..base.flux2 import MAX_SEED
 from ..remote.folder import make_private_folder
 from .access import ApiKey, KeyBook
-from .book import OPEN, Book, Job, Picture
+from .book import OPEN, RUNNING, Book, Job, Picture
+from .classifier import Classifier
 from .dispatcher import UPLOAD, Dispatcher
 from .drawing import Drawing
 from .errands import Errands
@@ -55,7 +56,8 @@ class Machine:
 class Service:
     """One for each ComfyUI that answers. `folder` holds everything. Raises InputError where it cannot.
 
-    messages: by dialect, what a webhook is told about a picture.
+    messages: by dialect, what a webhook is told about a picture. now: the clock, by default one that does not
+    jump.
     """
 
     def __init__(
@@ -65,24 +67,28 @@ class Service:
         executor: Executor,
         machine: Machine,
         messages: Mapping[str, Message],
+        now: Callable[[], float] | None = None,
     ) -> None:
         folder = make_private_folder(folder)
         self.settings, self.machine = settings, machine
-        self.book = Book(folder)
+        self.book = Book(folder, now)
         self.keys = KeyBook(self.book)
         self.store = Store(folder)
-        self.links = Links(self.book.fact("secret", secrets.token_urlsafe(32)))
+        self.links = Links(self.book.fact("secret", secrets.token_urlsafe(32)), self.book.now)
         self.fetcher = Fetcher(settings.reachable)
-        self.started = time.time()
+        self.classifier = Classifier(settings.classifier, settings.flagged)
+        self.started = self.book.now()
         self.requests = 0
         self._messages = messages
         self._bells: dict[str, asyncio.Event] = {}
         self._executor = executor
         self.dispatcher = Dispatcher(
-            self.book, self.store, executor, lambda: self.settings.keep_seconds, self._ring
-        )
+            self.book, self.store, executor, lambda: self.settings.keep_seconds, self._ring,
+            lambda data: self.classifier(data),
+        )  # fmt: skip
         self.errands = Errands(self.book, self.store, lambda: self.fetcher, self._message, self._ring)
         self._sweeper: asyncio.Task[None] | None = None
+        self._closing = False
 
     async def start(self) -> int:
         """Begin to draw; how many pictures of an earlier life come first."""
@@ -92,7 +98,18 @@ class Service:
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
         return again
 
+    def apply(self, settings: ApiSettings) -> None:
+        """Other settings from now on. Raises InputError for a classifier that cannot be used."""
+        classifier = Classifier(settings.classifier, settings.flagged)
+        if settings.classifier:
+            classifier.check()
+        self.settings, self.classifier = settings, classifier
+        self.fetcher = Fetcher(settings.reachable)
+
     async def close(self) -> None:
+        self._closing = True
+        for bell in self._bells.values():
+            bell.set()
         if self._sweeper is not None:
             self._sweeper.cancel()
             with suppress(asyncio.CancelledError):
@@ -215,6 +232,12 @@ class Service:
             ready = [picture for picture in pictures if is_ready(picture)]
             if len(ready) > seen or len(ready) == len(pictures):
                 return ready
+            if self._closing:
+                raise Refusal(
+                    503,
+                    "serviceUnavailable",
+                    "The server stops now. The task goes on when it is back: ask again.",
+                )
             await bell.wait()
 
     async def wait_for_all(self, job_id: str) -> list[Picture]:
@@ -291,13 +314,15 @@ class Service:
 
     async def _sweep(self) -> None:
         while True:
-            with suppress(OSError):
+            try:
                 await asyncio.to_thread(self.tidy)
+            except (OSError, sqlite3.Error) as error:
+                logger.error("What is past its time cannot be cleared away now (%s).", error)
             await asyncio.sleep(_SWEEP_SECONDS)
 
     def tidy(self) -> None:
         """Drop what is past its time and, beyond the size cap, the oldest results."""
-        now = time.time()
+        now = self.book.now()
         for picture in self.book.expired(now):
             self.store.drop_result(picture.file)
             self.book.drop_file(picture.id)
@@ -311,7 +336,11 @@ class Service:
             self.book.drop_file(picture.id)
         self.book.forget(now, self.settings.keep_seconds)
         self.store.drop_inputs(self.book.files_in_use())
-        self.store.drop_results({p.file for p in self.book.oldest_files()} | self._files_with_errands())
+        being_made = {
+            row["id"] for row in self.book.read("select id from pictures where state = ?", (RUNNING,))
+        }
+        kept = {p.file for p in self.book.oldest_files()} | self._files_with_errands()
+        self.store.drop_results(kept | being_made)
 
     def _files_with_errands(self) -> set[str]:
         return {row["file"] for row in self.book.read("select file from pictures where errand != ''")}

@@ -26,6 +26,9 @@ class ApiSettings:
     picture_usd, second_usd: the price that `includeCost` tells. models: file by model name. loras: file by
     AIR id. stand_in: whether klein-nano draws where there are no weights. keep_seconds: how long results and
     jobs stay. keep_bytes: how much all results may take. most_open: pictures that may wait.
+
+    classifier: folder of an image classifier for `safety.checkContent`, "" for none. flagged: those of its
+    labels that are not safe, where their names do not say so.
     """
 
     enabled: bool = False
@@ -41,6 +44,8 @@ class ApiSettings:
     keep_seconds: int = 86400
     keep_bytes: int = 2 << 30
     most_open: int = 10000
+    classifier: str = ""
+    flagged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("enabled", "remote", "stand_in"):
@@ -63,6 +68,10 @@ class ApiSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < 1e15:
                 raise InputError(f"{name} of the API's settings is {value!r}, but must be {low} or more.")
+        if not isinstance(self.classifier, str) or not isinstance(self.flagged, tuple):
+            raise InputError(
+                "classifier of the API's settings must be a folder, and flagged a list of labels."
+            )
         if self.public_address and not re.fullmatch(r"https?://[^\s/?#@]+(/[\w./-]*)?", self.public_address):
             raise InputError(
                 "public_address of the API's settings must be an address such as https://pictures.example.com."

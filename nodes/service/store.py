@@ -59,9 +59,10 @@ class Store:
                     file.unlink()
 
     def drop_results(self, used: set[str]) -> None:
+        """Results that no picture has. used: files, and ids of pictures whose file is just being made."""
         for file in self._results.iterdir():
             with suppress(OSError):
-                if file.name not in used and time.time() - file.stat().st_mtime > _YOUNG_SECONDS:
+                if not {file.name, file.stem} & used and time.time() - file.stat().st_mtime > _YOUNG_SECONDS:
                     file.unlink()
 
     def size(self) -> int:

@@ -11,7 +11,7 @@ class Terms:
     """form: PNG, JPG or WEBP; quality: of the last two. kind: URL, base64Data or dataURI. ttl: seconds that
     a result is kept, 0 for the owner's own number. webhook, secret, upload: addresses, "" for none. cost:
     whether it is told. base: the address of the service that the client used. prompt: where its dialect says
-    it back. model: as it was asked for.
+    it back. model: as it was asked for. check: whether a classifier looks at the picture.
     """
 
     form: str = "JPG"
@@ -27,6 +27,7 @@ class Terms:
     model: str = ""
     stand_in: bool = False
     input_megapixels: float = 0.0
+    check: bool = False
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

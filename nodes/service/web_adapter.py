@@ -13,7 +13,7 @@ from aiohttp import WSMsgType, web
 from ..base.addresses import is_loopback
 from .application import answer
 from .dialects.runware_channel import Channels
-from .messages import Answer, Refusal, Request, answer_json
+from .messages import Answer, Refusal, Request, answer_json, read_secret
 from .settings import ApiSettings
 
 PREFIX = "/kleinod/api"
@@ -96,9 +96,8 @@ class WebAdapter:
         return bytes(data)
 
     def _is_known(self, headers: Mapping[str, str]) -> bool:
-        secret = headers.get("x-key", "") or headers.get("authorization", "").partition(" ")[2].strip()
         try:
-            self._service.identify(secret)
+            self._service.identify(read_secret(headers))
         except Refusal:
             return False
         return True

@@ -124,11 +124,15 @@ def make_task(**fields: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def run_service(
-    folder: Path, files: tuple[str, ...] = FILES, painter: Painter | None = None, **settings: Any
+    folder: Path,
+    files: tuple[str, ...] = FILES,
+    painter: Painter | None = None,
+    clock: Callable[[], float] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Stage]:
     painter = painter or Painter()
     machine = Machine(lambda: list(files), lambda: list(LORAS), lambda: list(DETECTORS))
-    service = Service(folder, ApiSettings(enabled=True, **settings), painter, machine, MESSAGES)
+    service = Service(folder, ApiSettings(enabled=True, **settings), painter, machine, MESSAGES, clock)
     names = {key.name for key in service.keys.list()}
     key = service.keys.create(f"test {len(names)}")
     await service.start()

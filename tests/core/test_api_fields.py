@@ -6,7 +6,6 @@ import asyncio
 import base64
 import io
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from kleinod_pure.base.acceleration import ACCELERATION_FIELDS
 from kleinod_pure.base.schedulers import SCHEDULER_NAMES
 from kleinod_pure.base.values import FACE_FIELDS
+from kleinod_pure.service.clock import Clock
 from PIL import Image
 
 from tests.core.api_stage import BASE, NANO, make_png, make_task, run_service
@@ -210,14 +210,14 @@ def test_references_by_base64_data_uri_uuid_and_own_address(tmp_path: Path) -> N
     asyncio.run(run())
 
 
-def test_ttl_is_how_long_the_address_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ttl_is_how_long_the_address_works(tmp_path: Path) -> None:
     async def run() -> None:
-        async with run_service(tmp_path) as stage:
+        passed = [0.0]
+        async with run_service(tmp_path, clock=Clock(steady=lambda: passed[0])) as stage:
             _, told = await stage.run(ttl=60)
             path = told["data"][0]["imageURL"].removeprefix(BASE)
             assert (await stage.answer("GET", path, key="")).status == 200
-            now = time.time()
-            monkeypatch.setattr("time.time", lambda: now + 61)
+            passed[0] = 61
             assert (await stage.answer("GET", path, key="")).status == 404
             stage.service.tidy()
             assert stage.service.store.size() == 0

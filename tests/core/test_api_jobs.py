@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kleinod_pure.service import dispatcher
+from kleinod_pure.service import background
 from kleinod_pure.service.dispatcher import Dispatcher
 from kleinod_pure.service.executor import Cancelled, RunFailed, Unreachable
 
 from tests.core.api_stage import Painter, make_task, run_service
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_same_body_is_the_same_job_and_another_a_conflict(tmp_path: Path) -> None:
@@ -143,7 +136,7 @@ def test_results_stay_under_the_size_cap(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_refuses_new_jobs_and_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "WRITE_PAUSE", 0.02)
+    monkeypatch.setattr(background, "WRITE_PAUSE", 0.02)
 
     async def run() -> None:
         async with run_service(tmp_path) as stage:
@@ -168,66 +161,6 @@ def test_a_full_disk_refuses_new_jobs_and_loses_none(tmp_path: Path, monkeypatch
             assert book.count()["failed"] == 0
 
     asyncio.run(asyncio.wait_for(run(), 30))
-
-
-_SERVER = """
-import asyncio, json, sys, types
-from pathlib import Path
-root, folder = Path(sys.argv[1]), Path(sys.argv[2])
-for name, place in (("kleinod_pure", root / "nodes"), ("tests", root / "tests")):
-    package = types.ModuleType(name); package.__path__ = [str(place)]; sys.modules[name] = package
-from tests.core.api_stage import Painter, run_service, make_task
-class Slow(Painter):
-    async def watch(self, ticket, progress):
-        await asyncio.sleep(0.02)
-        return await super().watch(ticket, progress)
-async def main():
-    async with run_service(folder, painter=Slow()) as stage:
-        key = stage.service.keys.list()[0]
-        for number in range(int(sys.argv[3])):
-            task = make_task(deliveryMethod="async", numberResults=2)
-            status, told = await stage.ask("POST", "/runware/v1", [task])
-            assert status == 200
-            print(told["data"][0]["taskUUID"], flush=True)
-            await asyncio.sleep(0.01)
-        while sum(stage.service.book.count()[s] for s in ("queued", "running")):
-            await asyncio.sleep(0.01)
-        print("idle", flush=True)
-asyncio.run(main())
-"""
-
-
-def test_killed_at_many_moments_everything_accepted_is_delivered_once(tmp_path: Path) -> None:
-    """kill -9 while jobs come in and are drawn; what was accepted is done at the end, each picture once."""
-    accepted: list[str] = []
-    command = [sys.executable, "-c", _SERVER, str(ROOT), str(tmp_path / "home")]
-    for moment in range(3):
-        with subprocess.Popen([*command, "1000"], stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            accepted.append(server.stdout.readline().strip())
-            deadline = time.monotonic() + 0.05 + 0.07 * moment
-            while time.monotonic() < deadline:
-                accepted.append(server.stdout.readline().strip())
-            os.kill(server.pid, signal.SIGKILL)
-            accepted += [line.strip() for line in server.stdout if line.endswith("\n")]
-    assert len(accepted) > 20 and all(len(task) == 36 for task in accepted)
-    done = subprocess.run([*command, "1"], capture_output=True, text=True, timeout=120)
-    assert done.stdout.split()[-1] == "idle", done.stderr[-2000:]
-
-    async def look() -> None:
-        async with run_service(tmp_path / "home") as stage:
-            book = stage.service.book
-            states: dict[str, int] = book.count()
-            assert states["queued"] == states["running"] == 0
-            for task in accepted:
-                rows = book.read("select id from jobs where task = ?", (task,))
-                pictures = book.pictures(rows[0]["id"])
-                assert len(pictures) == 2
-                for picture in pictures:
-                    assert picture.state == "done" or (picture.state == "failed" and picture.error)
-                    assert picture.state == "failed" or stage.service.result_bytes(picture) is not None
-
-    asyncio.run(look())
 
 
 def test_openapi_names_every_field_of_the_request(tmp_path: Path) -> None:

@@ -10,10 +10,18 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from kleinod_pure.base.errors import InputError
+from kleinod_pure.remote import routes
+from kleinod_pure.remote.engine import Engine
+from kleinod_pure.remote.errors import NoKey, Refused
+from kleinod_pure.remote.estimate import estimate
+from kleinod_pure.remote.own_servers import check_address
+from kleinod_pure.remote.results import describe
 from kleinod_pure.service.dialects.runware_channel import Channels
 from kleinod_pure.service.web_adapter import WebAdapter
 
 from tests.core.api_stage import Painter, run_service
+from tests.emulator import Emulator
 
 
 @contextmanager
@@ -62,3 +70,98 @@ def test_runware_and_bfl_nodes_are_answered(
         result = fetch(bfl_request(seed=7), by=engine)
         assert [image.seed for image in result.images] == [7]
         assert painter.graphs[-1]["loader"]["inputs"]["diffusion_model"] == "flux-2-klein-4b.safetensors"
+
+
+def ask(engine: Engine, route: str, /, **values: object) -> object:
+    """What a route of the settings' panel does."""
+    return getattr(routes, route)(engine, values)
+
+
+def test_a_profile_names_the_server_and_reports_say_where_it_ran(
+    tmp_path: Path, emulator: Emulator, fetch, runware_request, bfl_request, make_engine
+) -> None:
+    with run_own_server(tmp_path / "api") as (url, key, painter):
+        host = url.split("/")[2]
+        engine = make_engine()
+        told = ask(engine, "save_server", name="desk", address=f"{url}/runware/v1", key=key)
+        assert told == [{"name": "desk", "address": url, "hint": f"...{key[-4:]}"}]
+        assert ask(engine, "test_server", name="desk")["message"].startswith(f"desk answers at {host}")
+        result = fetch(runware_request(profile="desk", seed=5, number_results=2), by=engine)
+        assert [image.seed for image in result.images] == [5, 6] and len(painter.graphs) == 2
+        account = describe(result, (256, 192))
+        assert (account["profile"], account["host"]) == ("desk", host)
+        assert (result.cost_usd, result.estimate_usd) == (None, 0.0), "nobody charges for it"
+        result = fetch(bfl_request(profile="desk", seed=7), by=engine)
+        assert describe(result, (256, 192))["host"] == host and len(painter.graphs) == 3
+        assert engine.ledger.spent_since(0) == 0 and emulator.book.accepted == 0
+        assert estimate(engine, "bfl", {"profile": "desk"})["server"] == "desk"
+        assert estimate(engine, "bfl", {"profile": "default"})["usd"] > 0
+        # The same request on the paid account is another job.
+        fetch(runware_request(seed=5, number_results=2), by=engine)
+        assert emulator.book.accepted == 1 and len(painter.graphs) == 3
+
+
+def test_a_job_goes_only_where_its_key_belongs(
+    tmp_path: Path, emulator: Emulator, fetch, runware_request, make_engine
+) -> None:
+    with run_own_server(tmp_path / "api") as (url, key, painter):
+        engine = make_engine()
+        ask(engine, "save_server", name="desk", address=url, key=key)
+        job = fetch(runware_request(profile="desk", seed=5), by=engine).job
+        assert engine.store.read(engine.ledger.items(job.id)[0].file)
+        assert engine.recover(job.id).result(30).images[0].seed == 5
+        ask(engine, "save_server", name="desk", address="http://127.0.0.1:9", key="another-key-1234")
+        engine.ledger.update(job.id, state="accepted")
+        engine.ledger.forget_items(job.id)
+        with pytest.raises(Refused, match="'desk' is now 127.0.0.1:9"):
+            engine.recover(job.id).result(30)
+        ask(engine, "clear_server", name="desk")
+        with pytest.raises(Refused, match="no server named 'desk'"):
+            engine.recover(job.id).result(30)
+        with pytest.raises(NoKey, match="profile 'desk'"):
+            fetch(runware_request(profile="desk", seed=6), by=engine)
+        assert emulator.book.accepted == 0 and key not in (tmp_path / "__kleinod" / "keys.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("address", "plain", "found"),
+    [
+        ("https://pictures.example.com", False, "https://pictures.example.com/kleinod/api"),
+        ("https://pictures.example.com/gpu/bfl/v1/", False, "https://pictures.example.com/gpu"),
+        ("192.168.1.20:8188", True, "http://192.168.1.20:8188/kleinod/api"),
+        ("http://127.0.0.1:8188/kleinod/api/openai/v1", False, "http://127.0.0.1:8188/kleinod/api"),
+        ("http://[fd00::7]:8188", True, "http://[fd00::7]:8188/kleinod/api"),
+        ("http://192.168.1.20:8188", False, None),
+        ("http://workstation:8188", False, None),
+        ("ftp://192.168.1.20", True, None),
+        ("https://user:word@host", True, None),
+        ("https://host/?a=1", True, None),
+        ("https://host:port", True, None),
+        ("", True, None),
+    ],
+)
+def test_addresses_and_the_consent_to_plain_http(address: str, plain: bool, found: str | None) -> None:
+    if found is None:
+        with pytest.raises(InputError, match="without encryption|must be that of a ComfyUI"):
+            check_address(address, plain)
+    else:
+        assert check_address(address, plain) == found
+
+
+def test_names_of_accounts_and_servers_are_never_mixed_up(make_engine) -> None:
+    engine = make_engine()
+    at = {"address": "http://127.0.0.1:9", "key": "kleinod-key-of-a-server"}
+    ask(engine, "save_server", name="desk", **at)
+    assert engine.keys.holds("kleinod-key-of-a-server")
+    with pytest.raises(InputError, match="server of your own"):
+        ask(engine, "save_key", service="runware", profile="desk", key="some-key-1234")
+    ask(engine, "save_key", service="runware", profile="work", key="some-key-1234")
+    for name in ("work", "default", "kleinod-1x2Y3z4W5v6U7t8S9r0Q1p2O"):
+        with pytest.raises(InputError):
+            ask(engine, "save_server", name=name, **at)
+    with pytest.raises(InputError, match="8 to 256"):
+        ask(engine, "save_server", name="desk", address="http://127.0.0.1:10", key="")
+    assert ask(engine, "clear_server", name="x")[0]["address"] == "http://127.0.0.1:9/kleinod/api"
+    engine.accounts.servers.file.write_text("[1]")
+    with pytest.raises(InputError, match=r"servers\.json"):
+        engine.accounts.servers.find("desk")

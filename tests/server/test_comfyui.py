@@ -21,7 +21,7 @@ pytestmark = pytest.mark.server
 
 TEXT_TO_IMAGE = "Klein - Text to Image"
 SHOWN = {"SaveImage": "images", "PreviewImage": "images", "PreviewAny": "text"}
-REMOTE = ("Klein - Runware", "Klein - BFL")
+REMOTE = ("Klein - Runware", "Klein - BFL", "Klein - Your Other Machine")
 WORKFLOWS = API_FOLDER.parent
 
 

@@ -43,6 +43,8 @@ def run_emulator(environment: Environment, painter: str = "nano") -> Iterator[di
             "KLEINOD_BFL_URL": url,
             "RUNWARE_API_KEY": _KEY,
             "BFL_API_KEY": _KEY,
+            # In the template of an own server it stands for that, too.
+            "RUNWARE_API_KEY_WORKSTATION": _KEY,
         }
     finally:
         process.stdin.close()

@@ -29,6 +29,7 @@ ORDER = (
     "Klein - Runware",
     "Klein - BFL",
     "Klein - Local or Remote",
+    "Klein - Your Other Machine",
 )
 
 

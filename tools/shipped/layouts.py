@@ -708,4 +708,42 @@ node says.
             ),
         ),
     ),
+    "Klein - Your Other Machine": Layout(
+        nodes={
+            "1": (0, 60, 360, 230),
+            "2": (420, 60, 400, 950),
+            "3": (880, 60, 500, 560),
+            "4": (880, 690, 500, 320),
+        },
+        groups=(Group("Klein on another machine of yours", (-20, -20, 1420, 1050), GREEN),),
+        notes=(
+            Note(
+                "Read me",
+                (-460, 10, 420, 780),
+                """\
+# Your other machine draws
+
+This laptop asks, the workstation under the desk draws. It is free: nobody is paid but the power company.
+
+**On the machine that draws** (ComfyUI with Kleinod and your weights), once:
+
+1. Start ComfyUI with **--listen**, in a network that you trust.
+2. **Settings > Kleinod > API that answers**: switch it on, under *Who may ask* tick **other machines, too**
+   and save, then make a **new key**.
+
+**Here**, once:
+
+3. **Settings > Kleinod > API keys > Own servers**: name **workstation**, its address such as
+   `http://192.168.1.20:8188`, the key. Without https tick the box that allows it. **Save**, **Test**.
+4. Press **Run**. The line under the node says where it was drawn.
+
+*Klein Acceleration*, *Klein LoRA Stack*, *Klein References* and *Klein Face Settings* plug in as into the
+local nodes: the other machine does what they say.
+
+**model** is `runware:400@5` for 4B Base, `runware:400@4` for distilled 4B (4 steps, cfg_scale 1), `400@3` and
+`400@2` for 9B. Weights that are not there are refused with the name of what to download.
+""",
+            ),
+        ),
+    ),
 }

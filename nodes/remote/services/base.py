@@ -88,7 +88,8 @@ class Service(Protocol):
     key_hosts: hosts that may see the key. picture_hosts: hosts its pictures come from. key_page: where a user
     finds keys and balance. private: fields of a request that the ledger must not keep. repeats_safely:
     whether a request under the same id is recognised, so that it may be sent again without being billed
-    again. fields: rows of the request's own widgets.
+    again. fields: rows of the request's own widgets. own_path: for a server of the user's own, where below
+    its address this wire is spoken; "" for a paid service.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Service(Protocol):
     repeats_safely: bool
     poll_pace: PollPace
     fields: tuple[Field, ...]
+    own_path: str = ""
 
     def make_key_header(self, key: str) -> dict[str, str]:
         """The header that says who pays."""

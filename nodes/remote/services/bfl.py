@@ -262,10 +262,10 @@ class Bfl(Service):
         details = _read_details(body.get("details"))
         if "moderated" in status:
             which = "your prompt or image" if status.startswith("request") else "the finished picture"
-            failure = Failure(MODERATION, f"BFL's moderation stopped {which}{details}")
+            failure = Failure(MODERATION, f"{self.title}: moderation stopped {which}{details}")
             return JobStatus(failures=(failure,), known=True, whole=True)
         if status in ("error", "failed"):
-            failure = Failure(FAILURE, f"BFL reports an error{details}")
+            failure = Failure(FAILURE, f"{self.title} reports an error{details}")
             return JobStatus(failures=(failure,), known=True, whole=True)
         result = body.get("result")
         if status == "ready" and isinstance(result, Mapping) and result.get("sample"):

@@ -24,8 +24,8 @@ from ...remote.services.bfl import (
 from ..access import ApiKey
 from ..book import Job, Picture
 from ..drawing import Drawing
-from ..messages import Answer, Refusal, Request, answer_json, read_json
-from ..models import BFL_MODELS
+from ..messages import Answer, Refusal, Request, answer_json, read_json, read_secret
+from ..models import BFL_MODELS, DEFAULT_KIND, kind_of
 from ..picture_data import check_picture
 from ..service import Service, is_ready
 from ..terms import Terms
@@ -40,7 +40,10 @@ _FIELDS = {
     "prompt", "seed", "width", "height", "safety_tolerance", "output_format", "webhook_url",
     "webhook_secret", *IMAGE_INPUTS,
 }  # fmt: skip
-_STATUSES = {"queued": "Pending", "running": "Generating", "done": "Ready", "failed": "Error"}
+# The document's own words: of newer ones such as Generating, ComfyUI's node makes an error.
+_STATUSES = {"queued": "Pending", "running": "Pending", "done": "Ready", "failed": "Error"}
+# ComfyUI's own nodes come by way of comfy.org's proxy; this is the same path below its --comfy-api-base.
+PROXY = "/proxy/bfl/"
 
 
 async def answer(service: Service, request: Request) -> Answer:
@@ -51,8 +54,10 @@ async def answer(service: Service, request: Request) -> Answer:
 
 
 async def _answer(service: Service, request: Request) -> Answer:
-    secret = request.headers.get("x-key", "") or request.headers.get("authorization", "").partition(" ")[2]
+    secret = read_secret(request.headers)
     path = request.path.removeprefix("/bfl")
+    if path.startswith(PROXY):
+        path = f"/v1/{path.removeprefix(PROXY).removeprefix('v1/').removesuffix('/generate')}"
     if path in ("/v1/get_result", "/v1/credits"):
         if request.method != "GET":
             return answer_json(405, {"detail": "Method Not Allowed"})
@@ -61,10 +66,12 @@ async def _answer(service: Service, request: Request) -> Answer:
             return answer_json(200, {"credits": service.balance(key)})
         return _poll(service, key, request)
     endpoint = path.removeprefix("/v1/")
+    # Any other of BFL's names where the owner has named a file for it.
+    known = endpoint in BFL_MODELS or endpoint in service.settings.models
     if request.method != "POST":
-        return answer_json(404 if endpoint not in BFL_MODELS else 405, {"detail": "Not Found"})
+        return answer_json(405 if known else 404, {"detail": "Not Found"})
     key = service.identify(secret)
-    if endpoint not in BFL_MODELS:
+    if not known:
         return answer_json(404, {"detail": "Not Found"})
     return await _submit(service, key, request, endpoint)
 
@@ -112,7 +119,8 @@ async def _submit(service: Service, key: ApiKey, request: Request, endpoint: str
     if not isinstance(webhook_secret, str) or len(webhook_secret) > 1000 or not webhook_secret.isprintable():
         raise Refusal(400, "invalidWebhookSecret", "Input should be a text", "webhook_secret")
     names = [name for name in IMAGE_INPUTS if name in given]
-    model = service.choose_model(endpoint, [BFL_MODELS[endpoint]])
+    kind = BFL_MODELS.get(endpoint) or kind_of(service.settings.models[endpoint]) or DEFAULT_KIND
+    model = service.choose_model(endpoint, [kind])
     pictures = [await service.read_picture(key, given[name], name) for name in names]
     sizes = [check_picture(data, name) for data, name in zip(pictures, names, strict=True)]
     width, height = _choose_size(size["width"], size["height"], sizes)
@@ -140,7 +148,9 @@ async def _submit(service: Service, key: ApiKey, request: Request, endpoint: str
     if webhook:
         told |= {"status": "Pending", "webhook_url": webhook}
     # Also with a webhook: a client that lost its call can still ask.
-    told["polling_url"] = f"{service.address(request.base)}/bfl/v1/get_result?id={job.id}"
+    # An address without a host: only that one ComfyUI's node asks with its key.
+    place = PROXY if request.path.startswith(PROXY) else f"{service.address(request.base)}/bfl/v1/"
+    told["polling_url"] = f"{place}get_result?id={job.id}"
     headers = {"X-Kleinod-Model": "klein-nano stands in"} if model.stand_in else {}
     return answer_json(200, told, headers)
 

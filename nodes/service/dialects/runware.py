@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,8 +88,14 @@ async def answer(service: Service, request: Request) -> Answer:
         headers |= done.headers
         if done.job is not None:
             waiting.append((task, done.job))
-    for _, job in waiting:
-        for picture in await service.wait_for_all(job.id):
+    for task, job in waiting:
+        try:
+            ready = await service.wait_for_all(job.id)
+        except Refusal as refusal:
+            status = refusal.status
+            errors.append(answer_error(refusal, task))
+            continue
+        for picture in ready:
             add_picture(service, job, picture, request.base, data, errors, poll=False)
     body: dict[str, Any] = {"data": data} if data or not errors else {}
     if errors:
@@ -214,10 +219,13 @@ def read_inference(service: Service, task: dict[str, Any], base: str) -> Plan:
     level = given.get("acceleration", API_LEVELS[-1])
     acceleration = _read_acceleration(options, level, steps)
     features = None if faces is None else _read_faces(faces)
-    if given.get("safety.checkContent") or given.get("safety.mode", "none") != "none":
+    # "When enabled, defaults to fast mode": there is one way to look here, and its name says to look.
+    check = given.get("safety.checkContent", given.get("safety.mode", "none") != "none")
+    if check and not service.settings.classifier:
         raise Refusal(
             400, "unsupportedParameter",
-            "'safety.checkContent' cannot be done: this server has no classifier of its own. Leave it out.",
+            "'safety.checkContent' cannot be done: this server has no classifier. Leave it out, or have its "
+            "owner name one under Settings > Kleinod > API that answers.",
             "safety.checkContent",
         )  # fmt: skip
     terms = _read_terms(service, given, base)
@@ -248,7 +256,7 @@ def read_inference(service: Service, task: dict[str, Any], base: str) -> Plan:
         "stand_in": model.stand_in,
     }
     seed = given.get("seed")
-    terms = Terms(**{**vars(terms), "model": name, "stand_in": model.stand_in})
+    terms = Terms(**{**vars(terms), "model": name, "stand_in": model.stand_in, "check": check})
     return Plan(
         drawing, model, references, terms, service.draw_seed() if seed is None else int(seed),
         given.get("numberResults", 1), given.get("deliveryMethod", "sync") == "async",
@@ -474,6 +482,8 @@ def describe_picture(service: Service, job: Job, picture: Picture, base: str) ->
             item["imageBase64Data"] = text
         else:
             item["imageDataURI"] = f"data:{MIME[terms.form]};base64,{text}"
+    if terms.check:
+        item["NSFWContent"] = picture.flagged
     if terms.cost:
         item["cost"] = service.cost(picture)
     return item
@@ -559,6 +569,6 @@ async def _store(service: Service, key: ApiKey, task: Mapping[str, Any], base: s
         raise Refusal(400, "invalidOperation", "'operation' must be upload or delete.", "operation")
     data = await service.read_picture(key, task.get(word), word)
     file = (await service.keep_references([data], stand_in=False))[0]
-    media_id = service.book.add_media(key.id, file, time.time() + MEDIA_SECONDS)
+    media_id = service.book.add_media(key.id, file, service.book.now() + MEDIA_SECONDS)
     link = service.make_media_link(media_id, base, file)
     return identity | {f"{word}UUID": media_id, f"{word}URL": link}

@@ -19,7 +19,7 @@ from ..access import ApiKey
 from ..book import Job
 from ..messages import Refusal
 from ..service import Service
-from .runware import add_picture, answer_error, do_task, read_tasks
+from .runware import INFERENCE, add_picture, answer_error, do_task, read_tasks
 
 Send = Callable[[str], Awaitable[None]]
 logger = logging.getLogger("kleinod.api")
@@ -169,7 +169,13 @@ class Conversation:
         service, told = self._channels.service, set[str]()
         count = len(service.book.pictures(job.id))
         while len(told) < count:
-            for picture in await service.wait(job.id, len(told)):
+            try:
+                ready = await service.wait(job.id, len(told))
+            except Refusal as refusal:
+                task = {"taskType": INFERENCE, "taskUUID": job.task}
+                await session.tell({"errors": [answer_error(refusal, task)]})
+                return
+            for picture in ready:
                 if picture.id in told:
                     continue
                 told.add(picture.id)

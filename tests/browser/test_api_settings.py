@@ -1,0 +1,134 @@
+"""The API that answers and the servers of one's own, set up in the settings of a real Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tools.browser import Studio, keep_screenshot, open_studio
+from tools.launch.environment import Environment
+from tools.launch.server import Server
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def server(comfy_environment: Environment, artifacts: Path) -> Iterator[Server]:
+    """A ComfyUI of its own: what is switched on here disturbs no other test."""
+    with Server(comfy_environment, log=artifacts / "server-api-settings.log", device="cpu") as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def studio(server: Server) -> Iterator[Studio]:
+    """The settings, opened once."""
+    with open_studio(server.client) as studio:
+        studio.open()
+        studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
+        studio.page.get_by_text("Kleinod", exact=True).first.click()
+        studio.page.get_by_label("Name of the key").wait_for()
+        yield studio
+
+
+def ask(server: Server, path: str, key: str = "", body: object = None) -> tuple[int, dict]:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        request = urllib.request.Request(f"{server.url}/kleinod/api{path}", data, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_switched_on_a_key_made_and_revoked(studio: Studio, server: Server, artifacts: Path) -> None:
+    page = studio.page
+    panel = page.get_by_label("Name of the key").locator("xpath=../..")
+    panel.get_by_text("Off: nothing is answered.").wait_for()
+    assert ask(server, "/health")[0] == 404
+    panel.get_by_label("Answer requests that show a key").click()
+    panel.get_by_text("/kleinod/api/runware/v1").wait_for()
+    assert ask(server, "/health")[0] == 200
+
+    page.get_by_label("Name of the key").fill("colleague")
+    page.get_by_label("pictures at once").fill("3")
+    page.get_by_label("jobs a day (0 = any)").fill("2")
+    panel.get_by_role("button", name="New key").click()
+    shown = panel.get_by_text("Copy this key now")
+    shown.wait_for()
+    keep_screenshot(studio, artifacts / "screenshots", "api-settings")
+    key = re.search(r"kleinod-[\w-]{43}", shown.inner_text())[0]
+    panel.get_by_text("colleague (3 pictures at once, 2 jobs a day)").wait_for()
+    credits = {"credits": 2.0}
+    assert ask(server, "/bfl/v1/credits", key) == (200, credits)
+    stored = [
+        file for file in Path(server.base).rglob("*") if file.is_file() and key.encode() in file.read_bytes()
+    ]
+    assert stored == [], "a key is kept as its hash"
+
+    row = panel.get_by_text("colleague (3").locator("xpath=..")
+    row.get_by_role("button", name="Revoke").click()
+    row.wait_for(state="detached")
+    assert ask(server, "/bfl/v1/credits", key)[0] == 403
+    assert studio.complaints_about("kleinod") == []
+
+
+def test_what_the_owner_decides_is_stored_and_acts(studio: Studio, server: Server, artifacts: Path) -> None:
+    page = studio.page
+    panel = page.get_by_label("Name of the key").locator("xpath=../..")
+    panel.get_by_text("Who may ask, prices, files").click()
+    page.get_by_label("Private hosts that requests may name").fill("nas.local, 10.0.0.7:8080")
+    page.get_by_label("Files by model name, one a line").fill(
+        "runware:400@5 = klein-nano (built in)\nflux-2-pro = klein-nano (built in)"
+    )
+    page.get_by_label("USD per picture").fill("0.002")
+    save = panel.locator("details").get_by_role("button", name="Save")
+    save.click()
+    panel.get_by_text("Saved.", exact=True).wait_for()
+    keep_screenshot(studio, artifacts / "screenshots", "api-settings-owner")
+    settings = json.loads(
+        (Path(server.base) / "user" / "__kleinod" / "service" / "api.json").read_text("utf-8")
+    )
+    assert settings["reachable"] == ["nas.local", "10.0.0.7:8080"] and settings["picture_usd"] == 0.002
+    assert settings["models"]["flux-2-pro"] == "klein-nano (built in)" and settings["enabled"]
+    page.get_by_label("Private hosts that requests may name").fill("not/a/host")
+    save.click()
+    panel.get_by_text("must be a list of names such as nas.local").wait_for()
+
+
+def test_a_server_of_ones_own_is_added_tested_and_cleared(
+    studio: Studio, server: Server, artifacts: Path
+) -> None:
+    page = studio.page
+    name, address, key = (page.get_by_label(f"Own server: {word}") for word in ("name", "address", "API key"))
+    panel = name.locator("xpath=../..")
+    panel.scroll_into_view_if_needed()
+    assert key.get_attribute("type") == "password" and key.get_attribute("autocomplete") == "off"
+    name.fill("workstation")
+    address.fill("http://192.168.1.20:8188")
+    key.fill("kleinod-a-key-that-is-wrong")
+    panel.get_by_role("button", name="Save").click()
+    panel.get_by_text("would be asked without encryption").wait_for()
+    assert address.input_value() == "http://192.168.1.20:8188", "what was refused can be mended"
+    panel.get_by_label("Allow it without encryption").check()
+    panel.get_by_role("button", name="Save").click()
+    panel.get_by_text("workstation: http://192.168.1.20:8188/kleinod/api (...rong)").wait_for()
+    assert key.input_value() == ""
+    name.fill("workstation")
+    address.fill(server.url)
+    key.fill("kleinod-a-key-that-is-wrong")
+    panel.get_by_role("button", name="Save").click()
+    row = panel.get_by_text(f"workstation: {server.url}").locator("xpath=..")
+    row.get_by_role("button", name="Test").click()
+    panel.get_by_text("did not accept the API key of the profile 'workstation'").wait_for()
+    keep_screenshot(studio, artifacts / "screenshots", "own-servers")
+    row.get_by_role("button", name="Clear").click()
+    row.wait_for(state="detached")
+    assert studio.complaints_about("kleinod") == []
