@@ -63,7 +63,9 @@ function makeApiPanel() {
   run(() => call("api-settings"));
   const label = make("label", { style: ROW }, on, make("span", {}, say("Answer requests that show a key")));
   const limits = make("div", { style: ROW }, atOnce.label, aDay.label);
-  return make("div", { style: COLUMN }, label, make("div", { style: ROW }, name, create), limits, keys, news, owner.element);
+  const help = make("a", { href: new URL("./docs/service.html", import.meta.url).href, target: "_blank", rel: "noopener" }, say("Help: examples, and how to run it for a team"));
+  help.style.color = "var(--p-primary-color, #4b8df8)";
+  return make("div", { style: COLUMN }, label, help, make("div", { style: ROW }, name, create), limits, keys, news, owner.element);
 }
 
 /** A number with its words beside it. @param {string} words @param {string} value @param {string} min @param {string} [step] */
@@ -83,7 +85,7 @@ function makeOwnerFields() {
   /** @param {string} words */
   const tick = (words) => {
     const field = make("input", { type: "checkbox" });
-    return { field, row: make("label", { style: ROW }, field, make("span", {}, words)) };
+    return { field, row: make("label", { style: { ...ROW, flexWrap: "nowrap" } }, field, make("span", {}, words)) };
   };
   const remote = tick(say("Answer other machines, too (ComfyUI must listen to them: start it with --listen)"));
   const standIn = tick(say("klein-nano draws where there are no weights"));
@@ -95,7 +97,7 @@ function makeOwnerFields() {
   const classifier = text(say("Folder of an image classifier, for safety.checkContent"), "/models/nsfw-classifier");
   const picture = makeNumber(say("USD per picture"), "0", "0", "0.0001");
   const second = makeNumber(say("USD per second"), "0", "0", "0.0001");
-  const save = make("button", { type: "button", textContent: say("Save"), style: BUTTON });
+  const save = make("button", { type: "button", textContent: say("Save"), style: { ...BUTTON, alignSelf: "flex-start" } });
   const lists = { hosts, reachable };
   const tables = { models, loras };
   const texts = { public_address: address, classifier };

@@ -49,7 +49,7 @@ function makeServersPanel() {
     });
     return element;
   };
-  /** @param {{name: string, address: string, hint: string}[]} servers */
+  /** @type {(servers: {name: string, address: string, hint: string}[]) => void} */
   const show = (servers) =>
     rows.replaceChildren(
       ...servers.map((server) =>

@@ -107,7 +107,7 @@ class KeyStore:
         stored.setdefault(OWN_SERVERS, {})[name] = self.check(key)
         self._write(stored)
 
-    def clear_own(self, name: object) -> None:
+    def clear_own(self, name: str) -> None:
         stored = self._read()
         if stored.get(OWN_SERVERS, {}).pop(name, None) is not None:
             self._write(stored)

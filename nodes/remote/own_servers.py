@@ -84,8 +84,9 @@ class OwnServers:
         self.keys.save_own(name, key)
 
     def clear(self, name: object) -> None:
+        name = check_profile(name)
         servers = self._read()
-        servers.pop(check_profile(name), None)
+        servers.pop(name, None)
         self.keys.clear_own(name)
         self._write(servers)
 

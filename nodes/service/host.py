@@ -84,7 +84,8 @@ class Host:
             settings = replace(settings, stand_in=False)
         return settings
 
-    async def _start(self, settings: ApiSettings) -> None:
+    async def _start(self, settings: ApiSettings) -> str:
+        """The first key, where there was none, else ""."""
         around = self._around
         folder = around.folder() / FOLDER
         service = Service(folder, settings, around.make_executor(), around.machine, MESSAGES)
@@ -93,6 +94,7 @@ class Host:
         again = await service.start()
         self._service, self._adapter = service, WebAdapter(Channels(service))
         around.tell(announce(around.address(), secret, around.machine.models(), settings, again))
+        return secret
 
     @staticmethod
     def _name_first(service: Service) -> str:
@@ -123,7 +125,9 @@ class Host:
         }
 
     def change(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Store settings and start or stop as they say; what runs goes on. Raises InputError."""
+        """Store settings and start or stop as they say; what runs goes on. A first key is shown this once.
+        Raises InputError.
+        """
         folder = self._around.folder() / FOLDER
         settings = make_settings(values, read_settings(folder))
         service = self._service
@@ -132,8 +136,8 @@ class Host:
             write_settings(folder, settings)
             return self.describe()
         write_settings(folder, settings)
-        self._run(self._restart(self.read_settings()))
-        return self.describe()
+        secret = self._run(self._restart(self.read_settings()))
+        return ({"secret": secret} if secret else {}) | self.describe()
 
     def create_key(self, values: dict[str, Any]) -> dict[str, Any]:
         """{"name", "at_once", "a_day"} -> the secret, this once."""
@@ -150,16 +154,15 @@ class Host:
             raise InputError("Kleinod's API is off: switch it on first.")
         return self._service
 
-    async def _restart(self, settings: ApiSettings) -> None:
+    async def _restart(self, settings: ApiSettings) -> str:
         await self._stop()
-        if settings.enabled:
-            await self._start(settings)
+        return await self._start(settings) if settings.enabled else ""
 
-    def _run(self, work: Any) -> None:
+    def _run(self, work: Any) -> Any:
         if self._loop is None:
             work.close()
-            return
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+            return None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
 
 def list_addresses(address: str) -> dict[str, str]:

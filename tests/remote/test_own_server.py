@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -25,14 +26,14 @@ from tests.emulator import Emulator
 
 
 @contextmanager
-def run_own_server(folder: Path) -> Iterator[tuple[str, str, Painter]]:
+def run_own_server(folder: Path, **settings: Any) -> Iterator[tuple[str, str, Painter]]:
     """(address, key, painter) of a server in a thread."""
     told: dict[str, object] = {}
     ready, over = threading.Event(), threading.Event()
 
     async def serve() -> None:
         painter = Painter()
-        async with run_service(folder, painter=painter) as stage:
+        async with run_service(folder, painter=painter, **settings) as stage:
             app = web.Application()
             app.router.add_route("*", "/{tail:.*}", WebAdapter(Channels(stage.service)).handle)
             runner = web.AppRunner(app)

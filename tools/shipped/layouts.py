@@ -723,7 +723,7 @@ node says.
                 """\
 # Your other machine draws
 
-This laptop asks, the workstation under the desk draws. It is free: nobody is paid but the power company.
+This laptop asks, the workstation under the desk draws, and nobody is paid.
 
 **On the machine that draws** (ComfyUI with Kleinod and your weights), once:
 

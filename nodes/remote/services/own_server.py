@@ -22,7 +22,7 @@ class OwnRunware(Runware):
     title = "Your server"
     own_path = "/runware"
     key_variable = address_variable = ""
-    regions: Mapping[str, str] = {}
+    regions: dict[str, str] = {}
     key_hosts = picture_hosts = _NONE
     poll_pace = PollPace(0.3, 1.3, 3.0)
 
@@ -38,7 +38,7 @@ class OwnBfl(Bfl):
     title = "Your server"
     own_path = "/bfl"
     key_variable = address_variable = ""
-    regions: Mapping[str, str] = {}
+    regions: dict[str, str] = {}
     key_hosts = picture_hosts = _NONE
     poll_pace = PollPace(0.3, 1.3, 3.0)
 

@@ -88,12 +88,12 @@ async def answer(service: Service, request: Request) -> Answer:
         headers |= done.headers
         if done.job is not None:
             waiting.append((task, done.job))
-    for task, job in waiting:
+    for asked, job in waiting:
         try:
             ready = await service.wait_for_all(job.id)
         except Refusal as refusal:
             status = refusal.status
-            errors.append(answer_error(refusal, task))
+            errors.append(answer_error(refusal, asked))
             continue
         for picture in ready:
             add_picture(service, job, picture, request.base, data, errors, poll=False)
