@@ -36,7 +36,7 @@ TOP_LEVEL = {
     "workflows",
 }
 # What may be in it at all. Weights are safetensors: no file of the pack can carry code that nobody reads.
-KINDS = {".css", ".jpg", ".js", ".json", ".md", ".png", ".py", ".safetensors", ".svg", ".toml", ""}
+KINDS = {".css", ".html", ".jpg", ".js", ".json", ".md", ".png", ".py", ".safetensors", ".svg", ".toml", ""}
 # Everything larger than 1 MiB: klein-nano and its face detector, which make the pack run without downloads.
 LARGE = {
     "nodes/faces/detector_weights/faces.safetensors",

@@ -54,6 +54,7 @@ export function describeJob(job) {
  */
 export function describeCost(job) {
   if (job.state === "refused") return "$0";
+  if (job.cost_usd === null && job.estimate_usd === 0) return say("free"); // a server of the user's own
   return job.cost_usd === null ? say("about $%1", job.estimate_usd.toFixed(4)) : `$${job.cost_usd.toFixed(4)}`;
 }
 

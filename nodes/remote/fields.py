@@ -10,7 +10,7 @@ from .results import POLICIES
 PROFILE = Field(
     "profile",
     "default",
-    "The name of a stored API key (Settings > Kleinod > API keys), never the key itself.",
+    "The name of a stored API key or own server (Settings > Kleinod > API keys), never the key itself.",
     optional=True,
     advanced=True,
 )

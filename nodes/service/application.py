@@ -37,14 +37,16 @@ async def answer(service: Service, request: Request) -> Answer:
         return await _route(service, request)
     except sqlite3.Error as error:
         logger.error("The jobs of the API cannot be written (%s).", error)
-        return _answer_bug(request, 503, "serviceUnavailable", "The server cannot write jobs down now.")
+        words = "The server cannot write jobs down now."
+        return answer_problem(request.path, 503, "serviceUnavailable", words)
     except Exception as error:
         # Only where it happened: an exception's text may hold what the client sent.
         place = traceback.extract_tb(error.__traceback__)[-1]
         logger.error(
             "A request failed: %s in %s, line %s.", type(error).__name__, place.filename, place.lineno
         )
-        return _answer_bug(request)
+        words = "The server made a mistake; its log says where."
+        return answer_problem(request.path, 500, "internalServerError", words)
 
 
 async def _route(service: Service, request: Request) -> Answer:
@@ -82,16 +84,11 @@ async def _route(service: Service, request: Request) -> Answer:
     return answer_json(404, {"error": "There is nothing here."})
 
 
-def _answer_bug(
-    request: Request,
-    status: int = 500,
-    code: str = "internalServerError",
-    words: str = "The server made a mistake; its log says where.",
-) -> Answer:
-    if request.path.startswith("/runware"):
+def answer_problem(path: str, status: int, code: str, words: str) -> Answer:
+    """What is said where a request cannot even be read, in the shape of the caller's dialect."""
+    if path.startswith("/runware"):
         return answer_json(status, {"errors": [{"code": code, "message": words}]})
-    if request.path.startswith("/openai"):
-        return answer_json(
-            status, {"error": {"message": words, "type": "server_error", "param": None, "code": None}}
-        )
+    if path.startswith("/openai"):
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+        return answer_json(status, {"error": {"message": words, "type": kind, "param": None, "code": None}})
     return answer_json(status, {"detail": words})

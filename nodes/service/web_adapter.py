@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from aiohttp import WSMsgType, web
 
 from ..base.addresses import is_loopback
-from .application import answer
+from .application import answer, answer_problem
 from .dialects.runware_channel import Channels
 from .messages import Answer, Refusal, Request, answer_json, read_secret
 from .settings import ApiSettings
@@ -35,7 +35,10 @@ def find_stranger(peer: str | None, host: str, settings: ApiSettings) -> str:
     somebody else's DNS are answered only where the owner listed them.
     """
     if not settings.remote and not is_loopback(peer or ""):
-        return "This API answers its own machine only. Start it with --host to open it to others."
+        return (
+            "This API answers its own machine only. "
+            "Its owner can open it to others under Settings > Kleinod > API that answers."
+        )
     try:
         name = (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
@@ -45,7 +48,10 @@ def find_stranger(peer: str | None, host: str, settings: ApiSettings) -> str:
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        return "This API is not asked under that name. Add the name to hosts in its settings."
+        return (
+            "This API is not asked under that name. "
+            "Its owner can add it under Settings > Kleinod > API that answers; numbers work as they are."
+        )
     return ""
 
 
@@ -59,9 +65,9 @@ class WebAdapter:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         problem = find_stranger(request.remote, request.headers.get("Host", ""), self._service.settings)
-        if problem:
-            return _send(answer_json(403, {"error": problem}))
         base, path = _split_path(request)
+        if problem:
+            return _send(answer_problem(path, 403, "forbiddenHost", problem))
         if request.headers.get("Upgrade", "").lower() == "websocket":
             if path.rstrip("/") != "/runware/v1":
                 return _send(answer_json(404, {"error": "There is no WebSocket here."}))
@@ -70,11 +76,11 @@ class WebAdapter:
         try:
             body = await asyncio.wait_for(self._read(request, headers), BODY_SECONDS)
         except TooLarge:
-            return _send(answer_json(413, {"error": "The body is too large."}))
+            return _send(answer_problem(path, 413, "bodyTooLarge", "The body is too large."))
         except asyncio.TimeoutError:
-            return _send(answer_json(408, {"error": "The body came too slowly."}))
+            return _send(answer_problem(path, 408, "bodyTooSlow", "The body came too slowly."))
         except (ConnectionError, ValueError, web.HTTPException):
-            return _send(answer_json(400, {"error": "The body could not be read."}))
+            return _send(answer_problem(path, 400, "invalidBody", "The body could not be read."))
         asked = Request(request.method, path, headers, dict(request.query), body, base)
         return _send(await answer(self._service, asked))
 

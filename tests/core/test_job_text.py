@@ -24,6 +24,40 @@ def test_a_job_is_called_what_became_of_it(call, job, said) -> None:
 @pytest.mark.parametrize(
     ("job", "said"),
     [
+        ({"cost_usd": None, "estimate_usd": 0.014}, "about $0.0140"),
+        ({"cost_usd": 0.02, "estimate_usd": 0.014}, "$0.0200"),
+        ({"cost_usd": None, "estimate_usd": 0}, "free"),
+    ],
+)
+def test_what_a_job_cost(call, job, said) -> None:
+    assert call("job_text.js", "describeCost", JOB | job) == said
+
+
+def test_a_line_before_run_says_where_it_goes(call) -> None:
+    told = {"usd": 0, "seconds": None, "jobs": 0}
+    assert call("job_text.js", "describeEstimate", told) == "about $0.0000"
+    assert call("job_text.js", "describeEstimate", told | {"server": "desk"}) == "desk: free"
+    assert (
+        call("job_text.js", "describeEstimate", told | {"server": "desk", "usd": 0.5})
+        == "desk: about $0.5000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("a = b\n\n  c=d = e \nf", {"a": "b", "c": "d = e", "f": ""}),
+        ("", {}),
+    ],
+)
+def test_lines_of_the_settings_panel_are_pairs(call, text, pairs) -> None:
+    assert call("pairs.js", "readPairs", text) == pairs
+    assert call("pairs.js", "readPairs", call("pairs.js", "writePairs", pairs)) == pairs
+
+
+@pytest.mark.parametrize(
+    ("job", "said"),
+    [
         ({}, "Seed 7"),
         ({"seed": None}, ""),
         ({"pictures": [{"seed": 8}]}, "Seed 8"),

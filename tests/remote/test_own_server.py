@@ -18,6 +18,8 @@ from kleinod_pure.remote.errors import NoKey, Refused
 from kleinod_pure.remote.estimate import estimate
 from kleinod_pure.remote.own_servers import check_address
 from kleinod_pure.remote.results import describe
+from kleinod_pure.remote.services import find_service
+from kleinod_pure.remote.services.base import Answer
 from kleinod_pure.service.dialects.runware_channel import Channels
 from kleinod_pure.service.web_adapter import WebAdapter
 
@@ -87,6 +89,8 @@ def test_a_profile_names_the_server_and_reports_say_where_it_ran(
         told = ask(engine, "save_server", name="desk", address=f"{url}/runware/v1", key=key)
         assert told == [{"name": "desk", "address": url, "hint": f"...{key[-4:]}"}]
         assert ask(engine, "test_server", name="desk")["message"].startswith(f"desk answers at {host}")
+        ask(engine, "save_server", name="wrong", address=f"{url}/elsewhere", key=key)
+        assert "nothing answers API requests" in ask(engine, "test_server", name="wrong")["message"]
         result = fetch(runware_request(profile="desk", seed=5, number_results=2), by=engine)
         assert [image.seed for image in result.images] == [5, 6] and len(painter.graphs) == 2
         account = describe(result, (256, 192))
@@ -122,6 +126,16 @@ def test_a_job_goes_only_where_its_key_belongs(
         with pytest.raises(NoKey, match="profile 'desk'"):
             fetch(runware_request(profile="desk", seed=6), by=engine)
         assert emulator.book.accepted == 0 and key not in (tmp_path / "__kleinod" / "keys.json").read_text()
+
+
+def test_a_server_that_does_not_let_us_in_is_not_called_a_wrong_key() -> None:
+    service = find_service("own-runware")
+    problem = "This API answers its own machine only."
+    told = {"errors": [{"code": "forbiddenHost", "message": problem}]}
+    with pytest.raises(Refused, match=problem):
+        service.read_balance(Answer(403, told))
+    with pytest.raises(PermissionError):
+        service.read_balance(Answer(401, {"errors": [{"code": "invalidApiKey", "message": "x"}]}))
 
 
 @pytest.mark.parametrize(

@@ -740,8 +740,8 @@ This laptop asks, the workstation under the desk draws, and nobody is paid.
 *Klein Acceleration*, *Klein LoRA Stack*, *Klein References* and *Klein Face Settings* plug in as into the
 local nodes: the other machine does what they say.
 
-**model** is `runware:400@5` for 4B Base, `runware:400@4` for distilled 4B (4 steps, cfg_scale 1), `400@3` and
-`400@2` for 9B. Weights that are not there are refused with the name of what to download.
+**model** is Runware's id of the weights: as it stands, those of 4B Base. Where they are not there, the other
+machine says what to download.
 """,
             ),
         ),

@@ -8,9 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import Refused
 from ..retry import PollPace
+from .base import Answer
 from .bfl import Bfl
-from .runware import Runware
+from .runware import Runware, describe_error, read_errors
 
 _NONE = re.compile(r"(?!)")
 
@@ -29,6 +31,17 @@ class OwnRunware(Runware):
     def estimate_usd(self, widgets: Mapping[str, Any], references: int) -> float:
         super().estimate_usd(widgets, references)  # for what it refuses
         return 0.0
+
+    def read_balance(self, answer: Answer) -> float | None:
+        if answer.status == 403:  # not for its key, which it would call unknown: it does not let us in
+            words = "; ".join(describe_error(error) for error in read_errors(answer.body, ""))
+            raise Refused(f"{self.title} does not let this machine in: {words or 'HTTP 403'}")
+        if answer.status == 404:
+            raise Refused(
+                "At this address nothing answers API requests. If that is the right machine, switch it on "
+                "there under Settings > Kleinod > API that answers."
+            )
+        return super().read_balance(answer)
 
 
 class OwnBfl(Bfl):
