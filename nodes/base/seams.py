@@ -266,7 +266,7 @@ SEAMS: tuple[Seam, ...] = (
     ),
     *_seams("comfy.model_management", SAMPLING, REMOTE, InterruptProcessingException=""),
     *_seams("comfy.model_management", REMOTE, processing_interrupted="0"),
-    *_seams("comfy.cli_args", REMOTE, args__enable_cors_header="", args__multi_user=""),
+    *_seams("comfy.cli_args", REMOTE, args__enable_cors_header="", args__multi_user="", args__port=""),
     *_seams("comfy_execution.graph_utils", FACES, REMOTE, ExecutionBlocker="1"),
     *_seams("comfy_execution.utils", PAGE, REMOTE, get_executing_context="0"),
     *_seams("comfy_extras.nodes_easycache", RIVAL, EasyCacheNode__execute="5"),

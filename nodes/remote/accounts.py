@@ -22,9 +22,9 @@ _CHECK_SECONDS = 15.0
 class Accounts:
     """Safe to use from several threads."""
 
-    def __init__(self, keys: KeyStore, policy: RetryPolicy) -> None:
+    def __init__(self, keys: KeyStore, policy: RetryPolicy, own_port: int = 0) -> None:
         self.keys, self.policy = keys, policy
-        self.servers = OwnServers(keys)
+        self.servers = OwnServers(keys, own_port)
         self._limits: dict[tuple[str, str], ConcurrencyLimit] = {}
         self._transports: dict[tuple[str, str, str], Transport] = {}
         self._lock = threading.Lock()

@@ -35,7 +35,7 @@ _GRACE_SECONDS = 5.0
 
 
 class Engine:
-    """Everything a remote node needs. `folder` is the pack's protected user folder."""
+    """Everything a remote node needs. folder: the pack's protected one. own_port: of this ComfyUI."""
 
     def __init__(
         self,
@@ -44,12 +44,13 @@ class Engine:
         policy: RetryPolicy | None = None,
         keys: KeyStore | None = None,
         store_bytes: int | None = None,
+        own_port: int = 0,
     ) -> None:
         self.policy = policy or RetryPolicy()
         self.keys = keys or KeyStore(folder)
         self.hosts = AllowedHosts(folder)
         self.locks = RequestLocks(folder / "locks")
-        self.accounts = Accounts(self.keys, self.policy)
+        self.accounts = Accounts(self.keys, self.policy, own_port)
         self._folder, self._store_bytes = folder, store_bytes
         self._running: dict[tuple[str, int], RunningJob] = {}
         # Finished for a node that has not taken the pictures yet: nobody else's to have meanwhile.

@@ -8,6 +8,7 @@ changes the address has to know the key.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,10 +50,10 @@ class OwnServer:
 
 
 class OwnServers:
-    """The servers of one folder, which `keys` keeps, too."""
+    """The servers of one folder, which `keys` keeps, too. own_port: of this ComfyUI, 0 for none."""
 
-    def __init__(self, keys: KeyStore) -> None:
-        self.keys = keys
+    def __init__(self, keys: KeyStore, own_port: int = 0) -> None:
+        self.keys, self.own_port = keys, own_port
         self.file = keys.folder / "servers.json"
 
     def find(self, name: str) -> OwnServer | None:
@@ -75,6 +76,12 @@ class OwnServers:
                 "Choose another one, such as workstation."
             )
         address = check_address(address, plain is True)
+        parts = urlsplit(address)
+        if self.own_port and parts.port == self.own_port and is_this_machine(parts.hostname or ""):
+            raise InputError(
+                f"{parts.netloc} is this very ComfyUI: a node would wait for its own queue for ever. "
+                "To draw here, use Klein Sampler; enter the address of another machine."
+            )
         self.keys.check(key)
         servers = self._read()
         if len(servers) >= _MAX_SERVERS and name not in servers:
@@ -132,6 +139,18 @@ class OwnServers:
             write_json(self.file, {name: {"address": server.address} for name, server in servers.items()})
         except OSError as error:
             raise refuse_folder(folder, error) from None
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether an address can be listened at here."""
+    try:
+        for family, kind, _, _, place in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind) as listener:
+                listener.bind(place)
+            return True
+    except OSError:
+        pass
+    return False
 
 
 def _check_stored(entry: Any) -> str:

@@ -58,7 +58,8 @@ def find_folder() -> Path:
 
 @functools.lru_cache(maxsize=1)
 def find_engine() -> Engine:
-    return Engine(find_folder())
+    args = seams.find("comfy.cli_args:args")
+    return Engine(find_folder(), own_port=args.port if seams.find_server() else 0)
 
 
 def find_context(node_id: str | None) -> RunContext:

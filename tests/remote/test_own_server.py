@@ -177,6 +177,11 @@ def test_names_of_accounts_and_servers_are_never_mixed_up(make_engine) -> None:
     with pytest.raises(InputError, match="8 to 256"):
         ask(engine, "save_server", name="desk", address="http://127.0.0.1:10", key="")
     assert ask(engine, "clear_server", name="x")[0]["address"] == "http://127.0.0.1:9/kleinod/api"
+    engine.accounts.servers.own_port = 9
+    for host in ("127.0.0.1", "localhost"):
+        with pytest.raises(InputError, match="this very ComfyUI"):
+            ask(engine, "save_server", **at | {"address": f"http://{host}:9"}, name="me")
+    ask(engine, "save_server", **at | {"address": "http://192.0.2.7:9"}, plain=True, name="far")
     engine.accounts.servers.file.write_text("[1]")
     with pytest.raises(InputError, match=r"servers\.json"):
         engine.accounts.servers.find("desk")
