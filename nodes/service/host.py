@@ -15,6 +15,7 @@ from aiohttp import web
 
 from ..base.errors import InputError
 from .application import MESSAGES
+from .classifier import Classifier
 from .dialects.runware_channel import Channels
 from .executor import Executor
 from .messages import answer_json
@@ -135,6 +136,8 @@ class Host:
             service.apply(self._as_started(settings))
             write_settings(folder, settings)
             return self.describe()
+        if settings.classifier:
+            Classifier(settings.classifier, settings.flagged).check()
         write_settings(folder, settings)
         secret = self._run(self._restart(self.read_settings()))
         return ({"secret": secret} if secret else {}) | self.describe()
