@@ -249,14 +249,12 @@ def refuse(path: Path, words: str) -> None:
 
 
 def test_a_hole_as_large_as_a_disk_is_never_read(tmp_path: Path) -> None:
-    """Terabytes of tensors that no Klein has: the header says enough."""
+    """Terabytes of tensors that no Klein has: the header, which is all that a plan is given, says enough."""
     shapes = {"double_blocks.0.img_attn.proj.lora_A.weight": (2**28, HIDDEN)}
     shapes |= {"double_blocks.0.img_attn.proj.lora_B.weight": (HIDDEN, 2**28)}
     path = write_shapes(tmp_path / "it.safetensors", shapes)
-    began = time.process_time()
     with pytest.raises(ValueError, match="its rank is 268,435,456"):
         plan_file(OpenFiles().open(str(path), path.name).header, KLEIN_4B)
-    assert time.process_time() - began < 5
 
 
 def test_names_made_to_waste_time() -> None:

@@ -125,9 +125,10 @@ class Bfl:
             return 200, base | {"status": "Task not found"}
         job.polls += 1
         now = time.monotonic()
+        if self.faults.take("unknown_status"):
+            return 200, base | {"status": "Reasoning", "progress": round(job.progress(now), 3)}
         if not job.is_done(now):
-            status = "Reasoning" if self.faults.take("unknown_status") else "Pending"
-            return 200, base | {"status": status, "progress": round(job.progress(now), 3)}
+            return 200, base | {"status": "Pending", "progress": round(job.progress(now), 3)}
         if job.outcome == "request_moderated":
             return 200, base | {
                 "status": "Request Moderated",

@@ -10,6 +10,9 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
+# `seconds_per_job` of jobs that are done when the test says `finish`, and not before.
+HELD = 1e9
+
 
 @dataclass
 class Item:
@@ -73,6 +76,13 @@ class Book:
             self.jobs[job_id] = job
             self.balance_usd -= cost_usd
             return job
+
+    def finish(self) -> None:
+        """Every accepted job is done now, however long it was to take."""
+        with self.lock:
+            for job in self.jobs.values():
+                for item in job.items:
+                    item.ready_at = 0.0
 
     def find_item(self, item_id: str) -> tuple[Job, Item] | None:
         with self.lock:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kleinod_pure.remote import job_request
 from kleinod_pure.remote.engine import Engine
-from kleinod_pure.remote.job_request import JobRequest, JobResult, RunContext
+from kleinod_pure.remote.job_request import JobHandle, JobRequest, JobResult, RunContext
 from kleinod_pure.remote.limits import Limits
-from kleinod_pure.remote.retry import RetryPolicy
+from kleinod_pure.remote.retry import Deadline, RetryPolicy
 from kleinod_pure.remote.services import find_service
 from kleinod_pure.remote.services.runware import RunwareOptions
 
@@ -18,6 +21,44 @@ from tests.emulator import Emulator
 CANARY = "canary-4f9d2c71ab-do-not-leak"
 FAST = RetryPolicy(scale=0.02, connect=2, stall=2, read=2, read_sync=4, download=2)
 SMALL = {"width": 256, "height": 192}
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it never happened"
+        time.sleep(0.005)
+
+
+class HeldDeadline(Deadline):
+    """Over when the test says so: on a busy machine no number of seconds is sure to be enough for a job to be
+    accepted and too few for it to end.
+    """
+
+    over = False
+
+    @property
+    def left(self) -> float:
+        return 0.0 if self.over else 3600.0
+
+
+@pytest.fixture
+def miss_deadline(monkeypatch: pytest.MonkeyPatch) -> Callable[..., JobHandle]:
+    """miss_deadline(engine, request, when): launch it, let its deadline pass once it is accepted and `when()`
+    holds; the handle, which then ends by itself.
+    """
+    monkeypatch.setattr(job_request, "Deadline", HeldDeadline)
+
+    def launch(engine: Engine, request: JobRequest, when: Callable[[], object] = lambda: True) -> JobHandle:
+        patient = replace(request, deadline_seconds=3600.0)
+        handle = engine.launch(lambda: patient)
+        wait_until(lambda: handle.done() or handle.reach == job_request.WITH_SERVICE)
+        wait_until(lambda: handle.done() or when())
+        assert not handle.done(), "it ended before its deadline"
+        handle.job.deadline.over = True
+        return handle
+
+    return launch
 
 
 @pytest.fixture

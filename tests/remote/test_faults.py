@@ -257,13 +257,12 @@ def test_a_flagged_picture_is_delivered_unless_asked_otherwise(emulator, fetch, 
 
 
 def test_a_job_that_never_finishes_ends_at_the_deadline_and_stays_open(
-    emulator, engine, fetch, runware_request
+    emulator, engine, fetch, runware_request, miss_deadline
 ) -> None:
     emulator.faults.order("never_finish")
     with pytest.raises(errors.StillRunning, match="queue again and the job is picked up"):
-        fetch(runware_request(deadline=0.6))
-    (job,) = emulator.book.jobs.values()
-    job.items[0].ready_at = 0.0
+        miss_deadline(engine, runware_request()).result(30)
+    emulator.book.finish()
     expect_picture(fetch(runware_request()))
     assert emulator.accepted == 1
 

@@ -22,6 +22,7 @@ from kleinod.nodes.remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRun
 from kleinod.nodes.remote.services.bfl import ENDPOINTS
 
 from tests.emulator import Emulator, pictures
+from tests.emulator.book import HELD
 from tests.remote.stage import set_stage
 
 CANARY = "canary-4f9d2c71ab-do-not-leak"
@@ -91,15 +92,18 @@ def test_mixed_sizes_come_as_a_list(emulator) -> None:
     ]
 
 
-def test_two_nodes_take_the_longer_time_not_the_sum(emulator) -> None:
-    emulator.book.seconds_per_job = 1.0
+def test_two_nodes_run_side_by_side(emulator) -> None:
+    """Neither job ends before both were accepted."""
+    emulator.book.seconds_per_job = HELD
 
     async def both():
-        started = time.monotonic()
-        await asyncio.gather(execute(KleinodRunware, **RUNWARE), execute(KleinodBFL, **BFL))
-        return time.monotonic() - started
+        nodes = asyncio.gather(execute(KleinodRunware, **RUNWARE), execute(KleinodBFL, **BFL))
+        while emulator.accepted < 2 and not nodes.done():
+            await asyncio.sleep(0.01)
+        emulator.book.finish()
+        return await nodes
 
-    assert asyncio.run(both()) < 2 * emulator.book.seconds_per_job
+    assert len(asyncio.run(both())) == 2
 
 
 def test_work_goes_on_while_the_loop_is_blocked_by_local_sampling(emulator) -> None:
@@ -108,7 +112,7 @@ def test_work_goes_on_while_the_loop_is_blocked_by_local_sampling(emulator) -> N
     async def beside_a_sampler():
         task = asyncio.create_task(execute(KleinodRunware, **RUNWARE))
         await asyncio.sleep(0)
-        ends = time.monotonic() + 5
+        ends = time.monotonic() + 60
         while session.find_engine().ledger.recent(1, ["saved"]) == []:
             assert time.monotonic() < ends
             time.sleep(0.01)
@@ -119,32 +123,32 @@ def test_work_goes_on_while_the_loop_is_blocked_by_local_sampling(emulator) -> N
 
 @pytest.mark.parametrize(("node", "values"), [(KleinodRunware, RUNWARE), (KleinodBFL, BFL)])
 def test_an_interrupt_is_felt_at_once_and_the_next_run_is_free(node, values, emulator, monkeypatch) -> None:
-    emulator.book.seconds_per_job = 1.0
+    """At once: before the job gets any further, as it would not end by itself."""
+    emulator.book.seconds_per_job = HELD
 
-    async def interrupted() -> float:
+    async def interrupted() -> None:
         task = asyncio.create_task(execute(node, **values))
-        while session.find_engine().ledger.recent(1, ["accepted"]) == []:
+        while session.find_engine().ledger.recent(1, ["accepted"]) == [] and not task.done():
             await asyncio.sleep(0.01)
         interrupt_current_processing(True)
-        started = time.monotonic()
         with pytest.raises(InterruptProcessingException):
-            await task
-        return time.monotonic() - started
+            await asyncio.wait_for(task, 60)
 
     said = []
     monkeypatch.setattr(session, "warn", lambda text, node_id: said.append(text))
-    assert asyncio.run(interrupted()) < 0.5
+    asyncio.run(interrupted())
     interrupt_current_processing(False)
     (sentence,) = said
     assert "has the job: it goes on and is paid" in sentence
     (job,) = job_list.list_jobs(session.find_engine())["jobs"]
     assert (job["state"], job["waited_for"]) == ("accepted", False)
+    emulator.book.finish()
     assert run(node, **values)[2] == 0.0
     assert emulator.accepted == 1
 
 
 def test_a_neighbours_failure_cancels_the_node_but_not_the_job(emulator) -> None:
-    emulator.book.seconds_per_job = 0.3
+    emulator.book.seconds_per_job = HELD
 
     async def beside_a_failing_node():
         pending = asyncio.create_task(execute(KleinodRunware, **RUNWARE))
@@ -154,6 +158,7 @@ def test_a_neighbours_failure_cancels_the_node_but_not_the_job(emulator) -> None
 
     with pytest.raises(ValueError, match="neighbour"):
         asyncio.run(beside_a_failing_node())
+    emulator.book.finish()
     assert run(KleinodRunware, **RUNWARE)[2] == 0.0
     assert emulator.accepted == 1
 

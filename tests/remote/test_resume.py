@@ -17,18 +17,15 @@ import pytest
 from kleinod_pure.remote import errors
 from kleinod_pure.remote.ledger import ACCEPTED, REFUSED, SAVED, SUBMITTING
 
+from tests.emulator.book import HELD
+
+from .conftest import wait_until
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def posts(emulator, path: bytes = b"POST /v1") -> int:
     return sum(seen.startswith(path) and b"imageInference" in seen for seen in emulator.seen)
-
-
-def wait_until(condition, seconds: float = 10.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it never happened"
-        time.sleep(0.005)
 
 
 def test_the_ledger_row_is_on_disk_before_the_post(emulator, engine, fetch, runware_request) -> None:
@@ -111,14 +108,13 @@ def test_a_second_passenger_keeps_an_unsent_job_wanted(emulator, engine, runware
 
 @pytest.mark.parametrize("service", ["runware", "bfl"])
 def test_an_accepted_job_is_resumed_by_polling_alone(
-    service, emulator, make_engine, fetch, runware_request, bfl_request
+    service, emulator, engine, make_engine, fetch, runware_request, bfl_request, miss_deadline
 ) -> None:
-    request = (runware_request if service == "runware" else bfl_request)(deadline=0.5)
+    request = (runware_request if service == "runware" else bfl_request)()
     emulator.faults.order("never_finish")
     with pytest.raises(errors.StillRunning):
-        fetch(request)
-    for job in emulator.book.jobs.values():
-        job.items[0].ready_at = 0.0
+        miss_deadline(engine, request).result(30)
+    emulator.book.finish()
     before = posts(emulator)
     assert not fetch(request, by=make_engine()).paid_now
     assert posts(emulator) == before and emulator.accepted == 1
@@ -153,13 +149,13 @@ def test_a_bfl_row_without_an_answer_is_never_sent_again(emulator, make_engine, 
     assert emulator.accepted == 0
 
 
-def test_recover_fetches_without_ever_posting(emulator, engine, runware_request, bfl_request) -> None:
+def test_recover_fetches_without_ever_posting(
+    emulator, engine, runware_request, bfl_request, miss_deadline
+) -> None:
     emulator.faults.order("never_finish", 2)
-    for request in (runware_request(deadline=0.4), bfl_request(deadline=0.4)):
-        handle = engine.launch(lambda request=request: request)
-        assert isinstance(handle.exception(5), errors.StillRunning)
-    for job in emulator.book.jobs.values():
-        job.items[0].ready_at = 0.0
+    for request in (runware_request(), bfl_request()):
+        assert isinstance(miss_deadline(engine, request).exception(30), errors.StillRunning)
+    emulator.book.finish()
     sent = emulator.book.submissions
     for job in engine.ledger.recent():
         assert job.state == ACCEPTED
@@ -191,16 +187,17 @@ def test_a_result_cleared_from_the_store_is_fetched_again(emulator, engine, fetc
 
 
 def test_jobs_run_side_by_side_within_the_limit(emulator, make_engine, runware_request) -> None:
-    emulator.book.seconds_per_job = 0.3
+    """Four are under way at once, though none ends; the others only once one has."""
+    emulator.book.seconds_per_job = HELD
     engine = make_engine()
-    started = time.monotonic()
     handles = [
         engine.launch(lambda n=n: runware_request(f"fox {n}", delivery_method="sync")) for n in range(8)
     ]
-    assert not any(handle.exception(20) for handle in handles)
-    assert emulator.most_active == 4  # the default limit
-    assert emulator.accepted == 8
-    assert time.monotonic() - started < 8 * 0.3
+    wait_until(lambda: emulator.accepted == 4)  # the default limit
+    emulator.book.seconds_per_job = 0.05
+    emulator.book.finish()
+    assert not any(handle.exception(30) for handle in handles)
+    assert emulator.accepted == 8 and emulator.most_active == 4
 
 
 def test_spend_limits_stop_before_sending(emulator, engine, fetch, runware_request) -> None:
