@@ -131,8 +131,8 @@ class Follower:
             if isinstance(error, UnknownHost):
                 raise
             raise Unsafe(
-                f"{error} The job {job.id} stays in the ledger: queue again, or use Recover in the Klein "
-                "Jobs panel."
+                f"{self.talk.service.title}'s picture cannot be used. {error} The job {job.id} stays in the "
+                "ledger: queue again, or use Recover in the Klein Jobs panel."
             ) from None
         seed, cost, nsfw = image.seed, image.cost_usd, image.nsfw
         self.running.received[image.item_id] = ReceivedImage(pixels, seed, nsfw, cost, image.item_id)

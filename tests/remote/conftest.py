@@ -102,7 +102,7 @@ def runware_request(emulator: Emulator) -> Callable[..., JobRequest]:
     ) -> JobRequest:
         options = RunwareOptions(output_type=output_type, profile=profile, price_check=price_check)
         context = RunContext("1", prompt_id, Limits(*limits))
-        given = {"positive_prompt": prompt, "options": options, "deadline": 8.0} | SMALL | inputs
+        given = {"positive_prompt": prompt, "options": options, "deadline": 60.0} | SMALL | inputs
         return find_service("runware").make_request(context, given)
 
     return request
@@ -112,7 +112,9 @@ def runware_request(emulator: Emulator) -> Callable[..., JobRequest]:
 def bfl_request(emulator: Emulator) -> Callable[..., JobRequest]:
     def request(prompt: str = "a fox", prompt_id: str = "p", **inputs) -> JobRequest:
         context = RunContext("2", prompt_id, Limits(0.0, 0.0))
-        return find_service("bfl").make_request(context, {"prompt": prompt, "deadline": 8.0} | SMALL | inputs)
+        return find_service("bfl").make_request(
+            context, {"prompt": prompt, "deadline": 60.0} | SMALL | inputs
+        )
 
     return request
 
@@ -122,7 +124,7 @@ def fetch(engine: Engine) -> Callable[..., JobResult]:
     """Ask, wait, return what came or raise its error; what came counts as delivered, as a node's would."""
 
     def run(request: JobRequest, by: Engine = engine) -> JobResult:
-        result = by.launch(lambda: request).result(30)
+        result = by.launch(lambda: request).result(90)
         by.deliver(result)
         return result
 

@@ -42,7 +42,7 @@ def prepare(name: str, complete: bool = False) -> Path:
 def run_client(name: str, script: str, url: str, key: str, *more: str) -> object:
     """What a client script prints as its last line, parsed."""
     command = [str(prepare(name)), str(CLIENTS / script), url, key, *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=_clean_environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=_clean_environment())
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 

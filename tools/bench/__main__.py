@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import pkgutil
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def main(arguments: list[str]) -> int:
     options, rest = parser.parse_known_args(arguments)
     if options.name not in list_benches():
         parser.error(f"there is no benchmark {options.name!r}; there are: {', '.join(list_benches())}")
+    # A polite kill ends a bench as Ctrl-C does, so that it stops the processes it started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rows = importlib.import_module(f"tools.bench.{options.name}").run(rest)
     print(format_table(rows))
     if options.json is not None:

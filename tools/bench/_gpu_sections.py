@@ -209,7 +209,7 @@ def pictures(lab: Lab) -> None:
         lab.begin()
         import comfy.sd
         import comfy.utils
-        from kleinod.nodes.loras.supplied import BUILT_IN
+        from kleinod.nodes.loras.bundled import BUILT_IN
 
         state = comfy.utils.load_torch_file(str(BUILT_IN / STYLE), safe_load=True)
         theirs = comfy.sd.load_lora_for_models(nano.model, None, state, 0.9, 0.0)[0]
@@ -229,6 +229,24 @@ def pictures(lab: Lab) -> None:
         outside = float(((refined - plain).abs().amax(-1))[~where].max())
         lab.row("faces: largest change outside the mask", outside, "", "== 0")
         lab.row("faces: largest change inside", float((refined - plain).abs().max()), "", "> 0.01")
+    edits(lab, nano, plain)
+    core_graph(lab, nano)
+    with lab.trying("Klein Calibrate"), tempfile.TemporaryDirectory() as folder:
+        lab.begin()
+        import folder_paths
+        from kleinod.nodes.acceleration.nodes import KleinodAcceleration
+        from kleinod.nodes.study.nodes import KleinodCalibrate
+
+        before = folder_paths.get_user_directory()
+        folder_paths.set_user_directory(folder)
+        try:
+            asked = (nano.model, nano.positive, nano.negative, nano.vae, 128, 128, 8, 4.0, 7, 2, "bench")
+            lab.row("Klein Calibrate, two prompts", clock(lambda: KleinodCalibrate.execute(*asked))[0], "s")
+            fitted = KleinodAcceleration.execute("medium", "bench").args[0]
+            likeness = psnr(nano.sample(settings=fitted)[0], plain)
+            lab.row("acceleration medium with its table: likeness to the picture without", likeness, "dB")
+        finally:
+            folder_paths.set_user_directory(before)
     with lab.trying("Klein Compare"):
         lab.begin()
         from kleinod.nodes.study.nodes import KleinodCompare
@@ -242,6 +260,66 @@ def pictures(lab: Lab) -> None:
         )
         print(made[1], flush=True)
         lab.row("Klein Compare, all its candidates", seconds, "s")
+
+
+def with_defaults(node: Any, **given: Any) -> Any:
+    """What a node gives as it lies on the canvas: its widgets untouched but for `given`."""
+    kinds = node.INPUT_TYPES()
+    inputs = {}
+    for name, (kind, options) in {**kinds.get("required", {}), **kinds.get("optional", {})}.items():
+        if "default" in options:
+            inputs[name] = options["default"]
+        elif "options" in options or isinstance(kind, list):
+            inputs[name] = (options.get("options") or kind)[0]
+    return node.execute(**{**inputs, **given}).args
+
+
+def edits(lab: Lab, nano: Nano, plain: Any) -> None:
+    """The three nodes that change a part and keep the rest."""
+    import torch
+    from kleinod.nodes.edits.nodes import KleinodInpaint, KleinodKeep, KleinodOutpaint
+
+    parts = {"model": nano.model, "clip": nano.clip, "vae": nano.vae, "seed": 3}
+    with lab.trying("Klein Inpaint"):
+        lab.begin()
+        mask = torch.zeros(1, 128, 128)
+        mask[:, 40:88, 40:88] = 1
+        made = with_defaults(KleinodInpaint, image=plain, mask=mask, prompt="a frog", **parts)
+        painted, where = made[0], made[1] > 0
+        outside = float(((painted - plain).abs().amax(-1))[~where].max())
+        lab.row("Klein Inpaint: largest change outside the mask", outside, "", "== 0")
+        lab.row("Klein Inpaint: largest change inside", float((painted - plain).abs().max()), "", "> 0.01")
+        kept = with_defaults(KleinodKeep, original=plain, edited=painted)
+        outside = float(((kept[0] - plain).abs().amax(-1))[kept[1] == 0].max())
+        lab.row("Klein Keep: largest change outside its mask", outside, "", "== 0")
+    with lab.trying("Klein Outpaint"):
+        lab.begin()
+        made = with_defaults(
+            KleinodOutpaint, image=plain, prompt=PROMPT, extend="pixels a side", left=0, top=0, right=64,
+            bottom=0, overlap=0, **parts,
+        )  # fmt: skip
+        lab.row("Klein Outpaint: width of the grown picture", made[0].shape[2], "px", "== 192")
+        change = float((made[0][:, :, :128] - plain).abs().max())
+        lab.row("Klein Outpaint: largest change of the old picture", change, "", "== 0")
+
+
+def core_graph(lab: Lab, nano: Nano) -> None:
+    """Acceleration and Kleinod Fast in ComfyUI's own sampler nodes."""
+    with lab.trying("Klein Apply Acceleration, Fast Steps and Report in core nodes"):
+        lab.begin()
+        from comfy_extras import nodes_custom_sampler as core
+        from comfy_extras.nodes_flux import EmptyFlux2LatentImage
+        from kleinod.nodes.acceleration.nodes import KleinodAccelerationReport, KleinodApplyAcceleration
+        from kleinod.nodes.sampling.fast_nodes import KleinodFast
+
+        model = KleinodApplyAcceleration.execute(nano.model, "medium").args[0]
+        solver, sigmas = KleinodFast.execute(14, 128, 128).args
+        guider = core.CFGGuider.execute(model, nano.positive, nano.negative, 4.0)[0]
+        latent = EmptyFlux2LatentImage.execute(128, 128)[0]
+        noise = core.RandomNoise.execute(5)[0]
+        out = core.SamplerCustomAdvanced.execute(noise, guider, solver, sigmas, latent)[0]
+        data = json.loads(KleinodAccelerationReport.execute(model, out).args[2])
+        lab.row("runs that Klein Acceleration Report tells of", len(data["runs"]), "", "== 1")
 
 
 def references(lab: Lab, nano: Nano, plain: Any) -> None:
