@@ -44,3 +44,11 @@ def test_the_page_says_what_failed_before_any_number() -> None:
     assert "fp8_e4m3fn: left out, the time was over" in wrong
     assert "| a guided step | 0.179" in numbers and "**missed**: <= 5" in numbers
     assert "begins" not in page
+
+
+def test_without_a_card_the_page_says_so_before_any_number() -> None:
+    page = write_page(ENTRIES, MACHINE | {"device": "cpu", "processor": "some processor"}, small=True)
+    said, _, numbers = page.partition("## What was missed")
+    assert "without a card" in said and "some processor" in said and "128 wide" in said
+    assert "No time here says anything about a graphics card" in said
+    assert "1024x1024: steps" not in numbers and "ComfyUI's default on NVIDIA cards" not in numbers

@@ -2,7 +2,8 @@
 
 Driven here: the patches it lays over a weight while that is cast (`LowVramPatch`: their size, their way
 through one buffer, the sum on the copy), and the twins it makes of a patcher by `cached_patcher_init`. Not
-driven: virtual memory of a card, pinned buffers, streams; `run.py bench gpu` does on a card.
+driven here: loading and sampling (`test_dynamic_loading.py`, with a stand-in for the card's memory), virtual
+memory of a card, pinned buffers, streams; `run.py bench gpu` does on a card.
 """
 
 from __future__ import annotations
