@@ -102,7 +102,7 @@ def test_comfyuis_own_bfl_node(comfy_environment) -> None:
     with Emulator(keys={CANARY}) as emulator:
         command = [str(comfy_environment.python), str(CLIENTS / "comfyui_bfl.py"), emulator.url, CANARY]
         environment = dict(os.environ, COMFYUI_PATH=str(comfy_environment.comfyui))
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
         assert done.returncode == 0, done.stderr[-3000:]
         assert json.loads(done.stdout.splitlines()[-1])[:3] == [1, 192, 256]
         assert emulator.accepted == 1
