@@ -2,7 +2,7 @@
 
 A run is a stream of events from the worker that got it; which one that is the transport decides. What the
 dispatcher may send again is Unreachable: the worker, or the way to it, was lost. A picture under which
-several workers were lost is not sent to another.
+several workers were lost while they drew it is not sent to another.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class Lost(Exception):
 
 
 class Stream(Protocol):
-    """Events of one run, each a dict with one of these keys: worker (its name, first), progress (0 to 1),
-    picture (bytes, the end), failed (words; told: for the client), cancelled (words), lost (words).
+    """Events of one run, each a dict with one of these keys: worker (its name, first), begun (drawn now, no
+    longer waiting), progress (0 to 1), picture (bytes, the end), failed (words; told: for the client),
+    cancelled (words), lost (words).
     """
 
     def __aiter__(self) -> AsyncIterator[dict[str, Any]]: ...
@@ -56,6 +57,7 @@ class _Run:
     stream: Stream
     wanted: str
     worker: str = ""
+    is_begun: bool = False
     is_cancelled: bool = False
 
 
@@ -104,6 +106,8 @@ class ClusterExecutor(Executor):
                 if "worker" in event:
                     run.worker = event["worker"]
                     logger.info("Picture %s: worker %s.", ticket, run.worker)
+                if "begun" in event:
+                    run.is_begun = True
                 if "progress" in event:
                     progress(event["progress"])
                 if "picture" in event:
@@ -120,8 +124,9 @@ class ClusterExecutor(Executor):
         except Lost as error:
             if run.is_cancelled:
                 raise Cancelled("The task was cancelled.") from None
-            if run.worker:
+            if run.is_begun:
                 self._note_loss(ticket)
+            if run.worker:
                 logger.warning("Picture %s: worker %s was lost (%s).", ticket, run.worker, error)
             raise Unreachable(str(error)) from None
         finally:

@@ -9,8 +9,8 @@ _NUMBERS = (
     ("pictures", "pictures_total", "counter", "Pictures that a worker drew."),
     ("seconds", "drawing_seconds_total", "counter", "Seconds that a worker's pictures took."),
     ("queue", "queue", "gauge", "Pictures that wait at a worker or are drawn by it."),
-    ("hits", "model_hits_total", "counter", "Pictures whose checkpoint the worker had read before."),
-    ("misses", "model_misses_total", "counter", "Pictures whose checkpoint had to be read."),
+    ("hits", "model_hits_total", "counter", "Pictures whose checkpoint and LoRAs ComfyUI had read before."),
+    ("misses", "model_misses_total", "counter", "Pictures for which it had to read some."),
     ("in_place", "model_in_place_total", "counter", "Pictures of the same weights as the one before."),
     ("references", "references_total", "counter", "References that were sent to a worker."),
 )

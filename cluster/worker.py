@@ -57,10 +57,14 @@ def find_environment() -> Environment:
 
 @dataclass
 class _Run:
-    """A picture being drawn, or just drawn. outcome: the last event of its stream."""
+    """A picture being drawn, or just drawn. weights: nodes of its graph that read them. cached: nodes whose
+    results ComfyUI had. outcome: the last event of its stream.
+    """
 
     wanted: str
+    weights: frozenset[str]
     started: float = field(default_factory=time.monotonic)
+    is_begun: bool = False
     progress: float = 0.0
     outcome: dict[str, Any] | None = None
     ended: float = 0.0
@@ -164,14 +168,17 @@ class Worker:
             self._heard = time.monotonic()
         run = self._runs.get(ticket)
         if run is None or (run.outcome is not None and "picture" not in run.outcome):
-            run = self._runs[ticket] = _Run(wanted)
+            run = self._runs[ticket] = _Run(wanted, frozenset({"loader", "loras"} & set(graph)))
             run.task = asyncio.get_running_loop().create_task(self._draw(run, ticket, graph, pictures))
         run.watchers += 1
         try:
             yield {"worker": self.name}
-            told = 0.0
+            told, is_begun = 0.0, False
             while run.outcome is None:
                 news = run.news
+                if run.is_begun and not is_begun:
+                    is_begun = True
+                    yield {"begun": True}
                 if run.progress > told:
                     told = run.progress
                     yield {"progress": told}
@@ -225,7 +232,7 @@ class Worker:
         self._pictures.inc(tags={"outcome": kind})
         if kind == "drawn":
             in_place = bool(self._held) and self._held[-1] == run.wanted
-            found = "loader" in run.cached
+            found = run.weights <= run.cached
             self._counts["pictures"] += 1
             self._counts["seconds"] = round(self._counts["seconds"] + seconds, 3)
             self._counts["hits" if found else "misses"] += 1
@@ -279,6 +286,10 @@ class Worker:
         run = self._runs.get(ticket)
         if run is not None and kind == "execution_cached":
             run.cached = frozenset(data.get("nodes") or ())
+        if run is not None and kind in ("execution_start", "execution_cached"):
+            self._heard = time.monotonic()
+            run.is_begun = True
+            run.tell()
 
     # --- Its ComfyUI
 

@@ -91,7 +91,9 @@ def test_a_worker_that_is_gone_takes_what_it_held_along() -> None:
 
 
 class Hall:
-    """Workers that paint the seed; those in `dying` are lost once they began. hold: what they wait for."""
+    """Workers that paint the seed; those in `dying` are lost, once they began or, in `queueing`, before.
+    hold: what they wait for.
+    """
 
     def __init__(self, *names: str) -> None:
         self.roster = Roster()
@@ -99,6 +101,7 @@ class Hall:
         self.cards = {name: asyncio.Lock() for name in names}
         self.roster.learn(dict.fromkeys(names, {}))
         self.dying: set[str] = set()
+        self.queueing: set[str] = set()
         self.hold: asyncio.Event | None = None
         self.begun: list[tuple[str, str]] = []
         self.shared: list[str] = []
@@ -125,6 +128,8 @@ class Act:
         hall.roster.note_sent(place, self._wanted, self._ticket)
         hall.begun.append((place, self._ticket))
         yield {"worker": place}
+        if place not in hall.queueing:
+            yield {"begun": True}
         yield {"progress": 0.5}
         if place in hall.dying:
             hall.names = [name for name in hall.names if name != place]
@@ -205,6 +210,21 @@ def test_a_picture_that_kills_every_worker_is_not_given_to_a_fourth() -> None:
         with pytest.raises(RunFailed, match="3 workers were lost"):
             await executor.submit("t", make_graph(), {})
         assert hall.names == ["d"]
+
+    asyncio.run(run())
+
+
+def test_who_only_waited_at_a_lost_worker_bears_no_blame() -> None:
+    async def run() -> None:
+        hall = Hall("a", "b", "c", "d", "e")
+        hall.dying = hall.queueing = set("abcd")
+        executor = ClusterExecutor(hall, 4)
+        for _ in range(4):
+            await executor.submit("t", make_graph(), {})
+            with pytest.raises(Unreachable):
+                await executor.watch("t", lambda share: None)
+        await executor.submit("t", make_graph(), {})
+        assert (await executor.watch("t", lambda share: None))[:4] == b"\x89PNG"
 
     asyncio.run(run())
 

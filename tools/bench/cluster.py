@@ -1,0 +1,199 @@
+"""`run.py bench cluster`: what more cards bring, what Serve costs, how soon a dead worker is made good.
+
+Workers are CPU replicas of klein-nano with one thread each. Two against one is one request of many results,
+with one worker and then with two: it says something only where two cores are free, so the load is told with
+it. The front's own work is measured as processor time, which another program's load changes little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tools.bench.api import make_key
+from tools.bench.report import Row, row_of_samples
+from tools.launch.environment import ROOT, Environment, inherit_packages
+from tools.launch.server import Server
+from tools.running_cluster import RunningCluster, make_task, run_cluster
+
+GOAL_RATIO, GOAL_MS, GOAL_HITS = 1.8, 15, 90
+LORA = "klein-nano style"
+SETS = 4
+SPLIT = 20
+
+
+def run(argv: list[str]) -> list[Row]:
+    parser = argparse.ArgumentParser(prog="run.py bench cluster")
+    parser.add_argument("--results", type=int, default=SPLIT, help="of one request")
+    parser.add_argument("--repeats", type=int, default=15, help="of a request against the direct API")
+    parser.add_argument("--pictures", type=int, default=80, help="of four LoRA sets in random order")
+    parser.add_argument("--clients", type=int, default=4, help="that send those at once")
+    options = parser.parse_args(argv)
+    comfyui = Path(os.environ["COMFYUI_PATH"])
+    environment = Environment(
+        Path(sys.executable), comfyui, comfyui.parent == ROOT / ".runtime", packages=inherit_packages()
+    )
+    load = psutil.getloadavg()[0]
+    rows = [Row("processes that wanted a core before the start", round(load, 1))]
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        with run_cluster(environment, base / "one", 1, base / "one.log") as one:
+            alone = measure_split(one, options.results)
+        with run_cluster(environment, base / "two", 2, base / "two.log") as two:
+            both = measure_split(two, options.results)
+            rows += compare_split(alone, both, options.results)
+            rows += measure_front(two, options.results)
+            rows += measure_overhead(two, environment, base, options.repeats)
+            rows += measure_routing(two, options.pictures, options.clients)
+            rows += measure_recovery(two)
+    rows.append(Row("processes that wanted a core at the end", round(psutil.getloadavg()[0], 1)))
+    return rows
+
+
+def measure_split(cluster: RunningCluster, results: int) -> tuple[float, list[int], dict[str, float]]:
+    """(seconds of a request of so many results, their seeds, pictures by worker)"""
+    cluster.ask(make_task(numberResults=2 * max(1, len(cluster.find("Worker")))))  # reads the weights
+    before = cluster.read_numbers("pictures_total")
+    started = time.monotonic()
+    told = cluster.ask(make_task(numberResults=results, seed=100))
+    seconds = time.monotonic() - started
+    time.sleep(3)  # a worker's numbers come every second
+    after = cluster.read_numbers("pictures_total")
+    drawn = {worker: count - before.get(worker, 0) for worker, count in after.items()}
+    return seconds, [item["seed"] for item in told["data"]], drawn
+
+
+def compare_split(alone: Any, both: Any, results: int) -> list[Row]:
+    seeds = list(range(100, 100 + results))
+    return [
+        Row(f"{results} results with one worker", round(alone[0], 2), "s"),
+        Row(f"{results} results with two workers", round(both[0], 2), "s"),
+        Row("two workers against one", round(alone[0] / both[0], 2), "x", goal=f">= {GOAL_RATIO}"),
+        Row(f"of {results} results, drawn by the worker that drew fewer", min(both[2].values())),
+        Row("results in order with their seeds", sum(map(int.__eq__, both[1], seeds)), goal=f"== {results}"),
+    ]
+
+
+def measure_front(cluster: RunningCluster, results: int) -> list[Row]:
+    """Processor time of the front and of Serve's proxy for each request of one result, fetched."""
+    processes = [*cluster.find("Front"), *cluster.find_processes("ProxyActor")]
+
+    def spent() -> float:
+        return sum(sum(one.cpu_times()[:2]) for one in processes)
+
+    before = spent()
+    for seed in range(results):
+        fetch(cluster.ask(make_task(steps=1, seed=seed))["data"][0]["imageURL"])
+    one = (spent() - before) / results * 1000
+    before = spent()
+    for item in cluster.ask(make_task(steps=1, numberResults=results))["data"]:
+        fetch(item["imageURL"])
+    many = (spent() - before) / results * 1000
+    return [
+        Row("processor time of front and proxy, a job of one picture", round(one, 1), "ms"),
+        Row("the same for each picture of a large job", round(many, 1), "ms"),
+    ]
+
+
+def fetch(address: str) -> bytes:
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        return answer.read()
+
+
+def measure_overhead(
+    cluster: RunningCluster, environment: Environment, base: Path, repeats: int
+) -> list[Row]:
+    """The same small request to the cluster and to one ComfyUI's own API, in turn."""
+    direct: list[float] = []
+    through: list[float] = []
+    variables = {"KLEINOD_API": "1", "OMP_NUM_THREADS": "1"}
+    log = base / "api.log"
+    with Server(environment, base=base / "api", log=log, device="cpu", variables=variables) as server:
+        server.start()
+        key = make_key(server, "bench")
+        other = RunningCluster(cluster.process, f"{server.url}/kleinod/api", key)
+        for number in range(repeats + 2):
+            for times, place in ((direct, other), (through, cluster)):
+                started = time.perf_counter()
+                fetch(place.ask(make_task(steps=1, seed=number))["data"][0]["imageURL"])
+                if number >= 2:
+                    times.append((time.perf_counter() - started) * 1000)
+    more = [after - before for before, after in zip(direct, through, strict=True)]
+    return [
+        row_of_samples("a request to one ComfyUI's API", direct, "ms"),
+        row_of_samples("the same to the cluster", through, "ms"),
+        row_of_samples("what Serve adds to a job", more, "ms", goal=f"< {GOAL_MS}"),
+    ]
+
+
+def measure_routing(cluster: RunningCluster, pictures: int, clients: int) -> list[Row]:
+    """Pictures of four LoRA sets in random order, by clients at once; ComfyUI says what it had read."""
+    draw = random.Random(5)
+    waiting = [draw.randrange(SETS) for _ in range(pictures)]
+    numbers = {name: read_total(cluster, name) for name in ("model_hits_total", "model_misses_total")}
+    placed = read_total(cluster, "model_in_place_total")
+
+    def send() -> None:
+        while waiting:
+            chosen = waiting.pop()
+            weight = 0.2 * (chosen + 1)
+            cluster.ask(make_task(steps=2, lora=[{"model": LORA, "weight": round(weight, 1)}]))
+
+    run_threads(send, clients)
+    time.sleep(3)
+    hits = read_total(cluster, "model_hits_total") - numbers["model_hits_total"]
+    misses = read_total(cluster, "model_misses_total") - numbers["model_misses_total"]
+    placed = read_total(cluster, "model_in_place_total") - placed
+    rate = 100 * hits / max(1, hits + misses)
+    return [
+        Row(f"{SETS} LoRA sets in random order: weights were read before", round(rate, 1), "%",
+            n=int(hits + misses), goal=f">= {GOAL_HITS}"),
+        Row("and the picture before had the very set", round(100 * placed / max(1, hits + misses), 1), "%",
+            n=int(hits + misses)),
+    ]  # fmt: skip
+
+
+def read_total(cluster: RunningCluster, name: str) -> float:
+    return sum(cluster.read_numbers(name).values())
+
+
+def run_threads(work: Callable[[], None], count: int) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def measure_recovery(cluster: RunningCluster) -> list[Row]:
+    """A worker is killed under a task of six pictures."""
+    started = time.monotonic()
+    cluster.ask(make_task(numberResults=6))
+    undisturbed = time.monotonic() - started
+    task = make_task(numberResults=6, deliveryMethod="async")
+    cluster.ask(task)
+    cluster.wait_for(task["taskUUID"], 1)
+    cluster.find("Worker")[0].kill()
+    killed = time.monotonic()
+    told = cluster.wait_for(task["taskUUID"], 6)
+    delivered = time.monotonic() - killed
+    while len(cluster.read_numbers("pictures_total")) < 2:
+        time.sleep(0.2)
+    whole = time.monotonic() - killed
+    return [
+        Row("six results, undisturbed", round(undisturbed, 1), "s"),
+        Row("kill -9 of a worker until all six are delivered", round(delivered, 1), "s"),
+        Row("kill -9 until another worker is in its place", round(whole, 1), "s"),
+        Row("results delivered after it", len({item["imageUUID"] for item in told}), goal="== 6"),
+    ]
