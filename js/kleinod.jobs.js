@@ -7,7 +7,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { addStyles, make } from "./lib/elements.js";
-import { describeAge, describeCost, describeDays, describeJob, describeSeeds, describeState } from "./lib/job_text.js";
+import { describeAge, describeCost, describeDays, describeJob, describeSeeds, describeState, describeWorkers } from "./lib/job_text.js";
 import { learnLanguage } from "./lib/language.js";
 import { call, wordsOf } from "./lib/server.js";
 import { addNode, changeGraph, findWidget, follow } from "./lib/widgets.js";
@@ -145,6 +145,8 @@ function makeCard(job, now) {
   );
   const seeds = describeSeeds(job);
   if (seeds) card.append(make("div", { className: "kleinod-dim kleinod-seeds" }, seeds));
+  const workers = describeWorkers(job);
+  if (workers) card.append(make("div", { className: "kleinod-dim kleinod-workers" }, workers));
   card.append(makePrompt(job));
   if (job.message) card.append(make("div", { className: "kleinod-dim" }, job.message));
   const pictures = make("div", { className: "kleinod-pictures" });

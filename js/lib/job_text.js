@@ -7,7 +7,7 @@ import { noted, say } from "./words.js";
  * @typedef {{
  *   id: string, service: string, title: string, model: string, state: string, created: number, message: string,
  *   size: (number | null)[], estimate_usd: number, cost_usd: number | null, unfinished: boolean, choice: string,
- *   seed: number | null, waited_for: boolean, unsent: boolean, request: object, pictures: {position: number, width: number, height: number, seed: number | null}[],
+ *   seed: number | null, waited_for: boolean, unsent: boolean, request: object, pictures: {position: number, width: number, height: number, seed: number | null, worker?: string}[],
  * }} Job times in Unix seconds; choice: its line in Klein Recover Job, "" where nothing can be fetched
  * @typedef {{jobs: Job[], spent_today_usd: number, spent_by_day: {day: string, usd: number}[], note: string}} Book
  */
@@ -40,6 +40,14 @@ export function describeSeeds(job) {
   const seeds = told.length ? told : [job.seed].filter((seed) => seed !== null);
   if (!seeds.length) return "";
   return seeds.length === 1 ? say("Seed %1", seeds[0] ?? "") : say("Seeds %1", seeds.join(", "));
+}
+
+/** @param {Job} job who of a cluster drew how many of its pictures, "" where nobody says so */
+export function describeWorkers(job) {
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  for (const { worker } of job.pictures) if (worker) counts.set(worker, (counts.get(worker) ?? 0) + 1);
+  return counts.size ? say("Drawn by %1", [...counts].map(([worker, count]) => `${worker} (${count})`).join(", ")) : "";
 }
 
 /** @param {Job} job */

@@ -142,6 +142,8 @@ class Follower:
             self.ledger.add_item(
                 Item(job.id, image.item_id, position, "picture", seed, cost, nsfw, name, width, height)
             )
+            if image.worker:
+                self.ledger.note_worker(job.id, image.item_id, image.worker)
         except (sqlite3.Error, OSError, StorageError):
             logger.exception("A picture of job %s could not be kept; it is handed over all the same.", job.id)
         return True

@@ -113,8 +113,15 @@ def _read_kept(engine: Engine, job_id: str, image: ReceivedImage) -> bytes | Non
 def _describe(engine: Engine, job: Job) -> dict[str, Any]:
     shown = ("id", "service", "state", "profile", "wanted", "estimate_usd", "cost_usd", "message", "created")
     facts = job.facts
+    workers = engine.ledger.workers(job.id)
     pictures = [
-        {"position": item.position, "width": item.width, "height": item.height, "seed": item.seed}
+        {
+            "position": item.position,
+            "width": item.width,
+            "height": item.height,
+            "seed": item.seed,
+            "worker": workers.get(item.item_id, ""),
+        }
         for item in engine.ledger.items(job.id)
         if item.kind == "picture" and item.file
     ]

@@ -38,7 +38,7 @@ REFUSED, UNKNOWN, FAILED, MODERATED = "refused", "unknown", "failed", "moderated
 _SPENT = "coalesce(cost_usd, estimate_usd)"
 _INT64 = 2**63
 _OFFERED_SECONDS = 86400.0
-FAMILY, SECONDS, SEED, UNSENT = "family", "seconds", "seed", "unsent"
+FAMILY, SECONDS, SEED, UNSENT, WORKER = "family", "seconds", "seed", "unsent", "worker"
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,16 @@ class Ledger:
         """How long the job took from its request to its last picture."""
         with self._lock:
             self._set_fact(job_id, "", SECONDS, repr(seconds))
+
+    def note_worker(self, job_id: str, item_id: str, worker: str) -> None:
+        """Which card of a cluster drew a picture."""
+        with self._lock:
+            self._set_fact(job_id, item_id, WORKER, worker)
+
+    def workers(self, job_id: str) -> dict[str, str]:
+        """Worker by item, of those that are known."""
+        query = "select item_id, value from facts where job_id = ? and name = ?"
+        return dict(self._base_rows(query, job_id, WORKER))
 
     def note_unsent(self, job_id: str) -> Job:
         """A refused job that never reached the service: nobody has refused it."""

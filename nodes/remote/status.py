@@ -9,7 +9,9 @@ FAILURE, MODERATION = "failure", "moderation"
 
 @dataclass(frozen=True)
 class RemoteImage:
-    """One finished picture: an address to fetch it from, or its base64."""
+    """One finished picture: an address to fetch it from, or its base64. worker: which of a server's cards drew
+    it, where it says so.
+    """
 
     item_id: str
     seed: int | None = None
@@ -17,6 +19,7 @@ class RemoteImage:
     data: str = ""
     cost_usd: float | None = None
     nsfw: bool = False
+    worker: str = ""
 
 
 @dataclass(frozen=True)

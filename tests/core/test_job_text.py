@@ -66,3 +66,15 @@ def test_lines_of_the_settings_panel_are_pairs(call, text, pairs) -> None:
 )
 def test_seeds_are_those_of_the_pictures_else_the_one_asked_for(call, job, said) -> None:
     assert call("job_text.js", "describeSeeds", JOB | job) == said
+
+
+@pytest.mark.parametrize(
+    ("pictures", "said"),
+    [
+        ([{"seed": 8}], ""),
+        ([{"worker": ""}, {"worker": ""}], ""),
+        ([{"worker": "b"}, {"worker": "a"}, {"worker": "b"}, {"worker": ""}], "Drawn by b (2), a (1)"),
+    ],
+)
+def test_a_clusters_workers_are_counted(call, pictures, said) -> None:
+    assert call("job_text.js", "describeWorkers", JOB | {"pictures": pictures}) == said

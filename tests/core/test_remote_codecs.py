@@ -270,6 +270,16 @@ def test_errors_are_sorted_by_family(status, code, kind) -> None:
     assert runware.classify(status, code) == kind
 
 
+@pytest.mark.parametrize(
+    ("told", "worker"),
+    [("studio/gpu1/x", "studio/gpu1/x"), (None, ""), (7, ""), ("a\nb", ""), ("x" * 101, "")],
+)
+def test_an_own_server_may_say_who_drew_a_picture(told, worker) -> None:
+    item = {"taskUUID": TASK, "imageUUID": "a", "imageURL": "https://im.runware.ai/a.png", "worker": told}
+    (image,) = runware.read_status({"data": [item]}, TASK).images
+    assert image.worker == worker
+
+
 def test_bfl_sends_only_what_is_set() -> None:
     assert BflRequest("a fox").to_body() == {
         "prompt": "a fox",

@@ -51,6 +51,13 @@ def test_a_finished_job_with_its_pictures_and_the_day(engine, job) -> None:
     assert book["spent_by_day"] == [{"day": today, "usd": pytest.approx(job.cost_usd)}]
 
 
+def test_who_of_a_cluster_drew_a_picture_is_told(engine, job) -> None:
+    item = engine.ledger.items(job.id)[1]
+    engine.ledger.note_worker(job.id, item.item_id, "studio/gpu1/x")
+    (shown,) = job_list.list_jobs(engine)["jobs"]
+    assert [picture["worker"] for picture in shown["pictures"]] == ["", "studio/gpu1/x"]
+
+
 def test_days_are_told_apart_and_a_refused_job_costs_nothing(engine, job) -> None:
     engine.ledger.update(job.id, created=job.created - 86400.0)
     days = job_list.list_jobs(engine)["spent_by_day"]

@@ -80,6 +80,7 @@ MAX_REFERENCES = 4
 MAX_LARGE_SEED = 9223372036854776000
 PICTURE_MARK = "picture "
 MAX_PROMPT = 10000
+MAX_WORKER = 100
 MAX_REFERENCE_SIDE = 2048
 MIN_TTL = 60
 _AIR = re.compile(r"[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+")
@@ -716,7 +717,15 @@ def _read_image(item: Mapping[str, Any]) -> RemoteImage | None:
         data=data,
         cost_usd=read_cost(item.get("cost")),
         nsfw=bool(item.get("NSFWContent")),
+        worker=read_worker(item.get("worker")),
     )
+
+
+def read_worker(name: Any) -> str:
+    """What a cluster of the user's own (cluster/README.md) says of who drew a picture; the paid service says
+    nothing.
+    """
+    return name if isinstance(name, str) and len(name) <= MAX_WORKER and name.isprintable() else ""
 
 
 def _sort_error(error: Any, failures: list[Failure], complaints: list[str]) -> None:
