@@ -9,8 +9,8 @@ FAILURE, MODERATION = "failure", "moderation"
 
 @dataclass(frozen=True)
 class RemoteImage:
-    """One finished picture: an address to fetch it from, or its base64. worker: which of a server's cards drew
-    it, where it says so.
+    """One finished picture: an address to fetch it from, or its base64. worker: which card of a cluster drew
+    it, where that is told.
     """
 
     item_id: str
