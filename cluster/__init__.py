@@ -5,6 +5,7 @@
     asgi.py          the service behind an ASGI server
     numbers.py       the workers' numbers for Prometheus
     roster.py        what the workers say of themselves
+    workers_book.py  who drew what
 those import no Ray; these are what Serve runs:
     router.py  worker.py  front.py  application.py
 and `python -m cluster` is what `run.py cluster` starts in Ray's own environment.

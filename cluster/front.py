@@ -29,6 +29,7 @@ from .asgi import AsgiAdapter
 from .executor import ClusterExecutor, Drawn, Lost, Stream
 from .numbers import describe_workers
 from .roster import ROSTER
+from .workers_book import WorkersBook
 
 logger = logging.getLogger("kleinod.cluster")
 _MOST_SHARED = 256
@@ -108,6 +109,8 @@ class Front:
             lambda: _list_files("models"), lambda: _list_files("loras"), lambda: _list_files("detectors")
         )
         self._service = Service(Path(folder), settings, executor, machine, MESSAGES)
+        self._workers = WorkersBook(self._service.book)
+        self._service.name_worker = self._workers.find
         self._adapter = AsgiAdapter(self._service, lambda: describe_workers(ROSTER.list()))
         self._again = await self._service.start()
         logger.info("The front is there; %d pictures of the time before are drawn now.", self._again)
@@ -118,6 +121,7 @@ class Front:
         return self._adapter
 
     def _note_drawn(self, drawn: Drawn) -> None:
+        self._workers.note(drawn.ticket, drawn.worker)
         picture = self._service.book.find_picture(drawn.ticket)
         job = self._service.book.read_job(picture.job) if picture is not None else None
         logger.info(

@@ -79,6 +79,8 @@ class Service:
         self.classifier = Classifier(settings.classifier, settings.flagged)
         self.started = self.book.now()
         self.requests = 0
+        # Which of several machines drew a picture; cluster/ knows.
+        self.name_worker: Callable[[Picture], str] = lambda picture: ""
         self._messages = messages
         self._bells: dict[str, asyncio.Event] = {}
         self._executor = executor

@@ -17,10 +17,11 @@ from kleinod_pure.service.graph import build_graph
 from kleinod_pure.service.service import Machine, Service
 from kleinod_pure.service.settings import ApiSettings
 
-from cluster.executor import MOST_LOSSES, ClusterExecutor, Lost
+from cluster.executor import MOST_LOSSES, ClusterExecutor, Drawn, Lost
 from cluster.numbers import describe_workers
 from cluster.roster import Roster
 from cluster.routing import RELOAD, Seat, name_set, rank_seats
+from cluster.workers_book import WorkersBook
 from tests.core.api_stage import DETECTORS, FILES, LORAS, Stage, make_png, make_task
 
 
@@ -155,10 +156,16 @@ class Act:
 class Front(Stage):
     def __init__(self, folder: Path, hall: Hall, slots: int = 4) -> None:
         self.drawn: list[str] = []
-        self.executor = ClusterExecutor(hall, slots, 30, lambda drawn: self.drawn.append(drawn.worker))
+        self.executor = ClusterExecutor(hall, slots, 30, self._note)
         machine = Machine(lambda: list(FILES), lambda: list(LORAS), lambda: list(DETECTORS))
         service = Service(folder, ApiSettings(enabled=True), self.executor, machine, MESSAGES)
         super().__init__(service, self.executor, service.keys.create(uuid.uuid4().hex))
+        self.workers = WorkersBook(service.book)
+        service.name_worker = self.workers.find
+
+    def _note(self, drawn: Drawn) -> None:
+        self.drawn.append(drawn.worker)
+        self.workers.note(drawn.ticket, drawn.worker)
 
 
 async def colours(front: Front, told: dict[str, Any]) -> list[int]:
@@ -177,6 +184,8 @@ def test_results_are_split_and_come_in_order_with_their_seeds(tmp_path: Path) ->
         places = [place for place, _ in hall.begun]
         assert min(places.count("a"), places.count("b")) >= 8, places
         assert sorted(front.drawn) == sorted(places)
+        said = [item["worker"] for item in told["data"]]
+        assert sorted(said) == sorted(places), "the answer says who drew what"
         await front.service.close()
 
     asyncio.run(run())

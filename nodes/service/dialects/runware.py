@@ -486,6 +486,8 @@ def describe_picture(service: Service, job: Job, picture: Picture, base: str) ->
         item["NSFWContent"] = picture.flagged
     if terms.cost:
         item["cost"] = service.cost(picture)
+    if worker := service.name_worker(picture):
+        item["worker"] = worker
     return item
 
 
