@@ -186,7 +186,7 @@ class Ledger:
     def workers(self, job_id: str) -> dict[str, str]:
         """Worker by item, of those that are known."""
         query = "select item_id, value from facts where job_id = ? and name = ?"
-        return dict(self._base_rows(query, job_id, WORKER))
+        return {item_id: worker for item_id, worker in self._base_rows(query, job_id, WORKER)}
 
     def note_unsent(self, job_id: str) -> Job:
         """A refused job that never reached the service: nobody has refused it."""
