@@ -94,11 +94,14 @@ class Worker:
         )
         environment = find_environment()
         variables = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        session = Path(ray._private.worker._global_node.get_logs_dir_path())
+        # Where Ray keeps this cluster's logs and sockets, so that what a killed worker leaves goes with them.
+        session = Path(ray._private.worker._global_node.get_session_dir_path())
+        own = f"comfyui-{context.replica_id.unique_id}"
         self._server = Server(
             environment,
+            base=session / own,
             device=device,
-            log=session / f"comfyui-{context.replica_id.unique_id}.log",
+            log=session / "logs" / f"{own}.log",
             arguments=_share_models(),
             variables=variables,
             leashed=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,10 @@ from tests.remote.vendors import run_client
 from tools.launch.environment import Environment
 from tools.running_cluster import RunningCluster, make_task, run_cluster
 
-pytestmark = pytest.mark.server
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(os.name == "nt", reason="run.py cluster is for Linux and macOS"),
+]
 
 
 @pytest.fixture(scope="module")
