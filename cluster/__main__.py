@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kleinod_pure.base.errors import InputError
+from kleinod_pure.remote.folder import make_private_folder
+from kleinod_pure.service.book import Book
 from kleinod_pure.service.host import list_addresses
 
 from tools.launch import LaunchError
@@ -77,18 +81,16 @@ def read_workers(text: str, gpus: int) -> tuple[int, int]:
     if not text:
         count = gpus or 2
         return count, count
-    few, _, many = text.partition("-")
-    if (
-        not few.isdecimal()
-        or (many and not many.isdecimal())
-        or not 1 <= int(few) <= int(many or few) <= 1000
-    ):
+    found = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", text)
+    few, many = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= few <= many <= 1000:
         raise LaunchError(f"--workers is {text!r}, but must be a number such as 4, or bounds such as 1-8.")
-    return int(few), int(many or few)
+    return few, many
 
 
 def _serve(options: argparse.Namespace) -> int:
     few, many = read_workers(options.workers, options.gpus)
+    check_folder(find_folder(options.data))
     each = options.gpus_per_worker
     if each is None:
         each = 1.0 if options.gpus else 0.0
@@ -128,6 +130,17 @@ def find_folder(data: Path) -> Path:
     them.
     """
     return data / "user" / "__kleinod" / "service"
+
+
+def check_folder(folder: Path) -> None:
+    """Before minutes are spent on starting. Raises LaunchError where another front has the jobs."""
+    try:
+        Book(make_private_folder(folder)).close()
+    except InputError:
+        raise LaunchError(
+            f"The jobs in {folder} are in use: another run.py cluster, run.py api or ComfyUI answers. "
+            "Stop that one first, or give this one a folder of its own with --data."
+        ) from None
 
 
 def announce(told: dict[str, Any], options: argparse.Namespace) -> str:

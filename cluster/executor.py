@@ -28,9 +28,9 @@ class Lost(Exception):
 
 
 class Stream(Protocol):
-    """Events of one run, each a dict with one of these keys: worker (its name, first), begun (drawn now, no
-    longer waiting), progress (0 to 1), picture (bytes, the end), failed (words; told: for the client),
-    cancelled (words), lost (words).
+    """Events of one run, each a dict with one of these keys: begun (the worker's name, once it draws),
+    progress (0 to 1), picture (bytes, the end; seconds: since the worker had it), failed (words; told: for the
+    client), cancelled (words), lost (words).
     """
 
     def __aiter__(self) -> AsyncIterator[dict[str, Any]]: ...
@@ -56,18 +56,21 @@ class Transport(Protocol):
 class _Run:
     stream: Stream
     wanted: str
+    sent: float
     worker: str = ""
-    is_begun: bool = False
     is_cancelled: bool = False
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Who drew what, for the log and the numbers."""
+    """Who drew what, for the log and the numbers. seconds: from here to here. on_the_way: those of them during
+    which it was not with the worker.
+    """
 
     ticket: str
     worker: str
     seconds: float
+    on_the_way: float
 
 
 @dataclass
@@ -92,28 +95,26 @@ class ClusterExecutor(Executor):
             )
         shared = {name: self.transport.share(name, data) for name, data in pictures.items()}
         wanted = name_set(graph)
-        self._runs[ticket] = _Run(self.transport.open(ticket, wanted, graph, shared), wanted)
+        sent = asyncio.get_running_loop().time()
+        self._runs[ticket] = _Run(self.transport.open(ticket, wanted, graph, shared), wanted, sent)
 
     async def watch(self, ticket: str, progress: Progress) -> bytes:
         run = self._runs.get(ticket)
         if run is None:
             raise Unreachable("The run is not known any more.")
-        started = asyncio.get_running_loop().time()
         events = run.stream.__aiter__()
         try:
             while True:
                 event = await self._next(events, run)
-                if "worker" in event:
-                    run.worker = event["worker"]
-                    logger.info("Picture %s: worker %s.", ticket, run.worker)
                 if "begun" in event:
-                    run.is_begun = True
+                    run.worker = event["begun"]
                 if "progress" in event:
                     progress(event["progress"])
                 if "picture" in event:
-                    seconds = asyncio.get_running_loop().time() - started
+                    seconds = asyncio.get_running_loop().time() - run.sent
                     self._losses.pop(ticket, None)
-                    self.drawn(Drawn(ticket, run.worker, seconds))
+                    on_the_way = max(0.0, seconds - event.get("seconds", seconds))
+                    self.drawn(Drawn(ticket, run.worker, seconds, on_the_way))
                     return event["picture"]
                 if "failed" in event:
                     raise RunFailed(event["failed"], bool(event.get("told")))
@@ -124,9 +125,8 @@ class ClusterExecutor(Executor):
         except Lost as error:
             if run.is_cancelled:
                 raise Cancelled("The task was cancelled.") from None
-            if run.is_begun:
-                self._note_loss(ticket)
             if run.worker:
+                self._note_loss(ticket)
                 logger.warning("Picture %s: worker %s was lost (%s).", ticket, run.worker, error)
             raise Unreachable(str(error)) from None
         finally:
@@ -134,7 +134,7 @@ class ClusterExecutor(Executor):
             self.transport.close(ticket)
 
     async def _next(self, events: AsyncIterator[dict[str, Any]], run: _Run) -> dict[str, Any]:
-        """The next event. Raises Lost at their end, and after `patience` once a worker has it."""
+        """The next event. Raises Lost at their end, and after `patience` once a worker draws it."""
         waiting = asyncio.ensure_future(events.__anext__())
         try:
             done, _ = await asyncio.wait({waiting}, timeout=self.patience if run.worker else None)

@@ -27,7 +27,7 @@ from ray.serve.handle import DeploymentHandle
 
 from .asgi import AsgiAdapter
 from .executor import ClusterExecutor, Drawn, Lost, Stream
-from .numbers import describe_workers
+from .numbers import Journeys, describe_workers
 from .roster import ROSTER
 from .workers_book import WorkersBook
 
@@ -111,7 +111,8 @@ class Front:
         self._service = Service(Path(folder), settings, executor, machine, MESSAGES)
         self._workers = WorkersBook(self._service.book)
         self._service.name_worker = self._workers.find
-        self._adapter = AsgiAdapter(self._service, lambda: describe_workers(ROSTER.list()))
+        self._on_the_way = Journeys()
+        self._adapter = AsgiAdapter(self._service, lambda: describe_workers(ROSTER.list(), self._on_the_way))
         self._again = await self._service.start()
         logger.info("The front is there; %d pictures of the time before are drawn now.", self._again)
         # Serve makes its router with the first call; from then on it hears of workers.
@@ -122,6 +123,7 @@ class Front:
 
     def _note_drawn(self, drawn: Drawn) -> None:
         self._workers.note(drawn.ticket, drawn.worker)
+        self._on_the_way.add(drawn.on_the_way)
         picture = self._service.book.find_picture(drawn.ticket)
         job = self._service.book.read_job(picture.job) if picture is not None else None
         logger.info(

@@ -39,8 +39,10 @@ PYTHON, FOLDER, PACKAGES, DATA = (
 """Variables of each machine's Ray: its ComfyUI's Python, its ComfyUI, its models."""
 _GLANCE_SECONDS = 1.0
 _KEEP_SECONDS = 120.0
+_CACHED_NODES = 100
+"""Of ComfyUI's cache: so many results of nodes, that the weights of some LoRA sets are among them."""
 _MOST_REFERENCES = 256
-_PROGRESS_SECONDS = 0.25
+_PROGRESS_SECONDS = 0.5
 
 
 def find_environment() -> Environment:
@@ -102,7 +104,7 @@ class Worker:
             base=session / own,
             device=device,
             log=session / "logs" / f"{own}.log",
-            arguments=_share_models(),
+            arguments=("--cache-lru", str(_CACHED_NODES), *_share_models()),
             variables=variables,
             leashed=True,
         )
@@ -175,19 +177,19 @@ class Worker:
             run.task = asyncio.get_running_loop().create_task(self._draw(run, ticket, graph, pictures))
         run.watchers += 1
         try:
-            yield {"worker": self.name}
             told, is_begun = 0.0, False
             while run.outcome is None:
                 news = run.news
                 if run.is_begun and not is_begun:
                     is_begun = True
-                    yield {"begun": True}
+                    yield {"begun": self.name}
                 if run.progress > told:
                     told = run.progress
                     yield {"progress": told}
                     await asyncio.sleep(0)
                 await news.wait()
-            yield run.outcome
+            # A front that came back for a picture that is there hears who drew it, too.
+            yield {"begun": self.name, **run.outcome} if "picture" in run.outcome else run.outcome
         except (asyncio.CancelledError, GeneratorExit):
             if run.outcome is None and run.watchers == 1:
                 asyncio.get_running_loop().create_task(self._comfy.cancel(ticket))
@@ -216,7 +218,7 @@ class Worker:
                 for name in pictures:
                     self._keep_reference(name)
             picture = await self._comfy.watch(ticket, note)
-            outcome: dict[str, Any] = {"picture": picture}
+            outcome: dict[str, Any] = {"picture": picture, "seconds": time.monotonic() - run.started}
         except Cancelled as error:
             outcome = {"cancelled": str(error)}
         except RunFailed as error:

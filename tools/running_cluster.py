@@ -54,12 +54,15 @@ class RunningCluster:
                 return data
             time.sleep(0.1)
 
-    def read_numbers(self, name: str) -> dict[str, float]:
-        """A number of /metrics by worker."""
+    def read_metrics(self) -> list[str]:
+        """Lines of /metrics."""
         request = urllib.request.Request(f"{self.address}/metrics", headers={"X-Key": self.key})
         with urllib.request.urlopen(request, timeout=60) as answer:
-            lines = answer.read().decode().splitlines()
-        found = [line for line in lines if line.startswith(f"kleinod_worker_{name}{{")]
+            return answer.read().decode().splitlines()
+
+    def read_numbers(self, name: str) -> dict[str, float]:
+        """A number of /metrics by worker."""
+        found = [line for line in self.read_metrics() if line.startswith(f"kleinod_worker_{name}{{")]
         return {line.split('"')[1]: float(line.rsplit(" ", 1)[1]) for line in found}
 
     def find(self, replica: str) -> list[psutil.Process]:

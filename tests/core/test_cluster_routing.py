@@ -18,7 +18,7 @@ from kleinod_pure.service.service import Machine, Service
 from kleinod_pure.service.settings import ApiSettings
 
 from cluster.executor import MOST_LOSSES, ClusterExecutor, Drawn, Lost
-from cluster.numbers import describe_workers
+from cluster.numbers import Journeys, describe_workers
 from cluster.roster import Roster
 from cluster.routing import RELOAD, Seat, name_set, rank_seats
 from cluster.workers_book import WorkersBook
@@ -128,10 +128,9 @@ class Act:
         place = hall.roster.rank(hall.names, self._wanted, self._ticket)[0]
         hall.roster.note_sent(place, self._wanted, self._ticket)
         hall.begun.append((place, self._ticket))
-        yield {"worker": place}
         if place not in hall.queueing:
-            yield {"begun": True}
-        yield {"progress": 0.5}
+            yield {"begun": place}
+            yield {"progress": 0.5}
         if place in hall.dying:
             hall.names = [name for name in hall.names if name != place]
             hall.roster.learn(dict.fromkeys(hall.names, {}))
@@ -147,7 +146,8 @@ class Act:
             await asyncio.sleep(0.005)
         inputs = self._graph["sampler"]["inputs"]
         seed = inputs["seed"]
-        yield {"picture": make_png((inputs["width"], inputs["height"]), (seed % 251, 0, 7))}
+        picture = make_png((inputs["width"], inputs["height"]), (seed % 251, 0, 7))
+        yield {"picture": picture, "seconds": 0.005}
 
     def cancel(self) -> None:
         self._ended.set()
@@ -304,8 +304,11 @@ def test_a_front_that_was_killed_goes_on_from_its_database(tmp_path: Path) -> No
 
 def test_numbers_of_workers() -> None:
     told = [{"name": "m/gpu1/x", "pictures": 3, "seconds": 1.5}, {"name": "m/gpu0/y", "hits": 2}]
-    text = describe_workers(told)
+    way = Journeys()
+    way.add(0.25)
+    text = describe_workers(told, way)
+    assert "kleinod_way_seconds_sum 0.25\nkleinod_way_seconds_count 1\n" in text
     assert "kleinod_workers 2\n" in text
     assert 'kleinod_worker_pictures_total{worker="m/gpu1/x"} 3\n' in text
     assert 'kleinod_worker_model_hits_total{worker="m/gpu0/y"} 2\n' in text
-    assert json.dumps(told) and text.count("# TYPE") == text.count("# HELP") == 8
+    assert json.dumps(told) and text.count("# TYPE") == text.count("# HELP") == 9

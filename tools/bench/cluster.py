@@ -123,18 +123,41 @@ def measure_overhead(
         server.start()
         key = make_key(server, "bench")
         other = RunningCluster(cluster.process, f"{server.url}/kleinod/api", key)
+        journeys = [read_way(cluster)]
         for number in range(repeats + 2):
             for times, place in ((direct, other), (through, cluster)):
                 started = time.perf_counter()
                 fetch(place.ask(make_task(steps=1, seed=number))["data"][0]["imageURL"])
                 if number >= 2:
                     times.append((time.perf_counter() - started) * 1000)
+        journeys.append(read_way(cluster))
+        health = [measure_health(place, repeats) for place in (other, cluster)]
     more = [after - before for before, after in zip(direct, through, strict=True)]
+    (before, none), (after, all_) = journeys
+    way = 1000 * (after - before) / max(1.0, all_ - none)
     return [
         row_of_samples("a request to one ComfyUI's API", direct, "ms"),
         row_of_samples("the same to the cluster", through, "ms"),
         row_of_samples("what Serve adds to a job", more, "ms", goal=f"< {GOAL_MS}"),
+        Row("of it: way to a worker and back, mean of all pictures", round(way, 1), "ms"),
+        Row("of it: way to the front, fastest of /health", round(health[1] - health[0], 1), "ms", n=repeats),
     ]
+
+
+def read_way(cluster: RunningCluster) -> tuple[float, float]:
+    """(seconds, pictures) of all ways between the front and the workers"""
+    lines = cluster.read_metrics()
+    return tuple(float(line.split()[1]) for line in lines if line.startswith("kleinod_way_seconds_"))
+
+
+def measure_health(cluster: RunningCluster, repeats: int) -> float:
+    """Milliseconds of the fastest answer that draws nothing."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        fetch(f"{cluster.address}/health")
+        times.append((time.perf_counter() - started) * 1000)
+    return min(times)
 
 
 def measure_routing(cluster: RunningCluster, pictures: int, clients: int) -> list[Row]:

@@ -26,9 +26,12 @@ def main(arguments):
     prepare = None if os.name == "nt" else _prepare
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=prepare)
 
+    closed = threading.Event()
+
     def watch():
         while sys.stdin.buffer.read(1):
             pass
+        closed.set()
         child.terminate()
         try:
             child.wait(PATIENCE)
@@ -41,8 +44,12 @@ def main(arguments):
             os._exit(1)
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
-    threading.Thread(target=watch, daemon=True).start()
-    return child.wait()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    code = child.wait()
+    if closed.is_set():
+        watcher.join()  # it has still to tidy up
+    return code
 
 
 def _prepare():

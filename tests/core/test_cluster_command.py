@@ -1,0 +1,85 @@
+"""What `run.py cluster` understands, says and refuses before Ray is started."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from kleinod_pure.service.book import Book
+
+from cluster.__main__ import announce, check_folder, read_workers
+from tools.launch import LaunchError
+from tools.launch.server import LEASH, describe_models
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus", "bounds"),
+    [("", 0, (2, 2)), ("", 4, (4, 4)), ("3", 4, (3, 3)), ("1-8", 0, (1, 8)), ("2-2", 1, (2, 2))],
+)
+def test_workers(text: str, gpus: int, bounds: tuple[int, int]) -> None:
+    assert read_workers(text, gpus) == bounds
+
+
+@pytest.mark.parametrize("text", ["0", "8-1", "x", "-3", "1-", "1.5", "1-2-3", "5000"])
+def test_workers_that_make_no_sense(text: str) -> None:
+    with pytest.raises(LaunchError, match="--workers is"):
+        read_workers(text, 0)
+
+
+def test_a_second_front_is_refused_at_once(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a")
+    book = Book(tmp_path / "a")
+    with pytest.raises(LaunchError, match="are in use"):
+        check_folder(tmp_path / "a")
+    book.close()
+    check_folder(tmp_path / "a")
+
+
+def test_what_the_console_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "word")
+    options = argparse.Namespace(
+        host="0.0.0.0", port=8188, dashboard_port=8265, ray_host="10.0.0.1", ray_port=6379
+    )
+    text = announce({"key": "kleinod-x", "again": 3, "workers": []}, options)
+    assert "http://127.0.0.1:8188/kleinod/api/runware/v1" in text and "kleinod-x   (shown this once)" in text
+    assert "RAY_AUTH_TOKEN=word python3 run.py cluster --join 10.0.0.1:6379" in text
+    assert "3 pictures of the time before" in text
+    options.ray_host = "127.0.0.1"
+    assert "word" not in announce({"key": "", "again": 0, "workers": []}, options)
+
+
+def test_the_models_of_a_folder_as_comfyui_reads_them(tmp_path: Path) -> None:
+    for name in ("loras", "vae", "configs"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    text = describe_models(tmp_path / "models")
+    assert text == f"reader:\n  base_path: '{tmp_path}'\n  loras: models/loras\n  vae: models/vae\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+@pytest.mark.parametrize("way", ["pipe", "kill"])
+def test_what_is_on_a_leash_does_not_outlive_its_owner(tmp_path: Path, way: str) -> None:
+    folder, alive = tmp_path / "temporary", tmp_path / "alive"
+    folder.mkdir()
+    code = f"import time\nwhile True: open({str(alive)!r}, 'a').write('x'); time.sleep(0.02)"
+    command = [sys.executable, str(LEASH), str(folder), "--", sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    assert process.stdin is not None
+    while not alive.exists():
+        time.sleep(0.01)
+    if way == "pipe":
+        process.stdin.close()
+    else:
+        process.kill()
+    process.wait(20)
+    threading.Event().wait(0.3)
+    size = alive.stat().st_size
+    threading.Event().wait(0.3)
+    assert alive.stat().st_size == size
+    assert folder.exists() == (way == "kill")
+    if way == "kill":
+        process.stdin.close()
