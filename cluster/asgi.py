@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from kleinod_pure.service.application import answer
+from kleinod_pure.service.application import answer, answer_problem
 from kleinod_pure.service.dialects.runware_channel import Channels
-from kleinod_pure.service.messages import Answer, Refusal, Request, answer_json
+from kleinod_pure.service.messages import Answer, Refusal, Request, answer_json, read_secret
 from kleinod_pure.service.service import Service
 from kleinod_pure.service.web_adapter import (
     BODY_SECONDS,
@@ -49,21 +49,21 @@ class AsgiAdapter:
 
     async def _answer_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _read_headers(scope)
+        base, path = _split_path(scope, headers)
         problem = self._find_stranger(scope, headers)
         if problem:
-            await _send_answer(send, answer_json(403, {"error": problem}))
+            await _send_answer(send, answer_problem(path or "", 403, "forbiddenHost", problem))
             return
-        base, path = _split_path(scope, headers)
         if path is None:
             await _send_answer(send, answer_json(404, {"error": f"The API is below {PREFIX}."}))
             return
         try:
             body = await asyncio.wait_for(self._read(receive, headers), BODY_SECONDS)
         except TooLarge:
-            await _send_answer(send, answer_json(413, {"error": "The body is too large."}))
+            await _send_answer(send, answer_problem(path, 413, "bodyTooLarge", "The body is too large."))
             return
         except asyncio.TimeoutError:
-            await _send_answer(send, answer_json(408, {"error": "The body came too slowly."}))
+            await _send_answer(send, answer_problem(path, 408, "bodyTooSlow", "The body came too slowly."))
             return
         except ConnectionError:
             return
@@ -94,9 +94,8 @@ class AsgiAdapter:
                 return bytes(data)
 
     def _is_known(self, headers: Mapping[str, str]) -> bool:
-        secret = headers.get("x-key", "") or headers.get("authorization", "").partition(" ")[2].strip()
         try:
-            self._service.identify(secret)
+            self._service.identify(read_secret(headers))
         except Refusal:
             return False
         return True

@@ -29,8 +29,8 @@ class Lost(Exception):
 
 class Stream(Protocol):
     """Events of one run, each a dict with one of these keys: begun (the worker's name, once it draws),
-    progress (0 to 1), picture (bytes, the end; seconds: since the worker had it), failed (words; told: for the
-    client), cancelled (words), lost (words).
+    progress (0 to 1), picture (bytes, the end; seconds: since the worker had it), failed (words; told: for
+    the client), cancelled (words), lost (words).
     """
 
     def __aiter__(self) -> AsyncIterator[dict[str, Any]]: ...
@@ -63,8 +63,8 @@ class _Run:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Who drew what, for the log and the numbers. seconds: from here to here. on_the_way: those of them during
-    which it was not with the worker.
+    """Who drew what, for the log and the numbers. seconds: from here to here. on_the_way: those of
+    them during which it was not with the worker.
     """
 
     ticket: str

@@ -719,7 +719,7 @@ node says.
         notes=(
             Note(
                 "Read me",
-                (-460, 10, 420, 780),
+                (-460, 10, 420, 880),
                 """\
 # Your other machine draws
 
@@ -742,6 +742,9 @@ local nodes: the other machine does what they say.
 
 **model** is Runware's id of the weights: as it stands, those of 4B Base. Where they are not there, the other
 machine says what to download.
+
+**More than one card there?** Start `python3 run.py cluster` on it instead: same address, same key, and the
+results are split over all cards. **Klein Jobs** says which one drew what.
 """,
             ),
         ),
