@@ -4,6 +4,7 @@
     executor.py      `submit, watch, cancel` over all workers
     asgi.py          the service behind an ASGI server
     numbers.py       the workers' numbers for Prometheus
+    options.py       what the application is told
     roster.py        what the workers say of themselves
     workers_book.py  who drew what
 those import no Ray; these are what Serve runs:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kleinod_pure.base.errors import InputError
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 from ray.serve.handle import DeploymentHandle
 
 from .front import Front
+from .options import read_options
 from .router import HolderRouter
 from .worker import Worker
 
@@ -19,19 +19,14 @@ AHEAD = 2
 """Pictures on their way for each worker: one is drawn, the next is there when it is done."""
 ACCEPTED = 4
 """Pictures a worker takes: more than AHEAD, so that a set's pictures may gather where its weights are."""
-_OPTIONS: dict[str, Any] = {
-    "folder": "", "workers": 1, "most_workers": 0, "gpus_per_worker": 1.0, "cpus_per_worker": 1.0,
-    "threads": 0, "remote": False, "stand_in": True, "hang_seconds": 60.0, "silent_seconds": 900.0,
-    "head": True,
-}  # fmt: skip
 
 
 def build(given: dict[str, Any]) -> serve.Application:
-    """given: values of `_OPTIONS`, as YAML or `key=value` spell them. folder: of the jobs. workers: how many,
-    or the fewest where most_workers is larger. gpus_per_worker: 0 draws on the CPU. head: whether the front
-    stays on the head's machine, where its folder is.
+    """given: values of `options.OPTIONS`, as YAML or `key=value` spell them. folder: of the jobs. workers: how
+    many, or the fewest where most_workers is larger. gpus_per_worker: 0 draws on the CPU. head: whether the
+    front stays on the head's machine, where its folder is.
     """
-    options = _read_options(given)
+    options = read_options(given)
     most = max(options["workers"], options["most_workers"])
     gpus = options["gpus_per_worker"]
     scale: dict[str, Any] = {"num_replicas": options["workers"]}
@@ -77,19 +72,3 @@ def build(given: dict[str, Any]) -> serve.Application:
         options["stand_in"],
         options["silent_seconds"] + options["hang_seconds"],
     )
-
-
-def _read_options(given: dict[str, Any]) -> dict[str, Any]:
-    unknown = set(given) - set(_OPTIONS)
-    if unknown or not given.get("folder"):
-        raise InputError(
-            f"The cluster's application takes {', '.join(_OPTIONS)}, and needs folder; "
-            f"it was given {', '.join(given) or 'nothing'}."
-        )
-    read = dict(_OPTIONS)
-    for name, value in given.items():
-        kind = type(_OPTIONS[name])
-        if kind is bool and isinstance(value, str):
-            value = value.lower() in ("true", "1", "yes")
-        read[name] = kind(value)
-    return read

@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from kleinod_pure.base.errors import InputError
 from kleinod_pure.service.book import Book
 
 from cluster.__main__ import announce, check_folder, read_workers
+from cluster.options import read_options
 from tools.launch import LaunchError
 from tools.launch.server import LEASH, describe_models
 
@@ -29,6 +32,25 @@ def test_workers(text: str, gpus: int, bounds: tuple[int, int]) -> None:
 def test_workers_that_make_no_sense(text: str) -> None:
     with pytest.raises(LaunchError, match="--workers is"):
         read_workers(text, 0)
+
+
+def test_the_files_for_serve_and_kuberay_say_what_the_application_takes(repository: Path) -> None:
+    serve = yaml.safe_load((repository / "cluster" / "serve.yaml").read_text())
+    kube = yaml.safe_load((repository / "cluster" / "kuberay.yaml").read_text())
+    for config in (serve, yaml.safe_load(kube["spec"]["serveConfigV2"])):
+        (application,) = config["applications"]
+        assert application["import_path"] == "cluster.application:build"
+        assert read_options(application["args"])["gpus_per_worker"] == 1.0
+    wanted = (repository / "cluster" / "requirements.txt").read_text()
+    assert f"ray[serve]=={kube['spec']['rayClusterConfig']['rayVersion']}" in wanted
+
+
+def test_options_by_text_and_those_that_are_none() -> None:
+    read = read_options({"folder": "/x", "workers": "3", "remote": "true", "stand_in": "false"})
+    assert (read["workers"], read["remote"], read["stand_in"]) == (3, True, False)
+    for given in ({}, {"workers": 2}, {"folder": "/x", "worker": 2}):
+        with pytest.raises(InputError, match="takes folder, workers"):
+            read_options(given)
 
 
 def test_a_second_front_is_refused_at_once(tmp_path: Path) -> None:
