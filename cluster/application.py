@@ -22,9 +22,10 @@ ACCEPTED = 4
 
 
 def build(given: dict[str, Any]) -> serve.Application:
-    """given: values of `options.OPTIONS`, as YAML or `key=value` spell them. folder: of the jobs. workers: how
-    many, or the fewest where most_workers is larger. gpus_per_worker: 0 draws on the CPU. head: whether the
-    front stays on the head's machine, where its folder is.
+    """given: values of `options.OPTIONS`, as YAML or `key=value` spell them.
+
+    folder: of the jobs. workers: how many, or the fewest where most_workers is larger. gpus_per_worker: 0
+    draws on the CPU. head: whether the front stays on the head's machine, where its folder is.
     """
     options = read_options(given)
     most = max(options["workers"], options["most_workers"])
