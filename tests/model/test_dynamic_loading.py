@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 import torch
 from kleinod.nodes.base.values import Acceleration
+from kleinod.nodes.loras.bundled import BUILT_IN
 from kleinod.nodes.loras.nodes import KleinodLoraStack
 from kleinod.nodes.model.choices import AUTOMATIC, NANO
 from kleinod.nodes.model.nodes import KleinodLoader, KleinodPrompt
 from kleinod.nodes.references.nodes import KleinodReferences
 from kleinod.nodes.sampling.nodes import KleinodSampler
+from safetensors.torch import load_file, save_file
 
 from tests.model.device_memory import (
     NONE,
@@ -112,6 +114,29 @@ def test_a_stack_in_the_weights_is_laid_on_while_they_are_cast() -> None:
         assert all(torch.equal(now[f"{name}.weight"], before[f"{name}.weight"]) for name in laid)
         paint(parts)
         assert patched_at_call(parts[0]) == []
+
+
+@pytest.mark.parametrize("room", [NONE, TAKEN])
+def test_a_dora_beside_reads_the_weight_that_another_stack_patches_at_call(
+    room: str, model_folders: Path
+) -> None:
+    """Its change depends on the whole weight, which it asks of the layer in the middle of a call."""
+    parts = load_nano()
+    state = load_file(BUILT_IN / STYLE)
+    for key in [key for key in state if key.endswith(".lora_B.weight")]:
+        weight = parts[0].model.state_dict()[key.replace(".lora_B", "")]
+        state[key.replace("lora_B.weight", "lora_magnitude_vector")] = 1.2 * weight.norm(dim=1)
+    save_file(state, model_folders / "loras" / "dora.safetensors")
+
+    def both(model: Any) -> Any:
+        return stack(stack(model, f"{SUBJECT} 0.9", INTO), "dora.safetensors 0.5", BESIDE)
+
+    whole = paint(parts, both(parts[0]))
+    assert not torch.equal(whole, paint(parts, stack(parts[0], f"{SUBJECT} 0.9", INTO)))
+    with dynamic_memory(room):
+        parts = load_nano()
+        store(parts[0].model)
+        assert torch.equal(paint(parts, both(parts[0])), whole) and held(Reserve.made) == 0
 
 
 def test_references_and_their_memory_between_steps(expected: dict[str, torch.Tensor]) -> None:
