@@ -218,7 +218,7 @@ class Transport:
             call.url,
             auth=auth or self._auth,
             data=upload,  # an iterable with a length and `read`
-            headers={"Content-Type": "application/json"} if upload is not None else None,
+            headers={**({"Content-Type": "application/json"} if upload is not None else {}), **call.headers},
             timeout=(self.policy.connect, read),
             stream=True,
             allow_redirects=False,

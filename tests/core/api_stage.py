@@ -35,8 +35,8 @@ def make_png(size: tuple[int, int] = (64, 64), colour: tuple[int, int, int] = (2
 
 
 class Painter(Executor):
-    """Paints one colour, taken from the seed. hold: what `watch` waits for. fails: by ticket's order, what is
-    raised instead.
+    """Paints one colour, taken from the seed. hold: what `watch` waits for. seconds: how long it takes. fails:
+    by ticket's order, what is raised instead.
     """
 
     slots = 2
@@ -47,6 +47,7 @@ class Painter(Executor):
         self.order: list[str] = []
         self.cancelled: list[str] = []
         self.hold: asyncio.Event | None = None
+        self.seconds = 0.0
         self.fails: list[Exception] = []
         self._sizes: dict[str, tuple[tuple[int, int], int]] = {}
 
@@ -63,6 +64,7 @@ class Painter(Executor):
         progress(0.5)
         if self.hold is not None:
             await self.hold.wait()
+        await asyncio.sleep(self.seconds)
         if self.fails:
             raise self.fails.pop(0)
         size, seed = self._sizes[ticket]

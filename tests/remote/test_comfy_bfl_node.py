@@ -45,6 +45,7 @@ def test_it_gets_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pa
     own = {"flux-2-pro": "flux-2-klein-9b.safetensors"}
     with run_own_server(tmp_path, models=own) as (url, key, painter):
         monkeypatch.setattr(args, "comfy_api_base", url)
+        painter.seconds = 1.0  # so that it is asked about while it runs, too
         pictures = torch.rand(2, 64, 96, 3)
         drawn = run_node(key, images=pictures)
         assert drawn.shape[:3] == (1, 288, 256)

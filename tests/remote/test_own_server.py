@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from aiohttp import web
 from kleinod_pure.base.errors import InputError
 from kleinod_pure.remote import routes
@@ -126,6 +128,27 @@ def test_a_job_goes_only_where_its_key_belongs(
         with pytest.raises(NoKey, match="profile 'desk'"):
             fetch(runware_request(profile="desk", seed=6), by=engine)
         assert emulator.book.accepted == 0 and key not in (tmp_path / "__kleinod" / "keys.json").read_text()
+
+
+def test_a_lost_answer_is_asked_for_and_never_drawn_twice(
+    tmp_path: Path, emulator: Emulator, fetch, bfl_request, make_engine
+) -> None:
+    """BFL itself knows no repeated request; an own server does. The sender died before the answer came."""
+    with run_own_server(tmp_path / "api") as (url, key, painter):
+        engine = make_engine()
+        ask(engine, "save_server", name="desk", address=url, key=key)
+        request = bfl_request(profile="desk", seed=3)
+        placed = replace(request, service="own-bfl", base=f"{url}/bfl", estimate_usd=0.0)
+        for sent in (True, False):
+            job, _ = engine.ledger.claim(placed)
+            if sent:
+                headers = {"x-key": key, "Idempotency-Key": job.id}
+                answer = requests.post(f"{url}/bfl/v1/{job.endpoint}", json=request.body, headers=headers)
+                assert answer.status_code == 200
+            assert [image.seed for image in fetch(request, by=engine).images] == [3]
+            assert len(painter.graphs) == (1 if sent else 2)
+            request = bfl_request(profile="desk", seed=3, prompt="another")
+            placed = replace(placed, body=request.body)
 
 
 def test_a_server_that_does_not_let_us_in_is_not_called_a_wrong_key() -> None:

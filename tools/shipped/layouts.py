@@ -734,7 +734,7 @@ This laptop asks, the workstation under the desk draws, and nobody is paid.
 **Here**, once:
 
 3. **Settings > Kleinod > API keys > Own servers**: name **workstation**, its address such as
-   `http://192.168.1.20:8188`, the key. Without https tick the box that allows it. **Save**, **Test**.
+   `192.168.1.20:8188`, the key. Without https tick the box that allows it. **Save**, **Test**.
 4. Press **Run**. The line under the node says where it was drawn.
 
 *Klein Acceleration*, *Klein LoRA Stack*, *Klein References* and *Klein Face Settings* plug in as into the

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -39,13 +39,16 @@ ANSWER_BYTES_WITH_PICTURES = 256 << 20
 
 @dataclass(frozen=True)
 class HttpCall:
-    """One HTTP request to the service. body: JSON, or None for none. slow: the answer may take minutes."""
+    """One HTTP request to the service. body: JSON, or None for none. slow: the answer may take minutes.
+    headers: beside the key's.
+    """
 
     method: str
     url: str
     body: Any = None
     answer_bytes: int = ANSWER_BYTES
     slow: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Refused
 from ..retry import PollPace
-from .base import Answer
+from ..status import JobStatus
+from .base import Answer, HttpCall
 from .bfl import Bfl
 from .runware import Runware, describe_error, read_errors
+
+if TYPE_CHECKING:
+    from ..ledger import Job
 
 _NONE = re.compile(r"(?!)")
 
@@ -45,7 +50,7 @@ class OwnRunware(Runware):
 
 
 class OwnBfl(Bfl):
-    """BFL's wire, answered by the user's own server."""
+    """BFL's wire, answered by the user's own server, which knows a repeated request."""
 
     name = "own-bfl"
     title = "Your server"
@@ -54,7 +59,23 @@ class OwnBfl(Bfl):
     regions: dict[str, str] = {}
     key_hosts = picture_hosts = _NONE
     poll_pace = PollPace(0.3, 1.3, 3.0)
+    repeats_safely = True
 
     def estimate_usd(self, widgets: Mapping[str, Any], references: int) -> float:
         super().estimate_usd(widgets, references)
         return 0.0
+
+    def make_submit(self, base: str, job: Job, body: Mapping[str, Any]) -> HttpCall:
+        return replace(super().make_submit(base, job, body), headers={"Idempotency-Key": job.id})
+
+    # The key is an id of the job, too: it can be asked for where the answer never came.
+
+    def make_fallback_poll(self, base: str, job: Job) -> str:
+        return super().make_fallback_poll(base, _name(job))
+
+    def read_poll(self, answer: Answer, job: Job) -> JobStatus:
+        return super().read_poll(answer, _name(job))
+
+
+def _name(job: Job) -> Job:
+    return replace(job, vendor_id=job.vendor_id or job.id)

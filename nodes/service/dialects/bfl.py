@@ -178,11 +178,14 @@ def _choose_size(width: int, height: int, sizes: list[tuple[int, int]]) -> tuple
 
 def _poll(service: Service, key: ApiKey, request: Request) -> Answer:
     job_id = request.query.get("id", "")
-    job = service.book.read_job(job_id) if job_id else None
+    # Also by the key that made it idempotent: a client whose answer was lost knows no other id.
+    job = (
+        (service.book.read_job(job_id) or service.book.find_job(key.id, f"bfl {job_id}")) if job_id else None
+    )
     if job is None or job.key_id != key.id or job.dialect != NAME:
         return answer_json(404, {"id": job_id[:80], "status": "Task not found", "result": None})
     picture = service.book.pictures(job.id)[0]
-    return answer_json(200, describe(service, job, picture, request.base))
+    return answer_json(200, describe(service, job, picture, request.base) | {"id": job_id})
 
 
 def describe(service: Service, job: Job, picture: Picture, base: str) -> dict[str, Any]:
