@@ -35,8 +35,8 @@ def make_png(size: tuple[int, int] = (64, 64), colour: tuple[int, int, int] = (2
 
 
 class Painter(Executor):
-    """Paints one colour, taken from the seed. hold: what `watch` waits for. seconds: how long it takes. fails:
-    by ticket's order, what is raised instead.
+    """Paints one colour, taken from the seed, in so many seconds. hold: what `watch` waits for. fails: by
+    ticket's order, what is raised instead.
     """
 
     slots = 2
