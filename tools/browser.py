@@ -60,7 +60,8 @@ class Studio:
         self.complaints: list[str] = []
         page.set_default_timeout(60_000)  # as below: half of that was too short on a busy machine
         page.on("console", self._note)
-        page.on("pageerror", lambda error: self.complaints.append(f"page error: {error}"))
+        # With the stack, which tells whose it is: a script's address is in it.
+        page.on("pageerror", lambda error: self.complaints.append(f"page error: {error.stack or error}"))
 
     def open(self, vue_nodes: bool = False) -> None:
         """Load the page with an empty graph, in classic or in Nodes 2.0 rendering."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tools.browser import RENDERERS, Studio, keep_screenshot
-from tools.shipped.blueprints import BLUEPRINTS
+from tools.shipped.blueprints import BLUEPRINTS, id_inside
 
 pytestmark = pytest.mark.browser
 
@@ -208,11 +208,16 @@ def choose_another(widget: str, value: object, choices: list | None) -> object:
 
 def read_inlets(studio: Studio, name: str) -> dict[str, object]:
     """What the prompt holds for each input of the outside that has a widget; the same wherever it leads."""
-    prompt = {number.rpartition(":")[2]: node["inputs"] for number, node in studio.build_prompt().items()}
+    prompt = {
+        int(number.rpartition(":")[2]): node["inputs"] for number, node in studio.build_prompt().items()
+    }
     found = {}
     for inlet in BLUEPRINTS[name].inlets:
-        places = [target.partition(".") for target in inlet.targets]
-        values = [prompt[number][inner] for number, _, inner in places if inner in prompt[number]]
+        places = [
+            (prompt[id_inside(name, int(number))], inner)
+            for number, inner in (target.split(".", 1) for target in inlet.targets)
+        ]
+        values = [inputs[inner] for inputs, inner in places if inner in inputs]
         if values:
             assert len(values) == len(places) and all(value == values[0] for value in values)
             found[inlet.name] = values[0]

@@ -39,8 +39,10 @@ _CUT = """
 
 
 def open_file(studio: Studio, name: str) -> None:
+    """In a tab of its own: what is open under a name already keeps its view in newer pages (1.58)."""
     graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text("utf-8"))
-    studio.page.evaluate(_OPEN, [graph, name])
+    tabs = studio.page.evaluate("() => app.extensionManager.workflow.openWorkflows.length")
+    studio.page.evaluate(_OPEN, [graph, f"{name}, tab {tabs}"])
     studio.page.wait_for_timeout(400)  # Nodes 2.0 lays its elements out
 
 

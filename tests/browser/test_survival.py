@@ -95,7 +95,7 @@ def duplicate_the_tab_and_change_the_copy(desk: Desk) -> None:
     desk.do("desk.set(desk.find('KleinodRunware'), 'steps', 12)")
     desk.do("desk.set(desk.find('KleinodLoraStack'), 'rows', '')")
     desk.wait_until_well(strips=None)
-    tabs = desk.page.locator(".workflow-tabs .p-togglebutton")
+    tabs = desk.page.locator(".workflow-tabs .workflow-tab")
     tabs.nth(tabs.count() - 2).click()
     desk.page.wait_for_function("() => desk.widget(desk.find('KleinodLoraStack'), 'rows').value !== ''")
     desk.page.mouse.move(800, 880)

@@ -55,6 +55,18 @@ def test_every_blueprint_is_shipped_and_nothing_else() -> None:
     assert all(name.startswith("Klein - ") for name in BLUEPRINTS)
 
 
+def test_no_id_comes_twice() -> None:
+    """In one of them, or in two: the page numbers a graph and all that is dropped into it as one."""
+    found: dict[str, list[int]] = {"nodes": [1], "links": [], "groups": []}
+    for file in FILES:
+        outside, inside = load(file)
+        assert outside["id"] == 1  # the page gives it another one, whatever it is
+        for kind, numbers in found.items():
+            numbers += [entry["id"] for entry in inside[kind]]
+    assert {kind for kind, numbers in found.items() if len(set(numbers)) != len(numbers)} == set()
+    assert min(found["nodes"][1:] + found["links"] + found["groups"]) >= 1000  # graphs of users count from 1
+
+
 @each_file
 def test_it_is_what_the_maker_makes_today(file: Path, known_nodes: dict[str, type]) -> None:
     """A workflow or a node changed since: `python -m tools.shipped.blueprints`."""
@@ -75,6 +87,7 @@ def test_the_page_can_load_it(file: Path) -> None:
     numbers = [link["id"] for link in inside["links"]]
     assert len(set(numbers)) == len(numbers) and max(numbers) == inside["state"]["lastLinkId"]
     assert max(node["id"] for node in inside["nodes"]) == inside["state"]["lastNodeId"]
+    assert max(group["id"] for group in inside["groups"]) == inside["state"]["lastGroupId"]
 
 
 @each_file

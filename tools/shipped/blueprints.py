@@ -27,6 +27,10 @@ CATEGORY = "Kleinod"
 
 _WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _ENTRANCE, _EXIT = -10, -20  # the ids that the page gives to the two ends of every subgraph
+# The page numbers a graph and all its subgraphs as one: where two nodes, links or groups have the same id it
+# renumbers one of them, and warns. So the inside of each blueprint has a range of its own, above what a graph
+# of a user counts to: dropped beside any other one, it keeps its ids.
+_FIRST_RANGE, _RANGE = 1000, 100
 _TITLE = 30  # the title bar of a node lies that far above its place
 
 FindNode = Callable[[str], Any]
@@ -426,7 +430,39 @@ def build_blueprint(name: str, find_node: FindNode) -> dict[str, Any]:
         inside.join(source, inside.output(source, outlet), target, inside.input(target, inlet))
     inlets = [_open_inlet(name, slot, inlet, inside) for slot, inlet in enumerate(blueprint.inlets)]
     outlets = [_open_outlet(name, slot, outlet, inside) for slot, outlet in enumerate(blueprint.outlets)]
-    return _write_file(name, blueprint, list(nodes.values()), inside.links, inlets, outlets)
+    file = _write_file(name, blueprint, list(nodes.values()), inside.links, inlets, outlets)
+    _keep_apart(name, file)
+    return file
+
+
+def id_inside(name: str, number: int) -> int:
+    """The id of node, link or group `number` of a blueprint in its file."""
+    if number >= _RANGE:
+        raise ValueError(f"{name} has a node, link or group {number}: its range of ids holds {_RANGE}")
+    return _FIRST_RANGE + _RANGE * list(BLUEPRINTS).index(name) + number
+
+
+def _keep_apart(name: str, file: dict[str, Any]) -> None:
+    """Move every id of the inside, and what speaks of it, into the blueprint's own range."""
+    (inside,) = file["definitions"]["subgraphs"]
+    for node in inside["nodes"]:
+        node["id"] = id_inside(name, node["id"])
+        for entry in node["inputs"]:
+            entry["link"] = None if entry["link"] is None else id_inside(name, entry["link"])
+        for entry in node["outputs"]:
+            entry["links"] = [id_inside(name, number) for number in entry["links"]]
+    for link in inside["links"]:
+        link["id"] = id_inside(name, link["id"])
+        for end in ("origin_id", "target_id"):
+            if link[end] not in (_ENTRANCE, _EXIT):
+                link[end] = id_inside(name, link[end])
+    for slot in inside["inputs"] + inside["outputs"]:
+        slot["linkIds"] = [id_inside(name, number) for number in slot["linkIds"]]
+    for group in inside["groups"]:
+        group["id"] = id_inside(name, group["id"])
+    for counter, owners in (("lastNodeId", "nodes"), ("lastLinkId", "links"), ("lastGroupId", "groups")):
+        inside["state"][counter] = max(owner["id"] for owner in inside[owners])
+    file["last_node_id"], file["last_link_id"] = inside["state"]["lastNodeId"], inside["state"]["lastLinkId"]
 
 
 def _read_workflow(name: str) -> dict[str, Any]:
@@ -565,7 +601,7 @@ def _write_file(
     return {
         "id": _name_id(name, "file"),
         "revision": 0,
-        "last_node_id": 1,
+        "last_node_id": 0,
         "last_link_id": 0,
         "nodes": [
             {
@@ -590,12 +626,7 @@ def _write_file(
                 {
                     "id": kind,
                     "version": 1,
-                    "state": {
-                        "lastGroupId": len(blueprint.groups),
-                        "lastNodeId": max(node["id"] for node in nodes),
-                        "lastLinkId": len(links),
-                        "lastRerouteId": 0,
-                    },
+                    "state": {"lastGroupId": 0, "lastNodeId": 0, "lastLinkId": 0, "lastRerouteId": 0},
                     "revision": 0,
                     "config": {},
                     "name": name,

@@ -18,7 +18,7 @@ from tools.launch.server import Server
 from tools.shipped.layouts import LAYOUTS, Layout, draw_groups
 
 WORKFLOWS = ROOT / "workflows"
-NOTE_COLOUR = "#3d3d3d"  # the light page shows it lighter by half; core's yellow makes links unreadable
+NOTE_COLOUR = "#363636"  # the light page shows it lighter by half; core's yellow makes links unreadable
 TEMPLATE_MARK = "kleinod_template"  # js/kleinod.templates.js takes it off again when it has opened the graph
 OWN_FILES = "own files"  # its value where that script shall pick the user's files
 

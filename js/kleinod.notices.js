@@ -1,0 +1,51 @@
+// @ts-check
+/**
+ * What a node says stands on it until it runs again: what came of a run, and why it stopped. Newer pages (1.58) take
+ * the texts of all nodes away when their run ends; what one of ours said last comes back at once.
+ */
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { findWidget, follow } from "./lib/widgets.js";
+
+/** @import {GraphNode, Widget} from "../../scripts/app.js" */
+
+const EVENT = "progress_text";
+const WIDGET = "$$node-text-preview"; // as the page calls what shows the text of such an event
+/** Widgets that are watched already. @type {WeakSet<Widget>} */
+const WATCHED = new WeakSet();
+
+/** @typedef {Widget & {onRemove?: () => void}} Removable */
+
+/**
+ * Which node the page shows a text on. It knows a node by its number inside all the subgraphs around it, with colons,
+ * and shows the text only where the graph on the screen has the node.
+ * @param {{nodeId: string, text: string}} said
+ */
+function findNode({ nodeId, text }) {
+  const number = String(nodeId).split(":").at(-1);
+  const nodes = /** @type {GraphNode[]} */ (app.canvas.graph?.nodes ?? []);
+  const ours = nodes.filter((node) => node.comfyClass?.startsWith("Kleinod") && String(node.id) === number);
+  return ours.find((node) => findWidget(node, WIDGET)?.value === text);
+}
+
+/** Shows it again when the page takes it away from a node that stays. @param {{nodeId: string, text: string}} said */
+function keep({ nodeId, text }) {
+  const node = findNode({ nodeId, text });
+  const widget = /** @type {Removable | undefined} */ (node && findWidget(node, WIDGET));
+  if (!node || !widget || WATCHED.has(widget)) return;
+  WATCHED.add(widget);
+  follow(widget, "onRemove", () => {
+    const last = String(widget.value ?? "");
+    setTimeout(() => {
+      const stays = node.graph && node.graph === app.canvas.graph && !findWidget(node, WIDGET);
+      if (stays && last.trim()) api.dispatchCustomEvent(EVENT, { nodeId, text: last });
+    });
+  });
+}
+
+app.registerExtension({
+  name: "kleinod.notices",
+  setup() {
+    api.addEventListener(EVENT, ({ detail }) => setTimeout(() => keep(detail))); // once the page has shown it
+  },
+});
