@@ -46,6 +46,7 @@ function keep({ nodeId, text }) {
 app.registerExtension({
   name: "kleinod.notices",
   setup() {
-    api.addEventListener(EVENT, ({ detail }) => setTimeout(() => keep(detail))); // once the page has shown it
+    // Once the page has shown it, and before it hears that the run is over: that may be its next message.
+    api.addEventListener(EVENT, ({ detail }) => queueMicrotask(() => keep(detail)));
   },
 });

@@ -23,7 +23,8 @@ def prepare(name: str) -> Path:
     folder = ROOT / ".runtime" / "clients" / name
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / "installed.txt"
-    wanted = requirements.read_text(encoding="utf-8") + sys.version
+    ours = "\n".join(sorted({os.path.realpath(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")}))
+    wanted = "\n".join([requirements.read_text(encoding="utf-8"), sys.version, ours])
     if not (stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted):
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
@@ -32,8 +33,7 @@ def prepare(name: str) -> Path:
         assert done.returncode == 0, done.stderr
         inside = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
         packages = subprocess.run(inside, capture_output=True, text=True, check=True).stdout.strip()
-        ours = {sysconfig.get_path(kind) for kind in ("purelib", "platlib")}
-        (Path(packages) / "kleinod.pth").write_text("\n".join(sorted(ours)) + "\n", encoding="utf-8")
+        (Path(packages) / "kleinod.pth").write_text(ours + "\n", encoding="utf-8")
         stamp.write_text(wanted, encoding="utf-8")
     return python
 

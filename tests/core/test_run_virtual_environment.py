@@ -63,6 +63,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
         pytest.skip("stand-ins are shell scripts")
     made = Machine(tmp_path)
     monkeypatch.setenv("PATH", str(made.bin))
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # newer packages of ComfyUI come by it, as by --comfyui
     monkeypatch.setattr(virtual_environment.sys, "executable", str(made.python))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     return made
