@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-STEPS = 5  # the fewest of which the forecast skips one
+STEPS, FEW = 8, 2  # the fewest of which the forecast skips one; enough for LoRAs, also in a stage
 ROOT, COMFYUI, MODULES = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 for name in ("tools", "tests"):
     alias = ModuleType(name)
@@ -176,10 +176,10 @@ def run_case(name: str, folder: Path) -> dict[str, Any]:
     vae = tiny_vae()
     positive, negative = (random_conditioning(seed, width=CONTEXT) for seed in (1, 2))
 
-    def sample(model: Any, settings: Any = None) -> tuple[str, str]:
+    def sample(model: Any, settings: Any = None, steps: int = STEPS) -> tuple[str, str]:
         size = (128, 128)
         out = KleinodSampler.execute(
-            model, positive, negative, vae, *size, STEPS, 4.0, 1, "Default", 1, acceleration_settings=settings
+            model, positive, negative, vae, *size, steps, 4.0, 1, "Default", 1, acceleration_settings=settings
         ).args
         return digest(out[0]), out[2]
 
@@ -190,7 +190,7 @@ def run_case(name: str, folder: Path) -> dict[str, Any]:
             "apply": "into the weights", "model": load_tiny_model(),
         }  # fmt: skip
         model, *_, info = KleinodLoraStack.execute(**{**inputs, **changes}).args
-        return sample(model)[0], info
+        return sample(model, steps=FEW)[0], info
 
     def keep_both(name: str, work: Callable[[], tuple[str, str]]) -> None:
         found = said_by(work)
@@ -200,6 +200,7 @@ def run_case(name: str, folder: Path) -> dict[str, Any]:
     case["plain"] = plain[0] if isinstance(plain, tuple) else plain
     if plain is case["plain"]:
         return case
+    case["bare"], _ = sample(load_tiny_model(), steps=FEW)
     forecast = Acceleration("medium", forecast_error_limit=10.0)
     case["accelerated"], case["info"] = sample(load_tiny_model(), forecast)
     keep_both(

@@ -42,7 +42,7 @@ def test_a_whole_comfyui_has_all(cases: dict[str, dict]) -> None:
     case = cases["nothing"]
     sentences_of(case)
     assert case["accelerated"] != case["plain"], "the settings do skip something"
-    assert case["lora"] != case["plain"]
+    assert case["lora"] != case["bare"]
 
 
 def test_without_a_look_at_wrappers_acceleration_alone_is_off(cases: dict[str, dict]) -> None:
