@@ -100,8 +100,9 @@ def _serve(options: argparse.Namespace) -> int:
     else:
         more.append("--include-dashboard=false")
     if not each:
-        # A worker on the CPU takes one of Ray's CPUs, whatever this machine has.
-        more.append(f"--num-cpus={max(os.cpu_count() or 1, many)}")
+        # A worker on the CPU takes one of Ray's CPUs; where no machine can join, this one takes them all.
+        cpus = os.cpu_count() or 1
+        more.append(f"--num-cpus={max(cpus, many) if options.ray_host in LOOPBACK else cpus}")
     node = _start_node(more, options, drain=0)
     try:
         with Progress("Ray") as step:
@@ -109,6 +110,7 @@ def _serve(options: argparse.Namespace) -> int:
             step.finish(
                 f"answers on {options.ray_host}:{options.ray_port} after {format_seconds(step.seconds)}"
             )
+        print(describe_join(options), end="", flush=True)  # the workers may be waiting for those machines
         with Progress("Workers") as step:
             step.update(f"starting {few} ComfyUIs")
             given = {
@@ -158,15 +160,20 @@ def announce(told: dict[str, Any], options: argparse.Namespace) -> str:
     ]  # fmt: skip
     if options.dashboard_port:
         lines.append(f"  Ray      http://127.0.0.1:{options.dashboard_port} shows workers, logs and numbers")
-    if options.ray_host not in LOOPBACK:
-        lines.append(
-            f"  Join     RAY_AUTH_TOKEN={os.environ.get('RAY_AUTH_TOKEN', '')} python3 run.py cluster "
-            f"--join {options.ray_host}:{options.ray_port}   on each further machine"
-        )
     if told["again"]:
         lines.append(f"  {told['again']} pictures of the time before are drawn now.")
     lines.append("Ctrl-C ends it; what was accepted goes on with the next start.")
     return "\n".join(lines)
+
+
+def describe_join(options: argparse.Namespace) -> str:
+    """How another machine joins, a line; "" where Ray answers this machine only."""
+    if options.ray_host in LOOPBACK:
+        return ""
+    return (
+        f"On each further machine: RAY_AUTH_TOKEN={os.environ.get('RAY_AUTH_TOKEN', '')} python3 run.py "
+        f"cluster --join {options.ray_host}:{options.ray_port}\n"
+    )
 
 
 def _join(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import yaml
 from kleinod_pure.base.errors import InputError
 from kleinod_pure.service.book import Book
 
-from cluster.__main__ import announce, check_folder, read_workers
+from cluster.__main__ import announce, check_folder, describe_join, read_workers
 from cluster.options import read_options
 from tools.launch import LaunchError
 from tools.launch.server import LEASH, describe_models
@@ -69,10 +69,10 @@ def test_what_the_console_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     text = announce({"key": "kleinod-x", "again": 3, "workers": []}, options)
     assert "http://127.0.0.1:8188/kleinod/api/runware/v1" in text and "kleinod-x   (shown this once)" in text
-    assert "RAY_AUTH_TOKEN=word python3 run.py cluster --join 10.0.0.1:6379" in text
     assert "3 pictures of the time before" in text
+    assert "RAY_AUTH_TOKEN=word python3 run.py cluster --join 10.0.0.1:6379\n" in describe_join(options)
     options.ray_host = "127.0.0.1"
-    assert "word" not in announce({"key": "", "again": 0, "workers": []}, options)
+    assert describe_join(options) == ""
 
 
 def test_the_models_of_a_folder_as_comfyui_reads_them(tmp_path: Path) -> None:

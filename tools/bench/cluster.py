@@ -37,7 +37,7 @@ def run(argv: list[str]) -> list[Row]:
     parser = argparse.ArgumentParser(prog="run.py bench cluster")
     parser.add_argument("--results", type=int, default=SPLIT, help="of one request")
     parser.add_argument("--repeats", type=int, default=15, help="of a request against the direct API")
-    parser.add_argument("--pictures", type=int, default=80, help="of four LoRA sets in random order")
+    parser.add_argument("--pictures", type=int, default=120, help="of four LoRA sets in random order")
     parser.add_argument("--clients", type=int, default=4, help="that send those at once")
     options = parser.parse_args(argv)
     comfyui = Path(os.environ["COMFYUI_PATH"])
@@ -202,16 +202,17 @@ def run_threads(work: Callable[[], None], count: int) -> None:
 def measure_recovery(cluster: RunningCluster) -> list[Row]:
     """A worker is killed under a task of six pictures."""
     started = time.monotonic()
-    cluster.ask(make_task(numberResults=6))
+    cluster.ask(make_task(numberResults=6, steps=28))
     undisturbed = time.monotonic() - started
-    task = make_task(numberResults=6, deliveryMethod="async")
+    known = set(cluster.read_numbers("pictures_total"))
+    task = make_task(numberResults=6, steps=28, deliveryMethod="async")
     cluster.ask(task)
     cluster.wait_for(task["taskUUID"], 1)
     cluster.find("Worker")[0].kill()
     killed = time.monotonic()
     told = cluster.wait_for(task["taskUUID"], 6)
     delivered = time.monotonic() - killed
-    while len(cluster.read_numbers("pictures_total")) < 2:
+    while set(cluster.read_numbers("pictures_total")) <= known:
         time.sleep(0.2)
     whole = time.monotonic() - killed
     return [
