@@ -64,11 +64,12 @@ def run(argv: list[str]) -> list[Row]:
 def measure_split(cluster: RunningCluster, results: int) -> tuple[float, list[int], dict[str, float]]:
     """(seconds of a request of so many results, their seeds, pictures by worker)"""
     cluster.ask(make_task(numberResults=2 * max(1, len(cluster.find("Worker")))))  # reads the weights
+    time.sleep(3)  # a worker's numbers come every second
     before = cluster.read_numbers("pictures_total")
     started = time.monotonic()
     told = cluster.ask(make_task(numberResults=results, seed=100))
     seconds = time.monotonic() - started
-    time.sleep(3)  # a worker's numbers come every second
+    time.sleep(3)
     after = cluster.read_numbers("pictures_total")
     drawn = {worker: count - before.get(worker, 0) for worker, count in after.items()}
     return seconds, [item["seed"] for item in told["data"]], drawn
