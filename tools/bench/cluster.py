@@ -119,8 +119,10 @@ def measure_overhead(
     direct: list[float] = []
     through: list[float] = []
     variables = {"KLEINOD_API": "1", "OMP_NUM_THREADS": "1"}
-    log = base / "api.log"
-    with Server(environment, base=base / "api", log=log, device="cpu", variables=variables) as server:
+    with Server(
+        environment, base=base / "api", log=base / "api.log", device="cpu", variables=variables,
+        arguments=("--cache-lru", "100"),  # as a worker's
+    ) as server:  # fmt: skip
         server.start()
         key = make_key(server, "bench")
         other = RunningCluster(cluster.process, f"{server.url}/kleinod/api", key)
