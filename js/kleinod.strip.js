@@ -6,7 +6,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { make } from "./lib/elements.js";
-import { addElement, findWidget, follow } from "./lib/widgets.js";
+import { addElement, findShown, findWidget, follow } from "./lib/widgets.js";
 import { noted, say } from "./lib/words.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
@@ -72,16 +72,6 @@ function drawStrip(node, runs) {
   addElement(node, WIDGET, root, { least: height, most: height });
 }
 
-/**
- * The node that ComfyUI keeps results for: "5" in the graph itself, "<id of a subgraph>:5" inside one.
- * @param {string} locator
- */
-function findNode(locator) {
-  const cut = locator.lastIndexOf(":");
-  const graph = cut < 0 ? app.rootGraph : app.rootGraph.subgraphs.get(locator.slice(0, cut));
-  return graph?.getNodeById(locator.slice(cut + 1));
-}
-
 app.registerExtension({
   name: "kleinod.strip",
   nodeCreated(node) {
@@ -91,7 +81,7 @@ app.registerExtension({
   // After undoing, and in a tab gone back to, the nodes are new ones; their results are still known.
   onNodeOutputsUpdated(outputs) {
     for (const [locator, output] of Object.entries(outputs)) {
-      const node = output?.kleinod_runs && findNode(locator);
+      const node = output?.kleinod_runs && findShown(locator);
       if (node?.comfyClass === NODE) drawStrip(node, output.kleinod_runs);
     }
   },

@@ -94,10 +94,12 @@ class Studio:
             }"""
         )
 
-    def press_run(self, timeout: float = 240.0) -> None:
-        """Click Run and wait for the end; RuntimeError with the server's words if it was no success."""
+    def press_run(self, timeout: float = 240.0, button: str = "Run") -> None:
+        """Click Run and wait for the end; RuntimeError with the server's words if it was none. button: its
+        name in the page's language.
+        """
         self.watch_runs()
-        self.page.get_by_role("button", name="Run", exact=True).first.click()
+        self.page.get_by_role("button", name=button, exact=True).first.click()
         self.page.wait_for_function("window.kleinodRuns.length > 0", timeout=timeout * 1000)
         kind, detail = self.page.evaluate("window.kleinodRuns[0]")
         if kind != "execution_success":

@@ -6,7 +6,7 @@
 import { app } from "../../../scripts/app.js";
 import { make, openPanel } from "./elements.js";
 import { call } from "./server.js";
-import { changeGraph, findDeciding, findWidget } from "./widgets.js";
+import { changeGraph, findDeciding, findSource, findWidget } from "./widgets.js";
 import { say } from "./words.js";
 
 /** @import {GraphNode} from "../../../scripts/app.js" */
@@ -30,7 +30,7 @@ function queryOf(loader) {
 export const readSettings = async (loader) => (await call(`model/settings?${queryOf(loader)}`)).sampler;
 
 /**
- * The loader whose model reaches a node, through whatever passes a model on.
+ * The loader whose model reaches a node, through whatever passes a model on, in and out of subgraphs.
  * @param {GraphNode} node
  * @returns {GraphNode | null}
  */
@@ -38,14 +38,15 @@ export function findLoader(node) {
   if (node.comfyClass === LOADER) return node;
   const slots = node.inputs ?? [];
   const slot = slots.findIndex((input) => input.type === "MODEL" || (slots.length === 1 && input.type === "*"));
-  const source = slot < 0 ? null : node.getInputNode(slot);
+  const source = slot < 0 ? null : findSource(node, slot);
   return source ? findLoader(source) : null; // graphs have no rings
 }
 
 /** Nodes that sample the loader's model at a size of their own. @param {GraphNode} loader */
 function findSamplers(loader) {
   const samples = (/** @type {GraphNode} */ node) => ["width", "height", "steps"].every((name) => findWidget(node, name));
-  const nodes = /** @type {GraphNode[]} */ (loader.graph?.nodes ?? []);
+  const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
+  const nodes = /** @type {GraphNode[]} */ (graphs.flatMap((graph) => graph.nodes));
   return nodes.filter((node) => node.comfyClass?.startsWith("Kleinod") && samples(node) && findLoader(node) === loader);
 }
 

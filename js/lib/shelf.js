@@ -5,7 +5,7 @@ import { noted } from "./words.js";
 /** In an order of learning, that of tools/launch/workflows.py. @type {Record<string, string>} */
 export const TEMPLATES = {
   "Klein - Text to Image": noted("Start here: words become four pictures. Runs without any download."),
-  "Klein - Image to Image": noted("Paint over a picture with other words; strength says how much of it stays."),
+  "Klein - Image to Image": noted("Paint over a picture with other words or upscale it; strength says how far."),
   "Klein - Edit with References": noted("Put what is in several pictures into a new one."),
   "Klein - Reference Control": noted("How much, when and where each reference counts."),
   "Klein - Inpaint": noted("Paint anew what a mask marks; the rest stays bit for bit."),

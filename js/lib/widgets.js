@@ -98,6 +98,16 @@ export function findWidget(node, name) {
   return node.widgets?.find((widget) => widget.name === name);
 }
 
+/**
+ * The node that ComfyUI keeps results for: "5" in the graph itself, "<id of a subgraph>:5" inside one.
+ * @param {string} locator
+ */
+export function findShown(locator) {
+  const cut = locator.lastIndexOf(":");
+  const graph = cut < 0 ? app.rootGraph : app.rootGraph.subgraphs.get(locator.slice(0, cut));
+  return /** @type {GraphNode | null | undefined} */ (graph?.getNodeById(locator.slice(cut + 1)));
+}
+
 const SUBGRAPH_INPUTS = "-10"; // the node number that a subgraph's own inputs have as the origin of a link
 
 /**
@@ -126,6 +136,35 @@ export function findOutside(node, slot) {
   const nodes = /** @type {any[]} */ (graphs.flatMap((graph) => graph.nodes));
   const hosts = nodes.filter((one) => one.subgraph === node.graph);
   return hosts.length === 1 ? { host: hosts[0], name: hosts[0].subgraph.inputs[link.origin_slot].name } : null;
+}
+
+/**
+ * The node that an input's value comes from, across the edges of subgraphs both ways; null where nothing is connected,
+ * or where several nodes show the same subgraph.
+ * @param {GraphNode} node
+ * @param {number} slot
+ * @returns {GraphNode | null}
+ */
+export function findSource(node, slot) {
+  const link = findLink(node, slot);
+  if (!link) return null;
+  if (String(link.origin_id) !== SUBGRAPH_INPUTS) return enter(node.graph?.getNodeById(link.origin_id), link.origin_slot);
+  const outside = findOutside(node, slot);
+  return outside && findInput(outside.host, outside.name);
+}
+
+/** @param {GraphNode} host @param {string} name */
+const findInput = (host, name) => findSource(host, host.inputs.findIndex((input) => input.name === name));
+
+/** What stands behind an output: the node itself, or where it shows a subgraph, the one inside. @param {any} source @param {number} output */
+function enter(source, output) {
+  const graph = source?.subgraph;
+  if (!graph) return source ?? null;
+  const [id] = graph.outputs[output]?.linkIds ?? [];
+  const link = id === undefined ? null : graph.links.get(id);
+  if (!link) return null;
+  if (String(link.origin_id) === SUBGRAPH_INPUTS) return findInput(source, graph.inputs[link.origin_slot].name); // handed through
+  return enter(graph.getNodeById(link.origin_id), link.origin_slot);
 }
 
 /**

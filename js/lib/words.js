@@ -9,6 +9,9 @@ export function learn(words) {
   known = words;
 }
 
+/** English sentence -> that of the language; empty in English. */
+export const listKnown = () => known;
+
 /**
  * A text for the user. The English one is the key of `kleinod` in locales/<language>/main.json, and stands where a
  * language has none.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..base import seams
 from ..base.notices import show
+from ..base.sentences import Sentence, join
 from ..base.values import Acceleration
 from .availability import keep_available
 from .patch import KEY, accelerate, check_settings
@@ -62,7 +63,7 @@ def apply_acceleration(
     """
     kept, off = keep_available(acceleration, model)
     if off:
-        show("\n".join(off))
+        show(join("\n", off))
     return accelerate(model, kept, ReportBook(tell))
 
 
@@ -76,7 +77,7 @@ class AcceleratedModel:
     model: Any
     acceleration: Acceleration | None
     reports: list[RunReport] = field(default_factory=list)
-    off: tuple[str, ...] = ()
+    off: tuple[Sentence, ...] = ()
 
     def reports_of(self, sigmas: Tensor, runs: int) -> list[RunReport]:
         """One report for each of `runs` runs over `sigmas`, also where nothing was accelerated."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..base.sentences import Sentence, join, say
+
 COMPUTED = "C"
 REUSED = "R"
 HALF = "H"
@@ -106,25 +108,31 @@ class RunReport:
         errors = [now.error for last, now in pairs if last.kind != COMPUTED and now.error is not None]
         return max(errors, default=None)
 
-    def headline(self) -> str:
+    def headline(self) -> Sentence:
         """What fits under a node that draws the pattern itself."""
-        return ", ".join(self._counts())
+        return join(", ", self._counts())
 
-    def line(self) -> str:
+    def line(self) -> Sentence:
         counted, *others = self._counts()
-        parts = [f"{self.pattern or '-'}  {counted}", *others]
+        parts = [Sentence(f"{self.pattern or '-'}  {counted}"), *others]
         if self.threshold is not None:
-            parts.append(f"internal threshold {self.threshold:.3f}")
-        return f"{self.method}: " + "; ".join([", ".join(parts), *self.notes])
+            parts.append(say("internal threshold %1", f"{self.threshold:.3f}"))
+        return Sentence(f"{self.method}: " + "; ".join([join(", ", parts), *self.notes]))
 
-    def _counts(self) -> list[str]:
-        parts = [f"{self.computed} of {len(self.records)} {self.unit} computed"]
+    def _counts(self) -> list[Sentence]:
+        counts = self.computed, len(self.records)
+        by_step = counts[1] <= self.steps
+        parts = [
+            say("%1 of %2 steps computed", *counts)
+            if by_step
+            else say("%1 of %2 model calls computed", *counts)
+        ]
         if self.shortened:
-            parts = [f"{self.steps} steps in the place of {self.asked}"]
+            parts = [say("%1 steps in the place of %2", self.steps, self.asked)]
         if self.speed > 1.005:
-            parts.append(f"about {self.speed:.2f}x faster")
+            parts.append(say("about %1x faster", f"{self.speed:.2f}"))
         if self.largest_error is not None:
-            parts.append(f"largest forecast error {100 * self.largest_error:.1f}%")
+            parts.append(say("largest forecast error %1", f"{100 * self.largest_error:.1f}%"))
         return parts
 
     def data(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .sentences import say
+
 CELL = 16
 """Pixels of one latent cell's side: 8 of the VAE, times a patch of 2."""
 LATENT_CHANNELS = 128
@@ -60,7 +62,7 @@ KLEIN_4B = Family(
     tokenizer="qwen3_4b",
     encoder_file="qwen_3_4b.safetensors",
     encoder_patterns=(r"qwen[-_. ]?3[-_. ]?4b(?!.*vl)", r"qwen[-_. ]?3.*4b"),
-    licence="Apache-2.0 (the 4B weights may be used commercially)",
+    licence=say("Apache-2.0 (the 4B weights may be used commercially)"),
 )
 KLEIN_9B = Family(
     name="9b",
@@ -71,7 +73,7 @@ KLEIN_9B = Family(
     tokenizer="qwen3_8b",
     encoder_file="qwen_3_8b_fp8mixed.safetensors",
     encoder_patterns=(r"qwen[-_. ]?3[-_. ]?8b(?!.*vl)", r"qwen[-_. ]?3.*8b"),
-    licence="FLUX non-commercial licence (the 9B weights are not for commercial use)",
+    licence=say("FLUX non-commercial licence (the 9B weights are not for commercial use)"),
     has_key_value_variant=True,
 )
 FAMILIES = (KLEIN_4B, KLEIN_9B)

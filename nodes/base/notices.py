@@ -19,6 +19,7 @@ import torch
 from . import seams
 from .errors import ArtistError
 from .input_checks import check_inputs
+from .sentences import Sentence, say
 from .sockets import list_sockets
 
 is_oom = seams.find("comfy.model_management:is_oom")
@@ -27,7 +28,7 @@ get_executing_context = seams.find("comfy_execution.utils:get_executing_context"
 
 logger = logging.getLogger("kleinod.notices")
 
-_WITHOUT_ADVICE = "Out of memory. Close other programs that use it, or make the picture smaller."
+_WITHOUT_ADVICE = say("Out of memory. Close other programs that use it, or make the picture smaller.")
 # PyTorch's allocators for the computer's own memory and for Apple's raise no type of their own.
 _WORDS = ("can't allocate memory", "not enough memory", "backend out of memory")
 
@@ -35,7 +36,7 @@ _WORDS = ("can't allocate memory", "not enough memory", "backend out of memory")
 _complaining: set[str] = set()
 
 
-def show(text: str, node_id: str | None = None) -> None:
+def show(text: Sentence, node_id: str | None = None) -> None:
     """Write `text` under a node, by default the running one; without a server there is nothing to do."""
     if seams.missing(seams.PAGE):
         logger.info(text)
@@ -47,7 +48,7 @@ def show(text: str, node_id: str | None = None) -> None:
         server.send_progress_text(text.replace("\n", "  \n"), node_id)
 
 
-def warn(text: str, node_id: str | None = None) -> None:
+def warn(text: Sentence, node_id: str | None = None) -> None:
     """`show` until the node runs again: then the text goes, if nothing takes its place."""
     node_id = node_id or _running_node()
     if node_id:
@@ -55,7 +56,7 @@ def warn(text: str, node_id: str | None = None) -> None:
         show(text, node_id)
 
 
-def show_status(hidden: Any, text: str) -> None:
+def show_status(hidden: Any, text: Sentence) -> None:
     """Write `text` under the node whose hidden inputs these are; without a server (None) there is none."""
     if hidden is not None and hidden.unique_id is not None:
         show(text, hidden.unique_id)
@@ -118,18 +119,18 @@ def _saying_why(explain_memory: Callable[[], str]) -> Iterator[None]:
     node_id = _running_node()
     if node_id in _complaining:
         _complaining.discard(node_id)
-        show(" ", node_id)  # the page ignores an empty text
+        show(Sentence(" "), node_id)  # the page ignores an empty text
     try:
         yield
     except ArtistError as error:
-        warn(str(error), node_id)
+        warn(Sentence(str(error)), node_id)
         raise
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         sentence = explain_memory()
         logger.info("Said on the node: %s", sentence)
-        warn(sentence, node_id)
+        warn(Sentence(sentence), node_id)
         kind = torch.OutOfMemoryError if _is_of_card(error) else MemoryError
         raise kind(sentence) from error
 

@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import InputError
+from .sentences import say
 
 EXACT = "exact"
 CLOSEST = "closest"
@@ -121,7 +122,7 @@ _ROWS = (
         "DDPMScheduler",
         EULER_ANCESTRAL,
         flag=NONE,
-        note="DDPM's noise does not fit a flow model; Euler ancestral in its flow form runs instead.",
+        note=say("DDPM's noise does not fit a flow model; Euler ancestral in its flow form runs instead."),
     ),
     _row("DEISMultistepScheduler", DEIS),
     _row("Default", EULER, flag=EXACT),
@@ -157,7 +158,7 @@ _ROWS = (
         "DPMSolverMultistepInverse",
         EULER,
         flag=NONE,
-        note="This scheduler turns a picture into noise; Euler runs instead.",
+        note=say("This scheduler turns a picture into noise; Euler runs instead."),
     ),
     _row("DPMSolverMultistepScheduler", DPMPP_2M),
     _row("DPMSolverSinglestepScheduler", DPMPP_2S),
@@ -165,13 +166,13 @@ _ROWS = (
         "EDMDPMSolverMultistepScheduler",
         DPMPP_2M,
         flag=NONE,
-        note="EDM's scaling does not fit a flow model; DPM++ 2M on the native sigmas runs instead.",
+        note=say("EDM's scaling does not fit a flow model; DPM++ 2M on the native sigmas runs instead."),
     ),
     _row(
         "EDMEulerScheduler",
         EULER,
         flag=NONE,
-        note="EDM's scaling does not fit a flow model; Euler on the native sigmas runs instead.",
+        note=say("EDM's scaling does not fit a flow model; Euler on the native sigmas runs instead."),
     ),
     _row("Euler", EULER, flag=EXACT),
     _row("Euler a", EULER_ANCESTRAL),
@@ -201,7 +202,7 @@ _ROWS = (
         "TCDScheduler",
         EULER,
         flag=NONE,
-        note="TCD is meant for a TCD-distilled model, which Klein is not; Euler runs instead.",
+        note=say("TCD is meant for a TCD-distilled model, which Klein is not; Euler runs instead."),
     ),
     _row("UniPC", UNIPC),
     _row("UniPC 2M", UNIPC),

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..base.errors import InputError
 from ..base.fields import Field, check_fields
+from ..base.sentences import Sentence, say
 from ..regions.blend import resize
 from .changes import find_changes
 from .registration import IDENTITY, MAX_DOUBT, MAX_SHIFT, MAX_ZOOM, Registration, blur, move_back, register
@@ -109,7 +110,7 @@ class Kept:
     before: float = 0.0
     after: float = 0.0
     share: float = 0.0
-    refusal: str = ""
+    refusal: Sentence = Sentence("")
 
 
 def keep(original: Tensor, edited: Tensor, mask: Tensor | None, settings: KeepSettings) -> Kept:
@@ -125,7 +126,7 @@ def keep(original: Tensor, edited: Tensor, mask: Tensor | None, settings: KeepSe
         untouched = torch.zeros((height, width))
         return Kept(original, sized, sized, original, untouched, IDENTITY)
 
-    def refuse(why: str, place: Registration = IDENTITY) -> Kept:
+    def refuse(why: Sentence, place: Registration = IDENTITY) -> Kept:
         all_of_it = torch.ones((height, width))
         as_it_came = torch.cat([sized, original[..., 3:].float()], dim=-1)
         return Kept(original, sized, sized, as_it_came, all_of_it, place, share=1.0, refusal=why)
@@ -145,8 +146,11 @@ def keep(original: Tensor, edited: Tensor, mask: Tensor | None, settings: KeepSe
         change = find_changes(undo_tint(given, tint), moved, shown, settings.sensitivity)
         if change.share > MAX_SHARE:
             return refuse(
-                f"{change.share:.0%} of the picture changed: too little is left to measure place and colours "
-                "by. Connect a mask of what may change, or use the edited picture as it is.",
+                say(
+                    "%1 of the picture changed: too little is left to measure place and colours by. Connect "
+                    "a mask of what may change, or use the edited picture as it is.",
+                    f"{change.share:.0%}",
+                ),
                 place,
             )
         core = change.mask
@@ -182,19 +186,22 @@ def _check_sizes(original: Tensor, edited: Tensor) -> None:
         )
 
 
-def _doubt(place: Registration, width: int, height: int) -> str:
+def _doubt(place: Registration, width: int, height: int) -> Sentence:
     """Why a measured place is not to be believed, or nothing."""
-    way_on = "Set place to 'as it is' if the pictures lie over each other already."
     if place.detailed == 0 or place.doubt > MAX_DOUBT * max(1.0, max(width, height) / 1024):
-        return f"The pictures show too little detail to tell whether the edit moved them. {way_on}"
+        return say(
+            "The pictures show too little detail to tell whether the edit moved them. Set place to 'as it "
+            "is' if the pictures lie over each other already."
+        )
     zoom = max(abs(scale - 1) for scale in place.scale)
     far = max(abs(place.shift[0]) / width, abs(place.shift[1]) / height)
     if place.found < MIN_FOUND or zoom > MAX_ZOOM or far > MAX_SHIFT:
-        return (
-            f"Only {place.found:.0%} of the original's detail was found again in the edited picture: too "
-            f"much changed, or it is another picture. {way_on}"
+        return say(
+            "Only %1 of the original's detail was found again in the edited picture: too much changed, or it "
+            "is another picture. Set place to 'as it is' if the pictures lie over each other already.",
+            f"{place.found:.0%}",
         )
-    return ""
+    return Sentence("")
 
 
 def _blank(picture: Tensor, mask: Tensor | None) -> Tensor:

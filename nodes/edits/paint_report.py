@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..base.sentences import Sentence, join, say
 from ..regions.result import PAINTED, Painted, describe
 from .plan import EditPlan, EditRegion
 from .request import EditRequest
@@ -15,14 +16,15 @@ SOFT = 0.8
 """Scales below this are named: the painting comes back softer than its surroundings."""
 
 
-def headline(plan: EditPlan, results: Sequence[PaintedRegion], mask: Tensor) -> str:
+def headline(plan: EditPlan, results: Sequence[PaintedRegion], mask: Tensor) -> Sentence:
     """One line to stand under the node."""
     painted = sum(result.fate == PAINTED for result in results)
     if not painted:
-        return "Nothing painted: the picture is as it came."
-    many = "region" if len(plan.regions) == 1 else "regions"
+        return say("Nothing painted: the picture is as it came.")
     share = float((mask == 0).float().mean())
-    return f"{painted} of {len(plan.regions)} {many} painted, {share:.1%} of the picture kept bit for bit"
+    count = len(plan.regions)
+    words = [say("1 of 1 region painted") if count == 1 else say("%1 of %2 regions painted", painted, count)]
+    return join(", ", [*words, say("%1 of the picture kept bit for bit", f"{share:.1%}")])
 
 
 def write_report(
@@ -35,7 +37,7 @@ def write_report(
     seconds: float,
 ) -> str:
     """Lines of text. mask: MASK of what may have changed."""
-    lines = [headline(plan, results, mask)]
+    lines: list[str] = [headline(plan, results, mask)]
     if any(result.fate == PAINTED for result in results):
         levels = " and ".join(
             f"{sigma:g}" for sigma in sorted({round(result.sigma, 3) for result in results})

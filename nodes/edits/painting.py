@@ -13,6 +13,7 @@ from torch.nn import functional
 from ..base import seams
 from ..base.errors import InputError
 from ..base.pictures import check_mask, take_pictures
+from ..base.sentences import Sentence, say
 from ..model.engine import facts_of
 from ..model.text_engine import encode_prompt, warn_of_unknown_words
 from ..regions.blend import cut_out
@@ -36,7 +37,9 @@ logger = logging.getLogger("kleinod.edits")
 INPAINT_PROMPT = "Image 1, complete and natural: what is missing goes on from what is around it."
 OUTPAINT_PROMPT = "Image 1, seen wider: the same scene goes on beyond its edges in the same style and light."
 """What Klein is asked where nobody wrote a prompt: as an edit model it follows an instruction."""
-NOTHING_TO_ADD = "No pixels are to be added: the picture is as it came. Raise left, top, right, bottom."
+NOTHING_TO_ADD = say(
+    "No pixels are to be added: the picture is as it came. Raise left, top, right or bottom."
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Edited:
     before: list[Tensor]
     after: list[Tensor]
     info: str
-    headline: str
+    headline: Sentence
 
 
 def inpaint(image: Tensor, mask: Tensor, inputs: PaintInputs, request: InpaintRequest) -> Edited:
@@ -60,7 +63,7 @@ def inpaint(image: Tensor, mask: Tensor, inputs: PaintInputs, request: InpaintRe
     pixels, more = _suit_model(request, inputs.model, request.area == WHOLE)
     notes += words + more
     plan = plan_inpaint(masks, (image.shape[2], image.shape[1]), request, pixels)
-    reason = "" if plan.regions else _explain_nothing(plan)
+    reason = Sentence("") if plan.regions else _explain_nothing(plan)
     return _paint(image, plan, inputs, request, INPAINT_PROMPT, notes, started, reason)
 
 
@@ -117,7 +120,7 @@ def _paint(
     default: str,
     notes: list[str],
     started: float,
-    reason: str,
+    reason: Sentence,
 ) -> Edited:
     """image: `[B, H, W, C]`. plan: of `B * results` pictures. reason: why it has no regions."""
     height, width = image.shape[1:3]
@@ -135,7 +138,8 @@ def _paint(
         before = [cut_out(given[region.picture], region.crop)[None] for region in plan.regions]
         after = [cut_out(made[region.picture], region.crop)[None] for region in plan.regions]
     elif plan.regions:
-        reason = f"{explain_no_steps(request.steps, request.strength)}: the picture is as it came."
+        why = explain_no_steps(request.steps, request.strength)
+        reason = say("%1: the picture is as it came.", why)
     if not before:
         notes.append(reason)
     painted = [result.region for result in results if result.fate == PAINTED]
@@ -207,7 +211,7 @@ def _suit_model(request: EditRequest, model: Any, whole: bool) -> tuple[float, l
     return pixels, notes
 
 
-def _explain_nothing(plan: EditPlan) -> str:
+def _explain_nothing(plan: EditPlan) -> Sentence:
     if plan.left_out:
-        return "Every region is left out by [SKIP] in region_prompts: the picture is as it came."
-    return "mask is empty: the picture is as it came. Draw over what is to change."
+        return say("Every region is left out by [SKIP] in region_prompts: the picture is as it came.")
+    return say("mask is empty: the picture is as it came. Draw over what is to change.")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..base import seams
 from ..base.pictures import take_pictures
+from ..base.sentences import Sentence, join, say
 from ..model.engine import facts_of
 from ..model.text_engine import encode_prompt
 from ..regions.blend import cut_out
@@ -66,7 +67,7 @@ class Refined:
     after: list[Tensor]
     preview: Tensor
     info: str
-    headline: str
+    headline: Sentence
 
 
 def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: RefineRequest) -> Refined:
@@ -103,7 +104,7 @@ def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: Re
         after=[cut_out(made[r.picture], r.crop)[None] for r in plan.regions] if before else [],
         preview=draw_preview(image, plan),
         info=write_report(request, origin, plan, results, len(image), notes, time.perf_counter() - started),
-        headline="\n".join([headline(plan, results), *reasons]),
+        headline=join("\n", [headline(plan, results), *reasons]),
     )
 
 
@@ -131,7 +132,7 @@ def make_painter(inputs: PaintInputs, request: RefineRequest, count: int, size: 
 
 def find_faces(
     image: Tensor, source: Source, confidence: float, model: Any = None
-) -> tuple[list[list[Face]], str, list[str]]:
+) -> tuple[list[list[Face]], str, list[Sentence]]:
     """The faces of every picture, who found them, and why others of what was given are none, in words. Boxes
     and masks count before the detector, which then lives as long as `model` (a MODEL) does, for the next
     run."""
@@ -157,7 +158,7 @@ def find_faces(
     return faces, f"{detector.name} at confidence {confidence:g}", reasons
 
 
-def explain_no_face(detector: Detector, image: Tensor, confidence: float) -> str:
+def explain_no_face(detector: Detector, image: Tensor, confidence: float) -> Sentence:
     """Why a detector found nothing in pictures: how sure it was of what comes nearest to a face."""
     unsure = [
         face.score
@@ -165,11 +166,16 @@ def explain_no_face(detector: Detector, image: Tensor, confidence: float) -> str
         for face in detector.detect(picture[..., :3].float(), min(confidence, LEAST_CONFIDENCE))[:1]
     ]
     if not unsure:
-        return f'"{detector.name}" sees nothing like a face: draw a mask over it, or pick another detector.'
+        return say(
+            '"%1" sees nothing like a face: draw a mask over it, or pick another detector.', detector.name
+        )
     best = math.floor(max(unsure) * 100) / 100
-    return (
-        f'"{detector.name}" is sure of no face: the best scores {best:g}, below confidence {confidence:g}. '
-        f"Set confidence to {best:g} in Klein Face Settings, or draw a mask over the face."
+    return say(
+        '"%1" is sure of no face: the best scores %2, below confidence %3. Set confidence to %2 in Klein '
+        "Face Settings, or draw a mask over the face.",
+        detector.name,
+        f"{best:g}",
+        f"{confidence:g}",
     )
 
 

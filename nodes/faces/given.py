@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import InputError
+from ..base.sentences import Sentence, say
 from ..regions.components import LEVEL, MIN_PIXELS, fit_masks, split_mask
 from .detection import Face
 
@@ -48,35 +49,54 @@ def outline_with_mask(
     return [[_outlined(face, masks[index]) for face in row] for index, row in enumerate(faces)]
 
 
-def explain_boxes(boxes: Any, picture: tuple[int, int]) -> list[str]:
+def explain_boxes(boxes: Any, picture: tuple[int, int]) -> list[Sentence]:
     """Why boxes that were given are no faces of pictures of (width, height), in a sentence; [] where all "
     "are."""
     rows = [boxes] if isinstance(boxes, Mapping) else list(boxes or ())
     flat = [box for row in rows for box in ([row] if isinstance(row, Mapping) else row)]
     if not flat:
-        return ["bounding_boxes holds no box: the node before it found nothing."]
+        return [say("bounding_boxes holds no box: the node before it found nothing.")]
     lost = [box for box in flat if _face_of(box, picture) is None]
     if not lost:
         return []
-    many = f"{len(lost)} of {len(flat)} boxes are" if len(flat) > 1 else "The box is"
     place = ", ".join(f"{lost[0].get(name)}" for name in ("x", "y", "width", "height"))
+    size = f"{picture[0]}x{picture[1]}"
+    if len(flat) == 1:
+        return [
+            say(
+                "The box is empty or outside the picture of %1 (x, y, width, height: %2): connect boxes that "
+                "were found in this very image.",
+                size,
+                place,
+            )
+        ]
     return [
-        f"{many} empty or outside the picture of {picture[0]}x{picture[1]} (x, y, width, height: {place}): "
-        "connect boxes that were found in this very image."
+        say(
+            "%1 of %2 boxes are empty or outside the picture of %3 (x, y, width, height: %4): connect boxes "
+            "that were found in this very image.",
+            len(lost),
+            len(flat),
+            size,
+            place,
+        )
     ]
 
 
-def explain_mask(mask: Tensor) -> list[str]:
+def explain_mask(mask: Tensor) -> list[Sentence]:
     """Why a mask marks no region, in a sentence; [] where it does."""
     highest = float(mask.max())
     if highest > LEVEL:
         small = all(int((one > LEVEL).sum()) < MIN_PIXELS for one in mask.reshape(-1, *mask.shape[-2:]))
-        return [f"mask marks fewer than {MIN_PIXELS} pixels: draw a larger region."] if small else []
+        return [say("mask marks fewer than %1 pixels: draw a larger region.", MIN_PIXELS)] if small else []
     if highest <= 0:
-        return ["mask is empty: draw over each face, or unplug it to let the detector look."]
+        return [say("mask is empty: draw over each face, or unplug it to let the detector look.")]
     return [
-        f"mask is nowhere above {LEVEL:g} (its highest value is {highest:.2f}), and only what is counts: "
-        "make it whiter, for example with Threshold Mask."
+        say(
+            "mask is nowhere above %1 (its highest value is %2), and only what is counts: make it whiter, "
+            "for example with Threshold Mask.",
+            f"{LEVEL:g}",
+            f"{highest:.2f}",
+        )
     ]
 
 

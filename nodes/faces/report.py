@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..base.sentences import Sentence, say
 from ..regions.result import PAINTED, Painted, describe
 from .plan import FacePlan, FaceRegion, RefineRequest
 
@@ -48,10 +49,12 @@ def write_report(
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
-def headline(plan: FacePlan, results: Sequence[PaintedFace]) -> str:
+def headline(plan: FacePlan, results: Sequence[PaintedFace]) -> Sentence:
     """One line to stand under the node."""
     found = len(plan.regions) + len(plan.left_out)
     painted = sum(result.fate == PAINTED for result in results)
     if not found:
-        return "No face found: the picture is as it came."
-    return f"{painted} of {found} {'face' if found == 1 else 'faces'} painted"
+        return say("No face found: the picture is as it came.")
+    if found == 1:
+        return say("%1 of 1 face painted", painted)
+    return say("%1 of %2 faces painted", painted, found)

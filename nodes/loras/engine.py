@@ -19,6 +19,7 @@ from torch import Tensor
 from ..base import graph_capture, seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
+from ..base.sentences import Sentence, say
 from ..base.values import BOTH_STAGES, LoraRow, Loras
 from . import library
 from .bypass import BypassLoras, Slot, StageGate
@@ -54,7 +55,7 @@ class Stacked:
     loras: Loras
     lora_stack: list[tuple[str, float, float]]
     report: str
-    headline: str
+    headline: Sentence
 
 
 def apply_stack(
@@ -70,13 +71,14 @@ def apply_stack(
     rows = Loras((*incoming, *request.rows.rows))
     stack = stack_of_rows(rows)
     if model is None:
-        notes = ["No model connected: nothing applied."]
+        notes = [say("No model connected: nothing applied.")]
         return Stacked(None, rows, stack, write_report(rows, [], notes), write_headline(rows, [], notes))
     carried = _carried_by(model, incoming)
     todo = [row for place, row in enumerate(rows.rows) if place not in carried]
     found, notes = _find_files(todo, request.skips_missing)
     notes += [
-        f"{rows.rows[place].label}: in the model already, not applied again." for place in sorted(carried)
+        say("%1: in the model already, not applied again.", rows.rows[place].label)
+        for place in sorted(carried)
     ]
     network = read_architecture(model)
     loaded = _load_rows(todo, found, network)
@@ -90,7 +92,7 @@ def apply_stack(
     return Stacked(patched, rows, stack, report, headline)
 
 
-def _find_files(rows: Sequence[LoraRow], skips_missing: bool) -> tuple[list[Found | None], list[str]]:
+def _find_files(rows: Sequence[LoraRow], skips_missing: bool) -> tuple[list[Found | None], list[Sentence]]:
     """The file of each row, None where it needs none; and notes."""
     if not any(row.acts and row.file for row in rows):
         return [None] * len(rows), []
@@ -151,7 +153,7 @@ class _Ways:
     """bypass: LoRAs act beside the layers, else in their weights. notes: why, where it was not asked for."""
 
     bypass: bool
-    notes: tuple[str, ...] = ()
+    notes: tuple[Sentence, ...] = ()
 
 
 def _choose_ways(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> _Ways:
@@ -167,15 +169,15 @@ def _choose_ways(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> _Ways:
         raise InputError(f"{no_weights} {no_beside}")
     if no_weights:
         norms = sum(len(planned.shape) == 1 for item in loaded for planned, _ in item.parts)
-        left_out = (f"{norms} changes of norms, which act in the weights only, were left out.",)
-        return _Ways(True, (() if bypass else (no_weights,)) + (left_out if norms else ()))
+        left_out = (say("%1 changes of norms act in the weights only and were left out.", norms),)
+        return _Ways(True, (() if bypass else (Sentence(no_weights),)) + (left_out if norms else ()))
     staged = next((item.row for item in loaded if item.row.stage != BOTH_STAGES), None)
     if staged is not None:
         raise InputError(
             f"{staged.label} acts in the {staged.stage} stage only, which it cannot here: {no_beside} Set "
             "its stage to both."
         )
-    return _Ways(False, (no_beside,) if bypass else ())
+    return _Ways(False, (Sentence(no_beside),) if bypass else ())
 
 
 def _patch(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> Any:

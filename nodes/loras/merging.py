@@ -18,6 +18,7 @@ from typing import Any
 
 from ..base import seams
 from ..base.notices import show
+from ..base.sentences import Sentence, say
 from .bypass import BypassLoras, Slot
 from .patches import KEY, list_patches, weight_key
 
@@ -29,10 +30,6 @@ WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
 logger = logging.getLogger("kleinod.loras")
 
 BYPASS = "kleinod_bypass_loras"
-LOST = (
-    "LoRA rows with a stage act while sampling only, so they are not in {place}. Give them no stage (both) "
-    "to have them there."
-)
 
 
 def add_bypass(patcher: Any, loras: BypassLoras) -> None:
@@ -100,7 +97,7 @@ def _answer_for_weights(patcher: Any) -> None:
                     found[name] = [*found[name], (1.0, adapter, 1.0, offset, None)]
         # Merging nodes ask for the diffusion model's weights; hooks ask for all, and lose nothing.
         if filter_prefix is not None:
-            _say_what_is_lost(me, "the merged weights")
+            _say_what_is_lost(me, say("the merged weights"))
         return found
 
     def add_patches(
@@ -115,7 +112,7 @@ def _answer_for_weights(patcher: Any) -> None:
 
     def state_dict_for_saving(*states: Any, **named: Any) -> Any:
         me = find()
-        _say_what_is_lost(me, "the saved file")
+        _say_what_is_lost(me, say("the saved file"))
         weights = me.clone()
         fold(weights)
         comfy.model_management.load_models_gpu([weights])
@@ -126,8 +123,12 @@ def _answer_for_weights(patcher: Any) -> None:
     patcher.state_dict_for_saving = state_dict_for_saving
 
 
-def _say_what_is_lost(patcher: Any, place: str) -> None:
+def _say_what_is_lost(patcher: Any, place: Sentence) -> None:
     if any(loras.boundaries for loras in list_bypass(patcher)):
-        sentence = f"Warning: {LOST.format(place=place)}"
+        sentence = say(
+            "Warning: LoRA rows with a stage act while sampling only, so they are not in %1. Give them no "
+            "stage (both) to have them there.",
+            place,
+        )
         logger.warning(sentence)
         show(sentence)

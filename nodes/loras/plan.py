@@ -16,6 +16,7 @@ from ..base.errors import InputError
 from ..base.families import find_flux3
 from ..base.flux2 import KLEIN_4B
 from ..base.safetensors import Header
+from ..base.sentences import say
 from .keys import SPLIT, UNSUPPORTED, group_by_module
 from .parts import ADAPTED, BOFT, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET
 from .stated_scale import StatedScale
@@ -110,11 +111,11 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
                 raise UnknownModule(_explain_roles(roles))
             target = find_target(module, architecture)
             if target in taken:
-                raise UnknownModule("a second change of the same weight")
+                raise UnknownModule(say("a second change of the same weight"))
             parts.append(_plan_part(header, architecture, module, target, kind, roles, stated))
             taken.add(target)
             if "bias" in roles:
-                unused.setdefault("Klein has no biases", []).append(roles["bias"])
+                unused.setdefault(say("Klein has no biases"), []).append(roles["bias"])
         except _Misfit as misfit:
             misfits.append((module, misfit))
         except UnknownModule as reason:
@@ -122,12 +123,12 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
             if is_of_flux1(module) or find_flux3([module]) or "of which this model has" in str(reason):
                 foreign.append(module)
     if strange:
-        unused["tensors that belong to nothing here"] = strange
+        unused[say("tensors that belong to nothing here")] = strange
     _refuse_other_models(header, architecture, len(parts), misfits, foreign)
     if not parts:
         raise InputError(_explain_nothing(header, unused))
     if misfits:
-        unused["of another size than the model's"] = [module for module, _ in misfits]
+        unused[say("of another size than the model's")] = [module for module, _ in misfits]
     frozen = {reason: tuple(names) for reason, names in unused.items()}
     source = "stored" if any(part.alpha_key for part in parts) else "metadata" if stated.stated else ""
     return FilePlan(tuple(parts), len(groups), frozen, source)

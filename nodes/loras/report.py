@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..base.sentences import Sentence, join, say
 from ..base.values import BOTH_STAGES, HIGH_STAGE, LoraRow, Loras
 from .parts import BOFT, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET
 from .plan import FilePlan, PlannedPart
@@ -36,7 +37,7 @@ class FileReport:
     applied: int
     total: int
     lines: tuple[str, ...]
-    unused: tuple[str, ...] = ()
+    unused: tuple[Sentence, ...] = ()
 
     @classmethod
     def of(
@@ -53,7 +54,7 @@ class FileReport:
         if row.stage != BOTH_STAGES:
             norms = tuple(part.source for part in parts if len(part.shape) == 1)
             if norms:
-                unused["norms cannot act in one stage only"] = norms
+                unused[say("norms cannot act in one stage only")] = norms
                 parts = tuple(part for part in parts if len(part.shape) > 1)
         when = "" if row.stage == BOTH_STAGES else f", {row.stage} stage ({_stage_words(row)})"
         facts = [f"{len(parts)} of {plan.total} modules applied", _describe_kinds(parts)]
@@ -64,26 +65,29 @@ class FileReport:
             lines.append(f"   {found.note[0].upper()}{found.note[1:]}.")
         if words:
             lines.append(f"   Trigger words: {', '.join(map(_printable, words))}.")
-        told = tuple(f"{_list_names(names)}: {reason}." for reason, names in unused.items())
+        told = tuple(Sentence(f"{_list_names(names)}: {reason}.") for reason, names in unused.items())
         lines += [f"   Not used: {line}" for line in told]
         if row.stage != BOTH_STAGES:
             lines.append("   " + ONLY_SAMPLING)
         return cls(number, found.name, len(parts), plan.total, tuple(lines), told)
 
 
-def write_headline(rows: Loras, files: Sequence[FileReport], notes: Sequence[str]) -> str:
+def write_headline(rows: Loras, files: Sequence[FileReport], notes: Sequence[Sentence]) -> Sentence:
     """What stands under the node: how much acts, and each thing that does not."""
     lines = [_sum_up(rows, files)]
-    lines += [f"Not used of {file.name}: {line}" for file in files for line in file.unused]
-    return "\n".join([*lines, *notes])
+    lines += [say("Not used of %1: %2", file.name, line) for file in files for line in file.unused]
+    return join("\n", [*lines, *notes])
 
 
 def write_report(
-    rows: Loras, files: Sequence[FileReport], notes: Sequence[str], hashes: Mapping[str, str] | None = None
+    rows: Loras,
+    files: Sequence[FileReport],
+    notes: Sequence[Sentence],
+    hashes: Mapping[str, str] | None = None,
 ) -> str:
     """The node's report: a summary, the files, what was left out, and the rows to paste back."""
     by_number = {file.number: file for file in files}
-    lines = [_sum_up(rows, files)]
+    lines: list[str] = [_sum_up(rows, files)]
     for number, row in enumerate(rows.rows, 1):
         if number in by_number:
             lines += by_number[number].lines
@@ -100,9 +104,9 @@ def write_report(
     return "\n".join(lines)
 
 
-def _sum_up(rows: Loras, files: Sequence[FileReport]) -> str:
+def _sum_up(rows: Loras, files: Sequence[FileReport]) -> Sentence:
     applied, total = sum(f.applied for f in files), sum(f.total for f in files)
-    return f"{len(files)} of {len(rows.rows)} LoRAs act: {applied} of {total} modules applied."
+    return say("%1 of %2 LoRAs act: %3 of %4 modules applied.", len(files), len(rows.rows), applied, total)
 
 
 def _stage_words(row: LoraRow) -> str:
@@ -133,7 +137,7 @@ def _describe_alphas(alphas: Sequence[float | None], source: str) -> str:
 def _list_names(names: Sequence[str]) -> str:
     shown = ", ".join(_printable(name)[:80] for name in names[:_MAX_NAMES])
     more = len(names) - _MAX_NAMES
-    return f"{shown} and {more} more" if more > 0 else shown
+    return say("%1 and %2 more", shown, more) if more > 0 else shown
 
 
 def _printable(text: str) -> str:

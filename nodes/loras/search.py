@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..base.errors import InputError
+from ..base.sentences import Sentence, say
 from ..base.values import LoraRow
 from .hashes import HashBook, Progress
 
@@ -121,12 +122,12 @@ def suggest(name: str, files: Iterable[str]) -> str:
 
 def find_all(
     rows: Iterable[LoraRow], find: Callable[[LoraRow], Found], skips_missing: bool
-) -> tuple[list[Found | None], list[str]]:
+) -> tuple[list[Found | None], list[Sentence]]:
     """(the file of each row, None where it needs none or is skipped; notes). Raises ValueError naming the
     row.
     """
     found: list[Found | None] = []
-    notes: list[str] = []
+    notes: list[Sentence] = []
     for number, row in enumerate(rows, 1):
         if not row.acts or not row.file:
             found.append(None)
@@ -137,7 +138,7 @@ def find_all(
             if not skips_missing:
                 raise InputError(f"LoRA row {number}: {error}") from None
             found.append(None)
-            notes.append(f"Row {number} skipped: {error}")
+            notes.append(say("Row %1 skipped: %2", number, error))
     return found, notes
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..base.flux2 import FAMILIES, KLEIN_4B
+from ..base.sentences import Sentence, say
 
 NANO = "klein-nano (built in)"
 AUTOMATIC = "automatic"
@@ -84,7 +85,7 @@ class LoaderRequest:
     variant: str = "auto"
 
 
-def describe_unused(request: LoaderRequest) -> str:
+def describe_unused(request: LoaderRequest) -> Sentence:
     """A sentence where something was picked that klein-nano does not use; "" otherwise."""
     left = LoaderRequest(NANO)
     picked = [
@@ -93,6 +94,8 @@ def describe_unused(request: LoaderRequest) -> str:
         if getattr(request, name) != getattr(left, name)
     ]
     if not picked:
-        return ""
+        return Sentence("")
     names = ", ".join(picked)
-    return f"Not used: {names}. {NANO} brings all it needs; pick another diffusion_model to use them."
+    return say(
+        "Not used: %1. klein-nano brings all it needs; pick another diffusion_model to use them.", names
+    )

@@ -22,6 +22,7 @@ from ..base.families import name_other_family
 from ..base.flux2 import KLEIN_4B, find_family_of_encoder
 from ..base.notices import show, warn
 from ..base.safetensors import read_header
+from ..base.sentences import Sentence, join, say
 from .choices import (
     AUTOMATIC,
     NANO,
@@ -120,7 +121,7 @@ def load_set(request: LoaderRequest) -> KleinSet:
     vae = _load_vae(vae_name)
     _step(progress)
     lines = describe(facts)
-    lines[3:3] = [_describe_encoder(encoder, facts, request.text_encoder_device), f"VAE: {vae_name}"]
+    lines[3:3] = [_describe_encoder(encoder, facts, request.text_encoder_device), say("VAE: %1", vae_name)]
     logger.info("Loaded %s with %s and %s.", facts.title, encoder.name, vae_name)
     notice = notice_processor(facts, model.load_device.type, facts.native_size)
     if notice:
@@ -149,7 +150,7 @@ def _load_nano_set(request: LoaderRequest) -> KleinSet:
     model.set_attachments(ATTACHMENT, facts)
     lines = [
         *describe(facts),
-        "Text encoder and VAE are built in too: the loader's other pickers are not used.",
+        say("Text encoder and VAE are built in too: the loader's other pickers are not used."),
     ]
     if unused := describe_unused(request):
         lines.append(unused)
@@ -262,20 +263,29 @@ def _load_clip(encoder: _Encoder, device: str, facts: KleinFacts) -> Any:
         return load_text_encoder(path_of("text_encoders", encoder.name), encoder.sizes, device)
 
 
-def _describe_encoder(encoder: _Encoder, facts: KleinFacts, device: str) -> str:
+def _describe_encoder(encoder: _Encoder, facts: KleinFacts, device: str) -> Sentence:
     name = encoder_name(facts.context_width // 3)
-    stored = f" of {encoder.sizes['layers_stored']}" if encoder.sizes else ""
-    line = f"Text encoder: {encoder.name} ({name}, {ENCODER_LAYERS}{stored} layers run; no other is read)"
+    words = [Sentence(f"{encoder.name} ({name})")]
     if encoder.sizes and seams.missing(seams.TRIMMING):
-        line = f"Text encoder: {encoder.name} ({name}). {seams.missing(seams.TRIMMING)}"
+        words.append(Sentence(seams.missing(seams.TRIMMING)))
+    elif encoder.sizes:
+        layers = encoder.sizes["layers_stored"]
+        words.append(say("%1 of %2 layers run, no other is read", ENCODER_LAYERS, layers))
+    else:
+        words.append(say("%1 layers run, no other is read", ENCODER_LAYERS))
     if encoder.sees_pictures:
-        line += (
-            f"; the file is {name.replace('Qwen3', 'Qwen3-VL')}, a vision-language model of the same sizes, "
-            f"not the {name} that Klein was trained with: prompts may be followed otherwise"
+        seen = name.replace("Qwen3", "Qwen3-VL")
+        words.append(
+            say(
+                "the file is %1, a vision-language model of the same sizes, not the %2 that Klein was "
+                "trained with",
+                seen,
+                name,
+            )
         )
     if encoder.sizes is None and device != "default":
-        line += f"; ComfyUI-GGUF decides where it runs, so text_encoder_device {device} has no effect"
-    return line
+        words.append(say("ComfyUI-GGUF decides where it runs: text_encoder_device %1 has no effect", device))
+    return say("Text encoder: %1", join("; ", words))
 
 
 def _load_vae(name: str) -> Any:

@@ -14,19 +14,20 @@ from pathlib import PurePosixPath
 
 from ..base.errors import InputError
 from ..base.flux2 import DEFAULT_STEPS, FAMILIES
+from ..base.sentences import Sentence, join, say
 
 VARIANTS = ("auto", "base", "distilled")
 FAMILY_NAMES = (*(family.name for family in FAMILIES), "nano", "other")
 
 _TITLES = {
     **{family.name: f"FLUX.2 [klein] {family.title}" for family in FAMILIES},
-    "nano": "klein-nano (built in, a tiny model of a small drawn world)",
-    "other": "FLUX.2 [klein] of unusual size,",
+    "nano": say("klein-nano (a tiny built-in model of a small drawn world)"),
+    "other": say("FLUX.2 [klein] of unusual size"),
 }
 _LICENCES = {
     **{family.name: family.licence for family in FAMILIES},
-    "nano": "the pack's own, see its model card",
-    "other": "see the page the weights came from",
+    "nano": say("the pack's own (see its model card)"),
+    "other": say("see the page the weights came from"),
 }
 _SLOW_PARAMETERS = (
     500_000_000  # a processor of 200 GFLOP/s takes 5 s for this many on 1024x1024, twice a step
@@ -80,7 +81,8 @@ class KleinFacts:
     def title(self) -> str:
         if self.family == "nano":
             return _TITLES["nano"]
-        return f"{_TITLES[self.family]} {'KV ' if self.key_value_cached else ''}{self.variant}"
+        after = "," if self.family == "other" else ""
+        return f"{_TITLES[self.family]}{after} {'KV ' if self.key_value_cached else ''}{self.variant}"
 
     @property
     def licence(self) -> str:
@@ -107,19 +109,19 @@ def decide_variant(
     if choice not in VARIANTS:
         raise InputError(f"variant is one of {', '.join(VARIANTS)}, not {choice!r}.")
     if choice != "auto":
-        return choice, "chosen in the variant input"
+        return choice, say("chosen in the variant input")
     for key in _METADATA_KEYS:
         text = str((metadata or {}).get(key, "")).lower()
         if _says_base(text) or _says_distilled(text):
-            return ("base" if _says_base(text) else "distilled"), f"the file's metadata ({key})"
+            return ("base" if _says_base(text) else "distilled"), say("the file's metadata (%1)", key)
     stem = PurePosixPath(file_name.replace("\\", "/")).name.lower()
     if _says_base(stem):
-        return "base", 'the file name says "base"'
+        return "base", say('the file name says "base"')
     if _says_distilled(stem):
-        return "distilled", "the file name says so"
+        return "distilled", say("the file name says so")
     if re.search(r"klein[-_ ]?[49]b", stem):
-        return "distilled", 'an official name without "base"'
-    return "base", "assumed, since neither name nor metadata tell: set variant if the model is distilled"
+        return "distilled", say('an official name without "base"')
+    return "base", say("assumed, since neither name nor metadata tell: set variant if the model is distilled")
 
 
 def count_blocks(keys: Mapping[str, object], prefix: str) -> int:
@@ -212,7 +214,7 @@ def nano_facts(hidden: int, depth_double: int, depth_single: int, context_width:
     """klein-nano: undistilled, drawn at 128 pixels, at its best with 28 steps at guidance 4."""
     return KleinFacts(
         variant="base",
-        decided_by="built in",
+        decided_by=say("built in"),
         family="nano",
         hidden=hidden,
         depth_double=depth_double,
@@ -226,42 +228,56 @@ def nano_facts(hidden: int, depth_double: int, depth_single: int, context_width:
     )
 
 
-def notice_processor(facts: KleinFacts | None, device: str, size: tuple[int, int] = (1024, 1024)) -> str:
+def notice_processor(facts: KleinFacts | None, device: str, size: tuple[int, int] = (1024, 1024)) -> Sentence:
     """What to expect of a large model on the processor; "" where a graphics card runs it, or it is small.
 
     device: "cpu", "cuda" and so on, as PyTorch calls it. size: (width, height) in pixels.
     """
     if facts is None or device != "cpu" or facts.parameters < _SLOW_PARAMETERS:
-        return ""
-    width, height = size
-    pace = "minutes" if width * height > _QUICK_PIXELS else "up to a minute"
-    advice = "start with 256x256" if width * height > _QUICK_PIXELS else "leave it time"
-    return (
-        f"No graphics card is in use, so the processor does the work: expect {pace} for each step at "
-        f"{width}x{height}. It is no error; {advice}, or let Klein Runware or Klein BFL draw."
+        return Sentence("")
+    if size[0] * size[1] > _QUICK_PIXELS:
+        return say(
+            "No graphics card is in use, so the processor does the work: expect minutes for each step at "
+            "%1x%2. It is no error; start with 256x256, or let Klein Runware or Klein BFL draw.",
+            *size,
+        )
+    return say(
+        "No graphics card is in use, so the processor does the work: expect up to a minute for each step at "
+        "%1x%2. It is no error; leave it time, or let Klein Runware or Klein BFL draw.",
+        *size,
     )
 
 
-def describe(facts: KleinFacts) -> list[str]:
+def describe(facts: KleinFacts) -> list[Sentence]:
     """Lines of the loader's info about the diffusion model."""
-    count = f"{facts.parameters:,} parameters, " if facts.parameters else ""
-    width, height = facts.native_size
+    guidance = f"{facts.recommended_guidance:g}"
     if facts.distilled:
-        advice = "4 steps at guidance 1, both fixed by the distillation; the negative prompt has no effect"
+        advice = say(
+            "4 steps at guidance 1, both fixed by the distillation; the negative prompt has no effect"
+        )
+    elif facts.recommended_steps > 28:
+        steps = facts.recommended_steps
+        advice = say("%1 steps at guidance %2 (20 to 28 steps for a quicker picture)", steps, guidance)
     else:
-        advice = f"{facts.recommended_steps} steps at guidance {facts.recommended_guidance:g}"
-        advice += " (20 to 28 steps for a quicker picture)" if facts.recommended_steps > 28 else ""
-    blocks = facts.depth_double + facts.depth_single
-    attention = (
-        f"Attention: the file itself chooses another than the default for {facts.own_attention} of {blocks} "
-        "blocks (int8); ComfyUI follows it on graphics cards that can, which changes the picture a little"
+        advice = say("%1 steps at guidance %2", facts.recommended_steps, guidance)
+    weights = [
+        *([say("%1 parameters", f"{facts.parameters:,}")] if facts.parameters else []),
+        Sentence(facts.dtype),
+        say("width %1", facts.hidden),
+        say("%1 double and %2 single blocks", facts.depth_double, facts.depth_single),
+        say("text width %1", facts.context_width),
+    ]
+    attention = say(
+        "Attention: the file itself chooses another than the default for %1 of %2 blocks (int8); ComfyUI "
+        "follows it on graphics cards that can, which changes the picture a little.",
+        facts.own_attention,
+        facts.depth_double + facts.depth_single,
     )
     return [
-        f"Model: {facts.title}",
-        f"Variant: {facts.variant} ({facts.decided_by})",
-        f"Weights: {count}{facts.dtype}, width {facts.hidden}, {facts.depth_double} double and "
-        f"{facts.depth_single} single blocks, text width {facts.context_width}",
+        say("Model: %1", facts.title),
+        say("Variant: %1 (%2)", facts.variant, facts.decided_by),
+        say("Weights: %1", join(", ", weights)),
         *([attention] if facts.own_attention else []),
-        f"Recommended: {advice}; made for {width}x{height}",
-        f"Licence: {facts.licence}",
+        say("Recommended: %1", join("; ", [advice, say("made for %1x%2", *facts.native_size)])),
+        say("Licence: %1", facts.licence),
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from ..base.sentences import Sentence, say
+
 THINGS = (
     "smiling face", "angry face", "cool face", "sleepy face", "cat", "dog", "fox", "bear", "panda",
     "lion", "tiger", "cow", "pig", "frog", "monkey", "koala", "rabbit", "robot", "clown", "alien",
@@ -30,18 +32,24 @@ def find_unknown_words(text: str, is_known: Callable[[str], bool]) -> list[str]:
     ]
 
 
-def describe_unknown(field: str, words: Iterable[str]) -> list[str]:
+def describe_unknown(field: str, words: Iterable[str]) -> list[Sentence]:
     """The sentence for the node and for info; none where every word is known."""
     words = list(words)
     if not words:
         return []
     named = ", ".join(f'"{word}"' for word in words[:MAX_WORDS])
-    more = f" and {len(words) - MAX_WORDS} more" if len(words) > MAX_WORDS else ""
+    if len(words) > MAX_WORDS:
+        named = say("%1 and %2 more", named, len(words) - MAX_WORDS)
     return [
-        f"{field}: klein-nano, the small model that is built in, does not know {named}{more}. It draws "
-        f'{len(THINGS)} things on {len(COLOURS)} colours, for example "a fox on a blue background" or "a '
-        'rocket next to a star on a purple background". For everything else choose FLUX.2 [klein] in '
-        "Klein Loader."
+        say(
+            "%1: klein-nano, the small model that is built in, does not know %2. It draws %3 things on %4 "
+            'colours, for example "a fox on a blue background" or "a rocket next to a star on a purple '
+            'background". For everything else choose FLUX.2 [klein] in Klein Loader.',
+            field,
+            named,
+            len(THINGS),
+            len(COLOURS),
+        )
     ]
 
 

@@ -8,6 +8,7 @@ from ..base import sockets
 from ..base.notices import reports_errors, warn
 from ..base.oom_advice import advise_loading, advise_prompt
 from ..base.references import References
+from ..base.sentences import join
 from ..references.control import control_references
 from ..references.engine import add_references, latents_of
 from ..references.report import describe_for_prompt
@@ -222,7 +223,7 @@ class KleinodPrompt(io.ComfyNode):
         latents = [] if references is None else latents_of(vae, references)
         positive_conditioning, positive_report = text_engine.encode_prompt(clip, positive, "positive")
         negative_conditioning, negative_report = text_engine.encode_prompt(clip, negative, "negative")
-        info = f"{positive_report}\n{negative_report}"
+        info = f"{positive_report.describe()}\n{negative_report.describe()}"
         if references is not None:
             control = control_references(references)
             positive_conditioning = add_references(positive_conditioning, latents, control)
@@ -236,6 +237,6 @@ class KleinodPrompt(io.ComfyNode):
             )
         ]  # fmt: skip
         if warnings:
-            warn("\n".join(warnings))
+            warn(join("\n", warnings))
         info = "\n".join([info, *warnings])
         return io.NodeOutput(positive_conditioning, negative_conditioning, info)

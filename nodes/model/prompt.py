@@ -14,6 +14,7 @@ from typing import Any
 
 from ..base.errors import InputError
 from ..base.flux2 import FAMILIES, TEXT_TOKENS
+from ..base.sentences import Sentence, say
 from .pairing import describe_width
 
 PAD_TOKEN = 151643
@@ -38,12 +39,17 @@ class PromptReport:
         return max(0, self.tokens - TEXT_TOKENS)
 
     def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self) -> Sentence:
         if not self.cut:
-            return f"{self.field}: {self.tokens} of {TEXT_TOKENS} tokens"
+            return say("%1: %2 of %3 tokens", self.field, self.tokens, TEXT_TOKENS)
         lost = " ".join(self.lost_words.split())
         shown = lost if len(lost) <= 120 else f"{lost[:60]} ... {lost[-50:]}"
-        words = f'these words had no effect: "{shown}"' if lost else "only the template's closing words"
-        return f"{self.field}: {self.tokens} of {TEXT_TOKENS} tokens, {self.cut} cut at the end; {words}"
+        counts = self.field, self.tokens, TEXT_TOKENS, self.cut
+        if not lost:
+            return say("%1: %2 of %3 tokens, %4 cut at the end; only the template's closing words", *counts)
+        return say('%1: %2 of %3 tokens, %4 cut at the end; these words had no effect: "%5"', *counts, shown)
 
 
 def count_tokens(row: list[tuple]) -> int:
@@ -79,26 +85,26 @@ def truncate(
 
 # What other programs read in a prompt and Klein does not: a form of words, and what it is called there.
 _FOREIGN_FORMS = (
-    (re.compile(r"(?<!\\)\([^()]*(?:\([^()]*\)[^()]*)*:\s*[-+]?\d*\.?\d+\s*\)"), "a weight"),
-    (re.compile(r"(?<!\\)(?:\(\(+|\[\[+)[^()\[\]]+(?:\)\)+|\]\]+)"), "emphasis"),
-    (re.compile(r"(?<!\\)\[[^\[\]|]*:[^\[\]|]*:\s*\d*\.?\d+\s*\]"), "a switch of prompts"),
-    (re.compile(r"<(?:lora|lyco|hypernet|loha|lokr):[^<>]*>", re.IGNORECASE), "a LoRA"),
-    (re.compile(r"\bembedding:[^\s,;]+", re.IGNORECASE), "an embedding"),
-    (re.compile(r"(?:^|[\s,.;])(BREAK)(?=$|[\s,.;])"), "a new chunk"),
+    (re.compile(r"(?<!\\)\([^()]*(?:\([^()]*\)[^()]*)*:\s*[-+]?\d*\.?\d+\s*\)"), say("a weight")),
+    (re.compile(r"(?<!\\)(?:\(\(+|\[\[+)[^()\[\]]+(?:\)\)+|\]\]+)"), say("emphasis")),
+    (re.compile(r"(?<!\\)\[[^\[\]|]*:[^\[\]|]*:\s*\d*\.?\d+\s*\]"), say("a switch of prompts")),
+    (re.compile(r"<(?:lora|lyco|hypernet|loha|lokr):[^<>]*>", re.IGNORECASE), say("a LoRA")),
+    (re.compile(r"\bembedding:[^\s,;]+", re.IGNORECASE), say("an embedding")),
+    (re.compile(r"(?:^|[\s,.;])(BREAK)(?=$|[\s,.;])"), say("a new chunk")),
     (
         re.compile(r"(?:^|\s)(--(?:ar|no|v|q|s|iw|seed|stylize|chaos|niji|tile)\b(?:\s+[\w.:]+)?)"),
-        "an option",
+        say("an option"),
     ),
 )
 _ADVICE = {
-    "a LoRA": "load it with Klein LoRA Stack",
-    "an embedding": "Klein has no embeddings, so take it out",
-    "a new chunk": "Klein reads one text, so take it out",
-    "an option": "set it in the node's own widgets",
+    "a LoRA": say("load it with Klein LoRA Stack"),
+    "an embedding": say("Klein has no embeddings, so take it out"),
+    "a new chunk": say("Klein reads one text, so take it out"),
+    "an option": say("set it in the node's own widgets"),
 }
 
 
-def find_foreign_syntax(text: str) -> list[tuple[str, str]]:
+def find_foreign_syntax(text: str) -> list[tuple[str, Sentence]]:
     """(the words, what other programs take them for) of everything in a prompt that Klein reads as plain "
     "text."""
     found = []
@@ -110,11 +116,16 @@ def find_foreign_syntax(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def warn_of_syntax(text: str, field: str) -> list[str]:
+def warn_of_syntax(text: str, field: str) -> list[Sentence]:
     """A sentence for each form of words in a prompt that acts elsewhere and not here."""
     return [
-        f"Warning: {field} holds {words}, {meaning} in other programs, which Klein does not understand: "
-        f"{_ADVICE.get(meaning, 'say it in words, or leave the marks out')}."
+        say(
+            "Warning: %1 holds %2, %3 in other programs, which Klein does not understand: %4.",
+            field,
+            words,
+            meaning,
+            _ADVICE.get(meaning) or say("say it in words, or leave the marks out"),
+        )
         for words, meaning in find_foreign_syntax(text)
     ]
 

@@ -14,6 +14,7 @@ import torch
 from ..base import seams
 from ..base.errors import InputError
 from ..base.flux2 import FAMILIES, KLEIN_4B, KLEIN_9B, find_family_of_encoder
+from ..base.sentences import Sentence
 from .facts import KleinFacts
 from .nano import NanoTextModel
 from .nano_words import describe_unknown, find_unknown_words
@@ -117,7 +118,7 @@ def encode_prompt(clip: Any, text: str, field: str) -> tuple[list, PromptReport]
     return conditioning, report
 
 
-def warn_of_unknown_words(clip: Any, text: str, field: str) -> list[str]:
+def warn_of_unknown_words(clip: Any, text: str, field: str) -> list[Sentence]:
     """What klein-nano will not make of a prompt, in a sentence; nothing for every other text encoder."""
     model = getattr(clip, "cond_stage_model", None)
     if not isinstance(model, NanoTextModel):

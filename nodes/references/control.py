@@ -66,6 +66,9 @@ class ReferenceControl(ControlBase):
     front and count as they are.
     """
 
+    title = "weights of references"
+    """What takes it off a conditioning calls it."""
+
     def __init__(self, items: tuple[Reference, ...], before: int) -> None:
         super().__init__()
         self.items, self.before = items, before

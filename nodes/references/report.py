@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ..base.references import Reference, References
+from ..base.sentences import Sentence, join, say
 from .cost import count_tokens, describe_cost, step_factor
 from .sizing import MAX_SIDE
 
@@ -36,37 +37,56 @@ def describe(references: References) -> str:
     return "\n".join(lines)
 
 
-def headline(references: References) -> str:
+def headline(references: References) -> Sentence:
     """What fits under the node: number, tokens, cost, then the warnings."""
     count = len(references)
     factor = step_factor(count_tokens(references.canvas), references.tokens)
-    first = f"{count} image{'s' * (count > 1)}, {references.tokens:,} tokens, a step x{factor:.1f}"
-    return "\n".join([first, *(f"Warning: {text}" for text in list_warnings(references))])
+    first = [
+        say("1 image") if count == 1 else say("%1 images", count),
+        say("%1 tokens", f"{references.tokens:,}"),
+        say("a step x%1", f"{factor:.1f}"),
+    ]
+    warnings = (say("Warning: %1", text) for text in list_warnings(references))
+    return join("\n", [join(", ", first), *warnings])
 
 
-def list_warnings(references: References) -> list[str]:
+def list_warnings(references: References) -> list[Sentence]:
     warnings = []
     if len(references) > MAX_AT_SERVICES:
         warnings.append(
-            f"{len(references)} references; BFL and Runware take at most {MAX_AT_SERVICES} for klein, and "
-            "each one more costs time and memory."
+            say(
+                "%1 references; BFL and Runware take at most %2 for klein, and each one more costs time and "
+                "memory.",
+                len(references),
+                MAX_AT_SERVICES,
+            )
         )
     side = max(references.canvas)
     if side > MAX_SIDE:
         warnings.append(
-            f"image {references.matched} is {side} pixels long, but Klein Sampler makes pictures up to "
-            f"{MAX_SIDE}: choose another size than native, or set width and height yourself."
+            say(
+                "image %1 is %2 pixels long, but Klein Sampler makes pictures up to %3: choose another size "
+                "than native, or set width and height yourself.",
+                references.matched,
+                side,
+                MAX_SIDE,
+            )
         )
     if min(references.canvas) < MIN_CANVAS:
         warnings.append(
-            f"image {references.matched} is {format_size(references.canvas)}, but Klein Sampler makes "
-            f"pictures from {MIN_CANVAS} pixels on: set width and height yourself."
+            say(
+                "image %1 is %2, but Klein Sampler makes pictures from %3 pixels on: set width and height "
+                "yourself.",
+                references.matched,
+                format_size(references.canvas),
+                MIN_CANVAS,
+            )
         )
     seen: dict[str, int] = {}
     for number, item in enumerate(references.items, start=1):
         first = seen.setdefault(item.digest, number)
         if first != number:
-            warnings.append(f"image {number} is the same as image {first}.")
+            warnings.append(say("image %1 is the same as image %2.", number, first))
     return warnings
 
 
@@ -78,12 +98,19 @@ def unmatched_mentions(prompt: str, count: int) -> list[int]:
 
 def describe_for_prompt(references: References, positive: str) -> str:
     """Lines for Klein Prompt's info: which image is which, and numbers that point at none."""
-    parts = [f"image {number} {format_size(size)}" for number, size in enumerate(references.sizes, start=1)]
-    lines = [f"references: {', '.join(parts)}; in the positive and the negative prompt"]
+    parts = [
+        say("image %1 %2", number, format_size(size)) for number, size in enumerate(references.sizes, start=1)
+    ]
+    both = say("in the positive and the negative prompt")
+    lines = [say("references: %1", join("; ", [join(", ", parts), both]))]
     for number in unmatched_mentions(positive, len(references)):
+        count = len(references)
         lines.append(
-            f"Warning: the prompt speaks of image {number}, but there "
-            + ("is only image 1." if len(references) == 1 else f"are only images 1 to {len(references)}.")
+            say("Warning: the prompt speaks of image %1, but there is only image 1.", number)
+            if count == 1
+            else say(
+                "Warning: the prompt speaks of image %1, but there are only images 1 to %2.", number, count
+            )
         )
     return "\n".join(lines)
 

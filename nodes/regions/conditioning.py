@@ -33,16 +33,26 @@ Conditioning = list[list[Any]]
 def strip_picture(conditioning: Conditioning) -> tuple[Conditioning, tuple[str, ...]]:
     """A copy without anything that belongs to the whole picture, and the names of what was there."""
     found = {
-        title
+        name
         for _, options in conditioning
         for key, title in OF_THE_WHOLE_PICTURE.items()
         if title and options.get(key) is not None
+        for name in (_name_controls(options[key], title) if key == "control" else [title])
     }
     stripped = [
         [tensor, {key: value for key, value in options.items() if key not in OF_THE_WHOLE_PICTURE}]
         for tensor, options in conditioning
     ]
     return stripped, tuple(sorted(found))
+
+
+def _name_controls(control: Any, usual: str) -> list[str]:
+    """Of a chain of them, by what each calls itself: weights of references travel as one, too."""
+    names = []
+    while control is not None:
+        names.append(getattr(control, "title", usual))
+        control = getattr(control, "previous_controlnet", None)
+    return names
 
 
 def with_references(

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from dataclasses import replace
 
+from ..base.sentences import say
 from . import images
 from .allowed_hosts import AllowedHosts
 from .errors import Expired, StillRunning, StorageError, UnknownHost, Unsafe
@@ -81,7 +82,8 @@ class Follower:
         share = len(have) / job.wanted
         progress = self.running.progress
         progress.share = max(progress.share, share, min(status.progress or 0.0, 0.99))
-        progress.words = f"{len(have)} of {job.wanted} done" if job.wanted > 1 else "Working"
+        several = job.wanted > 1
+        progress.words = say("%1 of %2 done", len(have), job.wanted) if several else say("Working")
         self._failures = status.failures or self._failures
         if len(have) >= job.wanted:
             return self._settle(job, ())

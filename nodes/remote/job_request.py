@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..base.sentences import say
 from .hosts import make_endpoint
 from .limits import Limits
 from .profiles import check_profile
@@ -120,7 +121,7 @@ class JobResult:
 class Progress:
     """What to show while waiting."""
 
-    words: str = "Preparing"
+    words: str = say("Preparing")
     share: float = 0.0
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from ..base.sentences import say
 from .errors import Moderated
 from .images import make_placeholder
 from .job_request import JobResult, ReceivedImage
@@ -124,11 +125,12 @@ def _warn(result: JobResult, size: tuple[int, int]) -> str:
     missing = [p for p in result.images if p.pixels is None]
     if missing:
         reasons = "; ".join(dict.fromkeys(p.message for p in missing if p.message))
-        words.append(f"{len(missing)} of {len(result.images)} pictures did not come: {reasons}")
+        counts = len(missing), len(result.images)
+        words.append(say("%1 of %2 pictures did not come: %3", *counts, reasons))
     if any(p.nsfw for p in result.images):
-        words.append("the service flagged a picture as not safe for work")
+        words.append(say("the service flagged a picture as not safe for work"))
     others = set(_list_sizes(result)) - {size}
     if all(size) and others:
         odd = ", ".join(f"{width}x{height}" for width, height in sorted(others))
-        words.append(f"{odd} came instead of {size[0]}x{size[1]}")
+        words.append(say("%1 came instead of %2x%3", odd, *size))
     return "; ".join([*words, *([result.note] if result.note else [])])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .accounts import Accounts
 from .allowed_hosts import AllowedHosts
 from .concurrency import RequestLocks, name_lock
@@ -88,10 +89,10 @@ class JobRunner:
         )
         estimate = estimate_from_history(self.ledger, request)
         if request.price_check != PRICE_OFF:
-            talk.tell(f"Price: about {format_usd(estimate)}", None)
+            talk.tell(say("Price: about %1", format_usd(estimate)), None)
         request = replace(request, estimate_usd=estimate)
         name = name_lock(request.request_hash, request.take)
-        talk.tell("Waiting for a free place", None)
+        talk.tell(say("Waiting for a free place"), None)
         with self.locks.hold(name, running.is_wanted, running.deadline):
             known = self.ledger.find(request.request_hash, request.take)
             if known is not None and self._is_here(known):
@@ -129,7 +130,7 @@ class JobRunner:
             return job, False
         self._keep_prompt(job, request.prompt)
         running.reach = ON_ITS_WAY
-        talk.tell("Sending" if fresh else "Looking for the earlier job", None)
+        talk.tell(say("Sending") if fresh else say("Looking for the earlier job"), None)
         began = time.monotonic()
         try:
             answer = talk.submit(job, request.body, not fresh)

@@ -22,6 +22,7 @@ from ..base import seams
 from ..base.doors import Doors
 from ..base.errors import InputError
 from ..base.notices import show, warn
+from ..base.sentences import Sentence, join, say
 from ..base.stopping import was_stopped
 from .engine import Engine
 from .job_request import ON_ITS_WAY, WITH_SERVICE, JobHandle, JobResult, RunContext
@@ -43,11 +44,15 @@ get_executing_context = seams.find("comfy_execution.utils:get_executing_context"
 logger = logging.getLogger("kleinod.remote")
 _GLANCE_SECONDS = 0.1
 # What a node says of a job that an interrupt does not take back.
-_FETCH_IT = "Queue again, or use Recover in the Klein Jobs panel; neither pays again."
 _INTERRUPTED = {
-    ON_ITS_WAY: "Interrupted while the request was on its way. If the service has it, it goes on and is "
-    f"paid: the Klein Jobs panel says so. {_FETCH_IT}",
-    WITH_SERVICE: f"Interrupted, but the service has the job: it goes on and is paid. {_FETCH_IT}",
+    ON_ITS_WAY: say(
+        "Interrupted while the request was on its way. If the service has it, it goes on and is paid: the "
+        "Klein Jobs panel says so. Queue again, or use Recover in the Klein Jobs panel; neither pays again."
+    ),
+    WITH_SERVICE: say(
+        "Interrupted, but the service has the job: it goes on and is paid. Queue again, or use Recover in "
+        "the Klein Jobs panel; neither pays again."
+    ),
 }
 
 
@@ -83,7 +88,7 @@ async def run_job(node_id: str | None, service: str, inputs: Mapping[str, Any]) 
     """Ask a service for what a node's inputs say, wait without blocking anything, wrap what arrived."""
     seams.require(seams.REMOTE)
     if was_stopped():
-        show("Nothing was sent: this run was stopped.", node_id)
+        show(say("Nothing was sent: this run was stopped."), node_id)
         raise InterruptProcessingException()
     context = find_context(node_id)
     handle = find_engine().launch(lambda: find_service(service).make_request(context, inputs))
@@ -101,14 +106,14 @@ async def run_recovery(node_id: str | None, job_id: str, policy: str, deadline: 
 async def wait_for(handle: JobHandle, node_id: str | None) -> JobResult:
     """The result of a job. An interrupt is felt within a tenth of a second; a paid job goes on without us."""
     future = asyncio.wrap_future(handle)
-    started, shown = time.monotonic(), ""
+    started, shown = time.monotonic(), Sentence("")
     try:
         while not future.done():
             if processing_interrupted():
                 if handle.reach in _INTERRUPTED:
                     warn(_INTERRUPTED[handle.reach], node_id)
                 raise InterruptProcessingException()
-            words = f"{handle.progress.words} ({time.monotonic() - started:.0f} s)"
+            words = Sentence(f"{handle.progress.words} ({time.monotonic() - started:.0f} s)")
             if words != shown:
                 shown = words
                 show(words, node_id)
@@ -176,16 +181,21 @@ def tell_place(job: Job) -> str:
     return f"{job.profile} ({host})" if is_own(job.service) else host
 
 
-def summarise(delivery: Delivery, result: JobResult) -> str:
+def summarise(delivery: Delivery, result: JobResult) -> Sentence:
     """One line under the node."""
     if result.job is None:
-        words = f"Price: about {format_usd(delivery.cost_usd)} (an estimate; nothing was sent)"
+        words = say("Price: about %1 (an estimate; nothing was sent)", format_usd(delivery.cost_usd))
     else:
         count = sum(len(batch) for batch in delivery.batches)
-        about = "about " if result.cost_usd is None else ""
-        paid = f"{about}{format_usd(delivery.cost_usd)}" if result.paid_now else "already paid"
-        if is_own(result.service) and result.cost_usd is None:
-            paid = "free" if result.paid_now else "made before"
-        words = f"{count} picture{'' if count == 1 else 's'}, {paid}, {result.seconds:.1f} s"
-        words += f", by {tell_place(result.job)}"
-    return f"{words}. {delivery.warning}" if delivery.warning else words
+        own = is_own(result.service) and result.cost_usd is None
+        paid = Sentence(format_usd(delivery.cost_usd))
+        if not result.paid_now:
+            paid = say("made before") if own else say("already paid")
+        elif own:
+            paid = say("free")
+        elif result.cost_usd is None:
+            paid = say("about %1", paid)
+        pictures = say("1 picture") if count == 1 else say("%1 pictures", count)
+        by = say("by %1", tell_place(result.job))
+        words = join(", ", [pictures, paid, Sentence(f"{result.seconds:.1f} s"), by])
+    return Sentence(f"{words}. {delivery.warning}") if delivery.warning else words

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..base.sentences import say
 from .concurrency import ConcurrencyLimit
 from .errors import (
     Abandoned,
@@ -165,10 +166,11 @@ class Conversation:
             if self.deadline.left <= 0:
                 raise NotSent("the deadline passed while it was being sent; raise it for a slow line")
             if total > 1 << 20:
-                self.tell(f"Sending {sent / 1e6:.1f} of {total / 1e6:.1f} MB", sent / total)
+                megabytes = f"{sent / 1e6:.1f}", f"{total / 1e6:.1f}"
+                self.tell(say("Sending %1 of %2 MB", *megabytes), sent / total)
 
         answer = self.transport.submit(call, watch)
-        self.tell("Waiting for the answer", None)
+        self.tell(say("Waiting for the answer"), None)
         return answer
 
     def _judge(

@@ -36,6 +36,7 @@ from ..base.flux2 import CELL, LATENT_CHANNELS
 from ..base.notices import show
 from ..base.pictures import check_image, check_mask, to_rgb, to_unit
 from ..base.schedulers import KLEINOD_FAST, Solver
+from ..base.sentences import Sentence, join, say
 from ..base.values import Acceleration
 from ..model.engine import facts_of
 from ..model.facts import notice_processor
@@ -50,6 +51,7 @@ from .advice import (
 )
 from .fast import sample_fast
 from .image_guidance import guide_by_references, holds_references
+from .patches import check_patches, lend_to_easycache, warn_of_idle
 from .picture import fit_picture
 from .progress import RunProgress
 from .report import Report
@@ -121,7 +123,7 @@ class Start:
     latent: dict[str, Any]
     from_picture: bool = False
     pixels: Tensor | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Sentence, ...] = ()
 
     @property
     def samples(self) -> Tensor:
@@ -179,6 +181,7 @@ def sample_pictures(
     """
     seams.require(seams.SAMPLING)
     check_model(model)
+    check_patches(model.model_options)
     checks.check_vae(vae)
     checks.check_one_source(latent, image)
     width = context_width(model)
@@ -210,6 +213,7 @@ def sample_pictures(
         ),
         warnings=(
             *list_warnings(request, facts),
+            *warn_of_idle(model),
             *warn_of_unread(
                 {"positive": positive, **({"negative": negative} if reads_negative else {})},
                 "noise_mask" in start.latent,
@@ -231,6 +235,7 @@ def sample_pictures(
     if table is not None:
         schedule = Schedule(torch.tensor(table.levels), schedule.mu)
         sampler = comfy.samplers.KSAMPLER(sample_fast, {"table": table})
+    model = lend_to_easycache(model)
     if shown:
         model = guide_by_references(model, request.image_guidance)
     watched = watch_runs(model, acceleration, schedule.sigmas, _respace(request, schedule, start))
@@ -238,7 +243,7 @@ def sample_pictures(
     guide = Guide(watched.model, positive, negative, request.guidance)
     early = [words for words in (notice, note_size(facts, start.size)) if words]
     if early:
-        show("\n".join(early))  # until the headline takes its place
+        show(join("\n", early))  # until the headline takes its place
     made = make_results(guide, sampler, schedule.sigmas, start.latent, vae, request, clock, keep)
     if made.stopped:
         report = replace(report, asked=request.results)
@@ -251,7 +256,7 @@ def sample_pictures(
         solver=solver,
         timing=clock.read(),
         acceleration=tuple(summarise_runs(runs, _name_runs(request))) if watched.reports else (),
-        skipped=runs[0].headline() if watched.reports and runs else "",
+        skipped=runs[0].headline() if watched.reports and runs else Sentence(""),
         notes=(*report.notes, *(note_acceleration(facts) if watched.reports else ())),
     )
     for warning in report.warnings:
@@ -442,10 +447,10 @@ def _start_from_image(vae: Any, image: Tensor) -> Start:
     pixels = pixels[:, top : top + height, left : left + width]
     samples = vae.encode(pixels)
     checks.check_encoded(samples, width, height)
-    notes = [f"Size {width}x{height} is the image's; width and height are not used."]
+    notes = [say("Size %1x%2 is the image's; width and height are not used.", width, height)]
     if fit.describe():
         notes.append(fit.describe())
-    notes += [f"The image came with {word}." for word in words]
+    notes += [say("The image came with %1.", word) for word in words]
     return Start({"samples": samples}, True, pixels, tuple(notes))
 
 
@@ -461,11 +466,13 @@ def _start_from_latent(model: Any, latent: dict[str, Any]) -> Start:
         check_mask(out["noise_mask"], "The mask of latent")
     out["samples"] = samples
     filled = bool(torch.count_nonzero(samples))
-    notes = ["Size {}x{} is the latent's; width and height are not used.".format(*Start(out).size)]
+    notes = [say("Size %1x%2 is the latent's; width and height are not used.", *Start(out).size)]
     if not filled:
-        notes.append("The latent is empty, so the picture is made from noise alone and strength is not used.")
+        notes.append(
+            say("The latent is empty, so the picture is made from noise alone and strength is not used.")
+        )
     if "noise_mask" in out:
-        notes.append("The latent's mask is kept: only what it marks changes, in cells of 16 pixels.")
+        notes.append(say("The latent's mask is kept: only what it marks changes, in cells of 16 pixels."))
     return Start(out, filled, None, tuple(notes))
 
 
@@ -473,7 +480,7 @@ def _return_untouched(vae: Any, start: Start, report: Report) -> Pictures:
     count = report.request.results
     once = start.pixels if start.pixels is not None else decode(vae, start.samples)
     reason = explain_no_steps(report.request.steps, report.request.strength)
-    note = f"{reason}: nothing was sampled, the picture is as it came."
+    note = say("%1: nothing was sampled, the picture is as it came.", reason)
     latent = _output_latent(start.latent, [start.samples] * count)
     report = replace(report, notes=(*report.notes, note))
     return Pictures(once.repeat(count, 1, 1, 1) if count > 1 else once, latent, report)
@@ -486,11 +493,13 @@ def _output_latent(given: dict[str, Any], results: list[Tensor]) -> dict[str, An
     return out
 
 
-def _spoilt_results(results: list[Tensor], request: SamplingRequest) -> list[str]:
+def _spoilt_results(results: list[Tensor], request: SamplingRequest) -> list[Sentence]:
     spoilt = [
         seed for seed, result in zip(request.seeds, results, strict=True) if not torch.isfinite(result).all()
     ]
-    return [f"The result of seed {seed} came out as not-a-number; its picture is black." for seed in spoilt]
+    return [
+        say("The result of seed %1 came out as not-a-number; its picture is black.", seed) for seed in spoilt
+    ]
 
 
 def _name_runs(request: SamplingRequest) -> list[str]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..acceleration.fitted import FittedPath
 from ..base.acceleration import FittedTable
+from ..base.sentences import Sentence, say
 
 # With fewer steps, or from this guidance on, the repair makes the worst pictures worse (klein-nano, 9 to 20
 # steps, guidance 4 to 10): without it the run is Euler's on the same sigmas, and nearer than on FLUX.2's own.
@@ -33,16 +34,19 @@ def is_good(steps: int, guidance: float) -> bool:
     return steps >= MIN_STEPS and guidance < MAX_GUIDANCE
 
 
-def why_plain(steps: int, guidance: float) -> str:
+def why_plain(steps: int, guidance: float) -> Sentence:
     """Why such a run steps as Euler does; empty where it does not."""
     if is_good(steps, guidance):
-        return ""
-    reason = f"With {steps} steps" if guidance < MAX_GUIDANCE else f"At guidance {guidance:g}"
-    return (
-        f"{reason} using each answer twice would make Kleinod Fast's worst pictures worse, "
-        "so it stepped as Euler does, on its own sigmas. "
-        f"It is at its best from {MIN_STEPS} steps on and below guidance {MAX_GUIDANCE:g}; "
-        "else Default with acceleration is nearer."
+        return Sentence("")
+    few = guidance < MAX_GUIDANCE
+    reason = say("With %1 steps", steps) if few else say("At guidance %1", f"{guidance:g}")
+    return say(
+        "%1 using each answer twice would make Kleinod Fast's worst pictures worse, so it stepped as Euler "
+        "does, on its own sigmas. It is at its best from %2 steps on and below guidance %3; else Default "
+        "with acceleration is nearer.",
+        reason,
+        MIN_STEPS,
+        f"{MAX_GUIDANCE:g}",
     )
 
 
@@ -85,7 +89,7 @@ def sample_fast(
     callback: Any = None,
     disable: bool | None = None,
     table: FittedTable | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[Sentence], None] | None = None,
 ) -> Tensor:
     """The solver in the form of ComfyUI's samplers: model(x, sigma `[B]`) -> denoised; x `[B, C, H, W]`.
 
@@ -96,7 +100,7 @@ def sample_fast(
 
     levels = sigmas.tolist()
     steps, guidance = len(levels) - 1, float(getattr(getattr(model, "inner_model", None), "cfg", 1.0))
-    why = "" if table is not None else why_plain(steps, guidance)
+    why = Sentence("") if table is not None else why_plain(steps, guidance)
     solver = FittedMultistep(table) if table is not None else Multistep(repairs=not why)
     if why and tell is not None and callback is not None:
         tell(why)

@@ -13,6 +13,7 @@ from ..base.oom_advice import advise_sampling
 from ..base.stopping import count_early_ends, note_early_end
 from .engine import sample_pictures
 from .kept import KeptResults
+from .own_seed import tell_seeds
 from .request import DEFAULTS, SAMPLING_FIELDS, SamplingRequest
 
 
@@ -153,6 +154,9 @@ class KleinodSampler(io.ComfyNode):
                 model, positive, negative, vae, request, latent=latent, image=image, acceleration=chosen,
                 keep=kept.keep if request.results > 1 else None,
             )  # fmt: skip
+        if cls.hidden is not None and cls.hidden.unique_id is not None:
+            seeds = [seed for seed in made.report.request.seeds for _ in range(made.report.batch)]
+            tell_seeds(cls.hidden.extra_pnginfo, str(cls.hidden.unique_id), seeds)
         shown = made.strip()
         if made.report.asked and cls.hidden is not None:
             note_early_end(cls.hidden.unique_id)

@@ -7,7 +7,7 @@ Here the sampler's seed is the picture's own and results is 1: the file, dropped
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .request import SAMPLING_FIELDS
@@ -17,6 +17,8 @@ _NAMES = [field.name for field in SAMPLING_FIELDS]
 # The page keeps a node's widgets as a list, the seed's control among them.
 _PLACES = [*_NAMES[: _NAMES.index("seed") + 1], _CONTROL, *_NAMES[_NAMES.index("seed") + 1 :]]
 _FIXED = "fixed"
+SEEDS = "kleinod_seeds"
+"""In a picture's file: the sampler's number -> the seeds of its pictures, first to last."""
 
 
 def prompt_of_one(prompt: Mapping[str, Any], node_id: str, seed: int) -> dict[str, Any]:
@@ -45,6 +47,16 @@ def workflow_of_one(workflow: Mapping[str, Any], node_id: str, seed: int) -> dic
         elif str(source.get("type", "")).startswith("Primitive"):
             _set(source.get("widgets_values"), 0, value)
     return changed
+
+
+def tell_seeds(extra_pnginfo: Any, node_id: str, seeds: Sequence[int]) -> None:
+    """Each picture's seed, in the order of the pictures, into every file that is saved of this run.
+
+    extra_pnginfo: what ComfyUI hands all nodes of a run and writes into the files; its documents let nodes
+    add to it. Nothing where the graph's own seed is that of the only picture.
+    """
+    if isinstance(extra_pnginfo, dict) and len(seeds) > 1:
+        extra_pnginfo.setdefault(SEEDS, {})[node_id] = list(seeds)
 
 
 def _set(values: Any, place: int, value: int) -> None:

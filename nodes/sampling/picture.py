@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..base.errors import InputError
 from ..base.flux2 import CELL, MAX_SIZE, MIN_SIZE
+from ..base.sentences import Sentence, say
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,19 @@ class PictureFit:
         (width, height), (kept_width, kept_height) = self.scaled, self.cropped
         return (width - kept_width) // 2, (height - kept_height) // 2
 
-    def describe(self) -> str:
+    def describe(self) -> Sentence:
         """One sentence about what was changed; empty when nothing was."""
         if self.given == self.cropped:
-            return ""
-        name = "image of {}x{}".format(*self.given)
-        steps = []
-        if self.scaled != self.given:
-            steps.append("scaled to {}x{}".format(*self.scaled))
-        if self.cropped != self.scaled:
-            steps.append("cut at its edges to {}x{}, multiples of 16".format(*self.cropped))
-        return f"The {name} was {' and '.join(steps)}."
+            return Sentence("")
+        given, scaled, cropped = ("{}x{}".format(*size) for size in (self.given, self.scaled, self.cropped))
+        if scaled == given:
+            return say("The image of %1 was cut at its edges to %2, multiples of 16.", given, cropped)
+        if cropped == scaled:
+            return say("The image of %1 was scaled to %2.", given, scaled)
+        return say(
+            "The image of %1 was scaled to %2 and cut at its edges to %3, multiples of 16.",
+            given, scaled, cropped,
+        )  # fmt: skip
 
 
 def fit_picture(width: int, height: int) -> PictureFit:

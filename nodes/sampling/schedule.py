@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..base.errors import InputError
 from ..base.noise import fit_mu
+from ..base.sentences import Sentence, say
 
 RULES = ("native", "uniform", "karras", "exponential", "beta", "fast")
 
@@ -172,11 +173,11 @@ def count_run_steps(steps: int, strength: float, strength_mode: str) -> int:
     return steps if strength else 0
 
 
-def explain_no_steps(steps: int, strength: float) -> str:
+def explain_no_steps(steps: int, strength: float) -> Sentence:
     """Why `count_run_steps` is 0."""
     if strength == 0:
-        return "Strength 0"
-    return f"Strength {strength:g} of {steps} steps is less than half a step"
+        return say("Strength 0")
+    return say("Strength %1 of %2 steps is less than half a step", f"{strength:g}", steps)
 
 
 def _uniform(steps: int, mu: float, high: float) -> Tensor:

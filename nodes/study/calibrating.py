@@ -22,6 +22,7 @@ from ..base.acceleration import FAST, HIGHEST, SKIPPED, FittedTable
 from ..base.errors import InputError
 from ..base.families import name_other_family
 from ..base.flux2 import CELL, LATENT_CHANNELS
+from ..base.sentences import Sentence, say
 from ..base.values import Acceleration, Calibration
 from ..model.engine import facts_of
 from ..model.text_engine import encode_prompt
@@ -43,7 +44,7 @@ LEVELS = ("medium", "high", HIGHEST)
 # The run that Kleinod Fast is fitted to is this many times as fine; calls are so many times fewer.
 FINENESS = 2
 FEWER = (2, 3)
-ONE_PROMPT = (
+ONE_PROMPT = say(
     "All pictures had one prompt: with clip connected each has another, and the fit holds for prompts it has "
     "not seen."
 )
@@ -59,7 +60,7 @@ class Subject:
 
 def list_subjects(
     model: Any, positive: Any, clip: Any, prompts: str, pictures: int, seed: int
-) -> tuple[list[Subject], list[str]]:
+) -> tuple[list[Subject], list[Sentence]]:
     """The pictures to watch, and what to say of them: a prompt each, with the references of `positive`.
 
     Without a CLIP all have the prompt of `positive`. Raises InputError where there are prompts and no CLIP.
@@ -88,10 +89,10 @@ def calibrate(
     negative: Any,
     request: SamplingRequest,
     name: str,
-    notes: Sequence[str] = (),
+    notes: Sequence[Sentence] = (),
     tell: Tell = lambda text: None,
     folder: Path | None = None,
-) -> tuple[Calibration, str]:
+) -> tuple[Calibration, Sentence]:
     """Watch every subject painted with all calls of the model, fit, and save under `name`; with a report.
 
     folder: where to, the user's calibrations where not given.
@@ -159,7 +160,7 @@ class _Desk:
         signal: list[float | None] = []
         change: list[float | None] = []
         for number in range(len(self._subjects)):
-            self._tell(f"watching picture {number + 1} of {len(self._subjects)}")
+            self._tell(say("watching picture %1 of %2", number + 1, len(self._subjects)))
             tracer = Tracer()
             end = self._run(number, tracer.watch(self._model), comfy.samplers.sampler_object("euler"), levels)
             watched.path.append([*tracer.trace.path, end])
@@ -176,7 +177,7 @@ class _Desk:
         costs = tables.gap_costs(watched.gram, tables.step_rule(levels), presets.MAX_IN_A_ROW + 1)
         fitted = []
         for calls in self._list_counts():
-            self._tell(f"fitting {calls} of {len(levels) - 1} steps")
+            self._tell(say("fitting %1 of %2 steps", calls, len(levels) - 1))
             speed = Acceleration("high", speed=(len(levels) - 1) / calls, calibration=Calibration(RULE))
             model = accelerate(self._model, speed)
             solver = comfy.samplers.sampler_object("euler")
@@ -200,7 +201,7 @@ class _Desk:
         watched = _Watched(levels, [], torch.zeros(steps, steps, dtype=torch.float64))
         solver = comfy.samplers.KSAMPLER(sample_fast)
         for number in range(len(self._subjects)):
-            self._tell(f"watching finer picture {number + 1} of {len(self._subjects)}")
+            self._tell(say("watching finer picture %1 of %2", number + 1, len(self._subjects)))
             tracer = Tracer()
             end = self._run(number, tracer.watch(self._model), solver, levels)
             velocities = tracer.trace.velocities
@@ -209,7 +210,7 @@ class _Desk:
         costs = tables.gap_costs(watched.gram, tables.trapezoid_rule(levels), tables.REACH)
         fitted = []
         for calls in self._list_fast():
-            self._tell(f"fitting Kleinod Fast, {calls} steps")
+            self._tell(say("fitting Kleinod Fast to %1 steps", calls))
             chosen = tables.choose_calls(costs, calls)
             usual = build_schedule("fast", calls, self._tokens, self._request.mu).sigmas.tolist()
             rule = [self._run(i, self._model, solver, usual) for i in range(len(self._subjects))]

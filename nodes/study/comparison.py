@@ -12,6 +12,7 @@ from torch import Tensor
 from ..acceleration.policies.forecast import plan_usual_run
 from ..acceleration.report import LEGEND
 from ..base.errors import InputError
+from ..base.sentences import Sentence, join, say
 from ..base.values import ACCELERATION_LEVELS, Acceleration
 from .plot import Point
 
@@ -122,18 +123,19 @@ def data(outcomes: Sequence[Outcome], request: Mapping[str, Any], machine: Mappi
     return json.dumps({"compare": 1, "request": dict(request), "machine": dict(machine), "runs": runs})
 
 
-def headline(outcomes: Sequence[Outcome]) -> str:
+def headline(outcomes: Sequence[Outcome]) -> Sentence:
     """What fits under the node: the run nearest to the first picture, and the one that did least."""
     nearest = max(outcomes[1:], key=lambda outcome: outcome.psnr)
     cheapest = min(outcomes[1:], key=lambda outcome: outcome.work)
-    words = [f"{len(outcomes)} pictures of one seed", f"nearest: {_brief(nearest)}"]
+    words = [say("%1 pictures of one seed", len(outcomes)), say("nearest: %1", _brief(nearest))]
     if cheapest is not nearest:
-        words.append(f"fastest: {_brief(cheapest)}")
-    return "\n".join(words)
+        words.append(say("fastest: %1", _brief(cheapest)))
+    return join("\n", words)
 
 
-def _brief(outcome: Outcome) -> str:
-    return f"{outcome.candidate.name}, {outcome.psnr:.1f} dB, {1 / max(outcome.work, 1e-9):.1f}x less work"
+def _brief(outcome: Outcome) -> Sentence:
+    less = say("%1x less work", f"{1 / max(outcome.work, 1e-9):.1f}")
+    return join(", ", [Sentence(outcome.candidate.name), Sentence(f"{outcome.psnr:.1f} dB"), less])
 
 
 def _cells(outcome: Outcome, first: Outcome) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..acceleration.patch import KEY
 from ..base import seams
+from ..base.sentences import Sentence, say
 from ..model.engine import facts_of
 from ..sampling.engine import sample_pictures
 from ..sampling.request import SamplingRequest
@@ -20,7 +21,7 @@ from .comparison import Candidate, Outcome
 
 WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
 
-Tell = Callable[[str], None]
+Tell = Callable[[Sentence], None]
 # Loading and compiling happen in the first steps ever run; they belong to no candidate.
 WARM_UP_STEPS = 2
 
@@ -40,12 +41,12 @@ def compare(
     """
     seams.require(seams.STUDY)
     model = without_acceleration(model)
-    tell("warming up")
+    tell(say("warming up"))
     sample_pictures(model, positive, negative, vae, replace(request, steps=WARM_UP_STEPS))
     outcomes: list[Outcome] = []
     whole = 0
     for number, candidate in enumerate(candidates):
-        tell(f"{number + 1} of {len(candidates)}: {candidate.name}")
+        tell(say("%1 of %2: %3", number + 1, len(candidates), candidate.name))
         meter = _Meter()
         asked = replace(request, steps=candidate.steps, scheduler=candidate.scheduler)
         started = _now()

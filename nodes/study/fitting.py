@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..base.acceleration import FAST, FittedTable
 from ..base.errors import InputError
+from ..base.sentences import Sentence, join, say
 
 # Powers of the curve. A cubic follows TeaCache's published ones as far as their data reach.
 POWERS = (3, 2, 1)
@@ -59,29 +60,37 @@ def check_steps(steps: int) -> None:
 
 
 def describe(
-    name: str, prompts: int, asked: str, tried: Sequence[FittedTable], explained: float, notes: Sequence[str]
-) -> str:
+    name: str,
+    prompts: int,
+    asked: str,
+    tried: Sequence[FittedTable],
+    explained: float,
+    notes: Sequence[Sentence],
+) -> Sentence:
     """Lines for an artist. tried: all tables that were fitted, of which those that win are kept."""
     kept = [table for table in tried if table.wins]
-    lines = [f"Saved as '{name}', from {prompts} prompts, {asked}."]
+    lines = [say("Saved as '%1', from %2 prompts, %3.", name, prompts, asked)]
     lines += [describe_table(table) for table in tried]
     if kept:
-        lines.append("It is used by itself wherever this very model runs with these steps and guidance.")
-    trust = "a good" if explained > 0.7 else "a fair" if explained > 0.4 else "a weak"
-    lines.append(f"Tea's signal explains {100 * explained:.0f}% of the change: {trust} guide here.")
-    return "\n".join([*lines, *notes])
+        lines.append(say("It is used by itself wherever this very model runs with these steps and guidance."))
+    trust = say("good") if explained > 0.7 else say("fair") if explained > 0.4 else say("weak")
+    share = f"{100 * explained:.0f}%"
+    lines.append(say("Tea's signal explains %1 of the change; as a guide here it is %2.", share, trust))
+    return join("\n", [*lines, *notes])
 
 
-def describe_table(table: FittedTable) -> str:
+def describe_table(table: FittedTable) -> Sentence:
     """How far off it is on prompts it was not fitted to, beside what runs without it."""
-    other = FAST if table.kind == FAST else "the rule"
-    way = f"{FAST}, {table.calls} steps" if table.kind == FAST else f"{table.calls} of {table.steps} steps"
+    other = Sentence(FAST) if table.kind == FAST else say("the rule")
+    way = say("%1 of %2 steps", table.calls, table.steps)
+    if table.kind == FAST:
+        way = say("%1 with %2 steps", FAST, table.calls)
     fitted, plain = (
-        f"{100 * statistics.median(errors):.1f}% off (worst {100 * max(errors):.1f}%)"
+        say("%1 off (worst %2)", f"{100 * statistics.median(errors):.1f}%", f"{100 * max(errors):.1f}%")
         for errors in (table.errors, table.rule_errors)
     )
-    verdict = f"{table.gain:+.1f} dB, the fit is used" if table.wins else f"{other} stays"
-    return f"{way}: on prompts it was not fitted to {fitted}, by {other} {plain}: {verdict}."
+    verdict = say("%1 dB, the fit is used", f"{table.gain:+.1f}") if table.wins else say("%1 stays", other)
+    return say("%1: on prompts it was not fitted to %2, by %3 %4: %5.", way, fitted, other, plain, verdict)
 
 
 def fit_curve(

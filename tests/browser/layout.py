@@ -94,7 +94,11 @@ def contrast_of(studio: Studio, clip: dict[str, float]) -> float:
     """Contrast, as WCAG 2 defines it, of the commonest colour of a piece of the page and the one that differs
     most from it.
     """
-    picture = Image.open(io.BytesIO(studio.page.screenshot(clip=clip))).convert("RGB")
+    return contrast_within(Image.open(io.BytesIO(studio.page.screenshot(clip=clip))).convert("RGB"))
+
+
+def contrast_within(picture: Image.Image) -> float:
+    """The same of a picture, RGB."""
     colours = Counter(picture.getdata())
     ground = _luminance(colours.most_common(1)[0][0])
     return max(

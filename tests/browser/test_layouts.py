@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser.layout import contrast_of, find_disorder, find_unseen, measure
+from tests.browser.legibility import find_faint, set_palette
 from tools.browser import RENDERERS, Studio, keep_screenshot
 from tools.launch.client import load_prompt
 from tools.launch.environment import ROOT
@@ -29,6 +30,18 @@ async ([graph, name]) => {
   app.graph.clear();
   await app.loadGraphData(graph, true, true, name, { openSource: "template" });
 }
+"""
+_OTHER_SEEDS = """
+() => app.graph.nodes.flatMap((node) => node.widgets ?? [])
+  .filter((widget) => widget.name === "seed")
+  .forEach((widget) => { widget.value = Date.now() % 1e9; })
+"""
+# What the server wrote under the nodes, and reports in a Preview as Text.
+_TOLD = """
+() => app.graph.nodes.flatMap((node) => (node.widgets ?? [])
+  .filter((widget) => widget.name.includes("text-preview") || node.type === "PreviewAny")
+  .map((widget) => [node.type, String(widget.value)])
+  .filter(([, text]) => text.length > 20))
 """
 # The text of a note, cut off or not.
 _CUT = """
@@ -55,8 +68,14 @@ def test_nothing_covers_anything(studio: Studio, renderer: str, name: str, artif
     studio.page.wait_for_timeout(700)  # pictures make their nodes grow
     slug = f"layout-{name.removeprefix('Klein - ').lower().replace(' ', '-')}-{renderer}"
     keep_screenshot(studio, artifacts / "screenshots", slug)
-    assert find_disorder(measure(studio)) == []
-    assert studio.page.evaluate(_CUT) == []
+    # With the results on the page, in both themes and on every page: one opening, one run.
+    for palette in ("light", "dark"):
+        set_palette(studio, palette)
+        for width, height in PAGES:
+            studio.page.set_viewport_size({"width": width, "height": height})
+            assert find_disorder(measure(studio)) == [], f"{palette}, {width}x{height}"
+            assert studio.page.evaluate(_CUT) == [], f"{palette}, {width}x{height}"
+        assert find_faint(studio) == [], palette
     for width, height in PAGES:
         studio.page.set_viewport_size({"width": width, "height": height})
         studio.page.wait_for_timeout(200)
@@ -107,7 +126,8 @@ def test_a_graph_keeps_the_view_its_user_gave_it(studio: Studio, renderer: str) 
 
 
 def test_a_template_speaks_the_pages_language(studio: Studio, renderer: str, artifacts: Path) -> None:
-    """Its note, its titles, and choices, which keep their name behind; what is sent stays as it was."""
+    """Its note, its titles, choices, which keep their name behind, and what nodes say of a run; what is sent
+    stays as it was."""
     texts = read("fr", "main")["kleinod"]
     studio.client.post_json("/settings/Comfy.Locale", "fr")
     try:
@@ -128,10 +148,19 @@ def test_a_template_speaks_the_pages_language(studio: Studio, renderer: str, art
             }"""
         )
         sent = studio.build_prompt()
+        studio.page.evaluate(_OTHER_SEEDS)  # what is still known is not run, and says nothing
+        studio.press_run(button="Ex\u00e9cuter")
+        studio.page.wait_for_timeout(200)
+        told = studio.page.evaluate(_TOLD)
         if RENDERERS[renderer]:
             studio.page.get_by_text("moyenne (medium)").first.wait_for()
     finally:
         studio.client.post_json("/settings/Comfy.Locale", "en")
+    under = [text for kind, text in told if kind == "KleinodSampler"]
+    assert len(under) == 2 and all("s par \u00e9tape" in text and "graine" in text for text in under), told
+    assert any("\u00e9tapes sur 28 calcul" in text for text in under), told
+    report = next(text for kind, text in told if kind == "PreviewAny")
+    assert "calcul\u00e9es" in report and "computed" not in report
     assert note.startswith("# La m\u00eame image, plus vite\n\nAppuyez sur **Ex\u00e9cuter**")
     assert titles[0] == f"1  {texts['Model and prompt']}"
     assert label == "moyenne (medium)"

@@ -157,3 +157,62 @@ def test_the_first_template_takes_the_files_as_soon_as_they_are_there(
     assert values(studio, "KleinodLoader", "diffusion_model") == ["klein-nano (built in)"], (
         "a copy is left alone"
     )
+
+
+_INTO_SUBGRAPH = """
+async (types) => {
+  const nodes = app.graph.nodes.filter((node) => types.includes(node.type));
+  app.graph.convertToSubgraph(new Set(nodes));
+  await new Promise((then) => setTimeout(then, 300));
+}
+"""
+_EVERYWHERE = """
+(names) => {
+  const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
+  const sampler = graphs.flatMap((graph) => graph.nodes).find((node) => node.type === "KleinodSampler");
+  return names.map((name) => sampler.widgets.find((one) => one.name === name).value);
+}
+"""
+
+
+@pytest.mark.parametrize("inside", [["KleinodSampler"], ["KleinodLoader", "KleinodLoraStack"]], ids=str)
+def test_the_button_reaches_samplers_across_the_edge_of_a_subgraph(
+    studio: Studio, files: Path, inside: list[str]
+) -> None:
+    studio.open()
+    studio.page.evaluate(_BUILD)
+    wait_for(studio, [128, 128, 28, 4])
+    studio.page.evaluate(_INTO_SUBGRAPH, inside)
+    assert studio.page.evaluate(_EVERYWHERE, list(WANTED)) == [128, 128, 28, 4]
+    if "KleinodLoader" in inside:
+        studio.page.evaluate(
+            "() => app.canvas.openSubgraph(app.graph.nodes.find((one) => one.subgraph).subgraph)"
+        )
+    studio.page.locator(BUTTON).click()
+    studio.page.get_by_text("Set to 1024 x 1024, 28 steps, guidance 4.").first.wait_for()
+    assert studio.page.evaluate(_EVERYWHERE, list(WANTED)) == [1024, 1024, 28, 4]
+
+
+def test_a_new_sampler_in_a_subgraph_follows_the_loader_outside(studio: Studio, files: Path) -> None:
+    studio.open()
+    studio.page.evaluate(_BUILD)
+    wait_for(studio, [128, 128, 28, 4])
+    studio.page.evaluate(_INTO_SUBGRAPH, ["KleinodSampler"])
+    studio.page.evaluate(
+        """() => {
+          const { subgraph } = app.graph.nodes.find((one) => one.subgraph);
+          const sampler = LiteGraph.createNode("KleinodSampler");
+          subgraph.add(sampler);
+          const [old] = subgraph.nodes.filter((one) => one.type === "KleinodSampler");
+          const link = [...subgraph.links.values()].find((one) => one.target_id === old.id);
+          const into = old.inputs[link.target_slot].name;
+          const slot = sampler.inputs.find((one) => one.name === into);
+          subgraph.inputNode.slots[link.origin_slot].connect(slot, sampler);
+          subgraph.remove(old);
+        }"""
+    )
+    for _ in range(50):
+        if studio.page.evaluate(_EVERYWHERE, list(WANTED)) == [128, 128, 28, 4]:
+            return
+        studio.page.wait_for_timeout(100)
+    assert studio.page.evaluate(_EVERYWHERE, list(WANTED)) == [128, 128, 28, 4]

@@ -65,6 +65,7 @@ TOUCHES_COMFYUI = {
     "service/session.py",
     "sampling/engine.py",
     "sampling/kept.py",
+    "sampling/patches.py",
     "sampling/progress.py",
 }
 CORE = sorted((ROOT / "tests" / "core").glob("*.py"))

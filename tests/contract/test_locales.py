@@ -152,9 +152,10 @@ def test_commands_are_translated_whole(language: str) -> None:
 
 @each_language
 def test_the_scripts_are_translated_whole(language: str) -> None:
-    """What a script draws goes through `say`, and every language knows it; values stay where they belong."""
+    """What a script draws and the server says on a node goes through `say`; every language knows it, values
+    stay where they belong."""
     words = locales.read(language, "main")["kleinod"]
-    source = locales.list_script_texts() | locales.list_template_texts()
+    source = locales.list_script_texts() | locales.list_template_texts() | locales.list_server_texts()
     assert source - set(words) == set(), "missing"
     assert set(words) - source == set(), "left over"
     for english, text in words.items():

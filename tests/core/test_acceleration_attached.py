@@ -29,6 +29,56 @@ def make_averaging(momentum: float) -> Any:
     return averaging
 
 
+def make_remembering() -> Any:
+    seen: dict[str, Any] = {}
+
+    def remembering(args: dict) -> Any:
+        before = seen.get("cond", 0)
+        seen["cond"] = args["cond"]
+        return args["cond"] + before
+
+    return remembering
+
+
+def make_collecting() -> Any:
+    history: list[Any] = []
+
+    def collecting(args: dict) -> Any:
+        history.append(args["cond"].mean())
+        return args["cond"]
+
+    return collecting
+
+
+class Remembering:
+    def __init__(self) -> None:
+        self.seen: dict[str, Any] = {}
+
+    def __call__(self, args: dict) -> Any:
+        self.seen["cond"] = args["cond"]
+        return args["cond"]
+
+
+SEEN: list[Any] = []
+
+
+def into_a_global(args: dict) -> Any:
+    SEEN.append(args)
+    return args["cond"]
+
+
+def make_reading(layers: list[int]) -> Any:
+    def reading(args: dict) -> Any:
+        out = dict(args)
+        for layer in layers:
+            out["cond"] = args["cond"] * layer
+        collected = []
+        collected.append(out["cond"])
+        return collected[0]
+
+    return reading
+
+
 def make_scaling(scale: float) -> Any:
     def scaling(args: dict) -> Any:
         half = args["cond"] * scale
@@ -76,8 +126,28 @@ def test_functions_around_guidance_that_keep_state(name: str) -> None:
     assert found(make_averaging(0.5)) == ("make_averaging",)
     assert found(make_averaging(0)) == ()
     assert found(Averaging()) == found(Averaging().method) == ("Averaging",)
+    assert found(make_remembering()) == ("make_remembering",)
+    assert found(make_collecting()) == ("make_collecting",)
+    assert found(Remembering()) == ("Remembering",)
+    assert found(into_a_global) == ("into_a_global",)
     assert found(make_scaling(2.0)) == ()
+    assert found(make_reading([1, 2])) == (), "what it changes ends with the call"
     assert found(abs) == ()
+
+
+def test_caches_of_other_packs_around_the_model_are_state() -> None:
+    """A function around every call, and wrappers; ComfyUI's own wrappers are none of it."""
+    assert find_attached({"model_function_wrapper": make_remembering()}).state == ("make_remembering",)
+    assert find_attached({"sampler_calc_cond_batch_function": make_collecting()}).state == (
+        "make_collecting",
+    )
+    for kind in ("diffusion_model", "apply_model", "predict_noise", "calc_cond_batch"):
+        wrappers = {"transformer_options": {"wrappers": {kind: {"other": [make_remembering()]}}}}
+        assert find_attached(wrappers).state == ("make_remembering",), kind
+    core = make_remembering()
+    core.__module__ = "comfy.context_windows"
+    wrappers = {"transformer_options": {"wrappers": {"diffusion_model": {None: [core]}}}}
+    assert find_attached(wrappers) == Attached()
 
 
 def test_nothing_attached_changes_nothing() -> None:

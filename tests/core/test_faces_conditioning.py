@@ -48,3 +48,23 @@ def test_what_differs_in_more_than_its_words_does_not() -> None:
     assert fits_one_batch(plain, plain)
     for other in (words(2, tokens=9), words(2, start_percent=0.5), words(2) + words(3)):
         assert not fits_one_batch(plain, other) and not fits_one_batch(other, plain)
+
+
+def test_weights_of_references_are_not_called_a_controlnet() -> None:
+    """They travel as one, alone or in a chain with real ones."""
+
+    class Weights:
+        title = "weights of references"
+        previous_controlnet: object = None
+
+    class Network:
+        previous_controlnet: object = None
+
+    conditioning = [[words(1)[0][0], {"control": Weights()}]]
+    assert strip_picture(conditioning)[1] == ("weights of references",)
+    chained = Weights()
+    chained.previous_controlnet = Network()
+    assert strip_picture([[words(1)[0][0], {"control": chained}]])[1] == (
+        "ControlNet",
+        "weights of references",
+    )

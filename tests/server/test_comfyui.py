@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import urllib.parse
 
 import numpy as np
@@ -175,14 +176,22 @@ def test_progress_counts_every_step_and_previews_come(comfy_server: Server) -> N
 
 
 def test_no_previews_where_the_user_wants_none(comfy_server: Server) -> None:
-    """The page sends its setting along with the prompt."""
+    """The page sends its setting along with the prompt, and what goes into the files: each picture's seed is
+    added to that, as one graph is written into all of them."""
     prompt = load(TEXT_TO_IMAGE)
     sampler_of(prompt).update(steps=2, results=2, seed=1234)
-    comfy_server.client.extra_data = {"preview_method": "none"}
+    number = next(number for number, node in prompt.items() if node["class_type"] == "KleinodSampler")
+    comfy_server.client.extra_data = {"preview_method": "none", "extra_pnginfo": {"workflow": {"nodes": []}}}
     try:
-        assert comfy_server.client.run(prompt).previews == 0
+        result = comfy_server.client.run(prompt)
     finally:
         comfy_server.client.extra_data = {}
+    assert result.previews == 0
+    saved = [image for image in result.images() if image["type"] == "output"]
+    assert len(saved) == 2
+    for image in saved:
+        with Image.open(io.BytesIO(comfy_server.client.fetch_image(image))) as file:
+            assert json.loads(file.text["kleinod_seeds"]) == {number: [1234, 1235]}
 
 
 def test_two_runs_give_the_same_bits(comfy_server: Server) -> None:

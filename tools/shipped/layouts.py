@@ -11,7 +11,7 @@ Place = tuple[int, int, int, int]
 """x, y, width, height in canvas units; the title bar of a node lies 30 above y."""
 
 # Group colours in which ComfyUI's titles can be read on its dark and on its light page.
-BLUE, GREEN, GREY = "#3f789e", "#4d7c59", "#777"
+BLUE, GREEN, GREY = "#3f789e", "#4d7c59", "#717171"
 
 MODELS = tuple({"name": file.name, "url": file.url, "directory": file.folder} for file in SET)
 
@@ -140,6 +140,10 @@ The **report** output of the sampler tells what really ran: connect it to *Previ
 **strength** is a noise level: 0 returns the picture, 0.6 keeps the composition, 0.8 keeps colours and places,
 1 keeps nothing. **strength_mode** *schedule* counts as other programs do; with FLUX.2 even 0.3 is then 77%
 noise.
+
+**Upscale**: put ComfyUI's *Upscale Image By* in front of **image**, say in the prompt what the picture shows,
+and lower **strength** to about 0.2. Made for the real weights, up to 2048 pixels; klein-nano falls apart
+above 256.
 
 """
                 + _REAL_WEIGHTS,

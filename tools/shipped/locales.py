@@ -13,6 +13,7 @@ and the API use behind.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import logging
 import re
@@ -69,6 +70,22 @@ def list_script_texts() -> set[str]:
     """What the browser scripts say: the first argument of every `say` and `noted`."""
     scripts = "".join(file.read_text("utf-8") for file in sorted((ROOT / "js").rglob("*.js")))
     return set(re.findall(r"\b(?:say|noted)\(\s*\"((?:[^\"\\]|\\.)*)\"", scripts))
+
+
+def list_server_texts() -> set[str]:
+    """What stands on nodes: the first argument of every `say` in `nodes`, a literal; else ValueError."""
+    texts = set()
+    for file in sorted((ROOT / "nodes").rglob("*.py")):
+        source = file.read_text("utf-8")
+        if "import" not in source or " say" not in source:
+            continue
+        for call in ast.walk(ast.parse(source)):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "say":
+                first = call.args[0]
+                if not isinstance(first, ast.Constant) or not isinstance(first.value, str):
+                    raise ValueError(f"{file.name}, line {call.lineno}: say takes a literal.")
+                texts.add(first.value)
+    return texts
 
 
 def list_template_texts() -> set[str]:

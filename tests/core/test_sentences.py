@@ -1,0 +1,100 @@
+"""What the server says on a node, said again in the page's language."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from kleinod_pure.base.sentences import join, say
+from kleinod_pure.model.choices import LoaderRequest, describe_unused
+from kleinod_pure.model.facts import describe, facts_from_sizes, nano_facts
+from kleinod_pure.model.nano_words import describe_unknown
+from kleinod_pure.model.prompt import PromptReport, warn_of_syntax
+from kleinod_pure.sampling.report import Report
+from kleinod_pure.sampling.request import SamplingRequest
+
+from tools.shipped import locales
+
+VALUES = ("7", "8.5", "flux-klein.safetensors", "1,024", "x2")
+
+
+@pytest.fixture
+def speak(call) -> Iterator[Callable[[str], Any]]:
+    """`speak("zh")` lets the page know a language, and gives its words."""
+
+    def learn(language: str) -> dict[str, str]:
+        words = locales.read(language, "main")["kleinod"]
+        call("words.js", "learn", words)
+        return words
+
+    yield learn
+    call("words.js", "learn", {})
+
+
+@pytest.mark.parametrize("language", locales.LANGUAGES)
+def test_every_pattern_is_found_again_with_its_values(call, speak, language: str) -> None:
+    words = speak(language)
+    patterns = sorted(locales.list_server_texts())
+    said = call("sentences.js", "saySentences", "\n".join(str(say(one, *VALUES)) for one in patterns))
+    wanted = [str(say(words[one], *VALUES)) for one in patterns]
+    wrong = {
+        one: got for one, got, want in zip(patterns, said.split("\n"), wanted, strict=True) if got != want
+    }
+    assert wrong == {}
+
+
+def test_in_english_nothing_changes(call) -> None:
+    text = "4 pictures, 128x128, 0.50 s a step  \nWarning: any, at all"
+    assert call("sentences.js", "saySentences", text) == text
+
+
+def test_what_no_pattern_holds_stays_and_the_rest_is_said(call, speak) -> None:
+    speak("de")
+    line = "4 pictures, 0.50 USD, a word of the service; already paid"
+    assert call("sentences.js", "saySentences", line) == (
+        "4 Bilder, 0.50 USD, a word of the service; schon bezahlt"
+    )
+    nested = "Not used of a b.safetensors: layer.1, layer.2 and 3 more: Klein has no biases."
+    assert call("sentences.js", "saySentences", nested) == (
+        "Unbenutzt von a b.safetensors: layer.1, layer.2 und 3 weitere: Klein hat keine Bias-Werte."
+    )
+
+
+def list_told() -> Iterator[str]:
+    """Lines as nodes show them, of the parts that need no ComfyUI."""
+    nano, base = (
+        nano_facts(128, 2, 4, 384),
+        facts_from_sizes(3072, 5, 20, 7680, file_name="klein-4b.safetensors"),
+    )
+    yield from (*describe(nano), *describe(base), *describe(facts_from_sizes(512, 1, 1, 512)))
+    yield describe_unused(LoaderRequest("klein-nano", vae="flux2-vae.safetensors"))
+    yield from describe_unknown("positive", ["portrait", "woman"])
+    yield from describe_unknown("positive", [f"word{i}" for i in range(40)])
+    yield from warn_of_syntax(
+        "a (red:1.3) fox <lora:ink:1> ((big)) embedding:easy BREAK --ar 3:2", "positive"
+    )
+    yield PromptReport("positive", 40).describe()
+    yield PromptReport("negative", 600, "and a blue bird, far away").describe()
+    yield Report(SamplingRequest(seed=3, results=4), (128, 128), from_picture=True).headline
+    yield from (
+        Report(SamplingRequest(results=2), (64, 64), asked=9, warnings=(say("Warning: %1", "x"),))
+        .text()
+        .split("\n")
+    )
+
+
+@pytest.mark.parametrize("language", ["zh", "ja", "ko"])
+def test_lines_of_nodes_are_said_whole(call, speak, language: str) -> None:
+    """A line that keeps three English words in a row was not found."""
+    speak(language)
+    lines = list(dict.fromkeys(list_told()))
+    said = call("sentences.js", "saySentences", "\n".join(lines)).split("\n")
+    quoted = r'["“”«»\'].*?["“”«»\']'
+    left = [line for line in said if re.search(r"[a-z]+ [a-z]+ [a-z]+", re.sub(quoted, "", line))]
+    assert left == []
+
+
+def test_parts_are_joined_as_the_page_cuts_them() -> None:
+    assert join(", ", [say("%1 pictures", 2), say("seed %1", 7)]) == "2 pictures, seed 7"
