@@ -5,6 +5,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { saySentences } from "./lib/sentences.js";
 import { findWidget, follow } from "./lib/widgets.js";
 
 /** @import {GraphNode, Widget} from "../../scripts/app.js" */
@@ -25,7 +26,8 @@ function findNode({ nodeId, text }) {
   const number = String(nodeId).split(":").at(-1);
   const nodes = /** @type {GraphNode[]} */ (app.canvas.graph?.nodes ?? []);
   const ours = nodes.filter((node) => node.comfyClass?.startsWith("Kleinod") && String(node.id) === number);
-  return ours.find((node) => findWidget(node, WIDGET)?.value === text);
+  const shown = [text, saySentences(text)]; // in the page's language, where kleinod.sentences was there before
+  return ours.find((node) => shown.includes(findWidget(node, WIDGET)?.value));
 }
 
 /** Shows it again when the page takes it away from a node that stays. @param {{nodeId: string, text: string}} said */
