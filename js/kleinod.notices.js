@@ -17,6 +17,20 @@ const WATCHED = new WeakSet();
 
 /** @typedef {Widget & {onRemove?: () => void}} Removable */
 
+/** The number of the node that stopped the last run; "" where none did. */
+let stopped = "";
+
+/**
+ * Nodes 2.0 makes a node with a text and pictures as high as if it were twice as full: it would lie over the next one.
+ * There only the reason why a run stopped is worth it. The pictures tell the rest.
+ * @param {GraphNode} node
+ */
+function showsPictures(node) {
+  const inside = node.graph && node.graph !== app.rootGraph;
+  const outputs = app.nodeOutputs[inside ? `${node.graph?.id}:${node.id}` : String(node.id)];
+  return LiteGraph.vueNodesMode && Boolean(outputs?.images?.length);
+}
+
 /**
  * Which node the page shows a text on. It knows a node by its number inside all the subgraphs around it, with colons,
  * and shows the text only where the graph on the screen has the node.
@@ -40,7 +54,7 @@ function keep({ nodeId, text }) {
     const last = String(widget.value ?? "");
     setTimeout(() => {
       const stays = node.graph && node.graph === app.canvas.graph && !findWidget(node, WIDGET);
-      if (stays && last.trim()) api.dispatchCustomEvent(EVENT, { nodeId, text: last });
+      if (stays && last.trim() && (stopped === nodeId || !showsPictures(node))) api.dispatchCustomEvent(EVENT, { nodeId, text: last });
     });
   });
 }
@@ -48,6 +62,8 @@ function keep({ nodeId, text }) {
 app.registerExtension({
   name: "kleinod.notices",
   setup() {
+    api.addEventListener("execution_start", () => (stopped = ""));
+    api.addEventListener("execution_error", ({ detail }) => (stopped = String(detail.node_id)));
     // Once the page has shown it, and before it hears that the run is over: that may be its next message.
     api.addEventListener(EVENT, ({ detail }) => queueMicrotask(() => keep(detail)));
   },
