@@ -16,7 +16,8 @@ from ..base.values import Calibration
 
 VERSION = 2
 WITHOUT_TABLES = 1
-"""Made before there were tables: a profile and Tea's curve, still good for what they are."""
+"""Made before there were tables. Of such a file Tea's curve is read; its profile, how much skipping hurts in
+each tenth of a run, is not: the widths of a run's own steps say it better."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]{0,63}")
 
 
@@ -47,7 +48,6 @@ def save(value: Calibration, fitted_on: Mapping[str, Any], folder: Path) -> Path
         "version": VERSION,
         "tea_coefficients": list(value.tea_coefficients),
         "tea_limit": value.tea_limit,
-        "profile": list(value.profile),
         "tables": [asdict(table) for table in tables],
         "fitted_on": dict(fitted_on),
     }
@@ -91,8 +91,8 @@ def read(name: str, text: str) -> Calibration:
         if data["version"] not in (VERSION, WITHOUT_TABLES):
             raise InputError(f"its version is {data['version']}")
         tables = tuple(_read_table(table) for table in data.get("tables", ()))
-        numbers = {key: tuple(float(v) for v in data[key]) for key in ("tea_coefficients", "profile")}
-        return Calibration(name, tea_limit=float(data["tea_limit"]), tables=tables, **numbers)
+        coefficients = tuple(float(v) for v in data["tea_coefficients"])
+        return Calibration(name, coefficients, float(data["tea_limit"]), tables)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"The calibration '{name}' cannot be read ({error}). Run Klein Calibrate again under that name."

@@ -119,11 +119,6 @@ def longest_drop(sigmas: Sequence[float]) -> float:
     return max((math.log(a / b) for a, b in zip(levels, levels[1:], strict=False)), default=0.0)
 
 
-def spread_weights(profile: Sequence[float], steps: int) -> list[float]:
-    """Measured weights of a run of any length, for one of `steps`."""
-    return [profile[min(len(profile) - 1, i * len(profile) // steps)] for i in range(steps)]
-
-
 def step_weights(sigmas: Sequence[float], power: float = 1.0) -> list[float]:
     """The harm of skipping each step: its own width in sigma, which is how far a wrong velocity moves the
     picture; mean 1. power: below 1 flattens it.

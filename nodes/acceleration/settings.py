@@ -48,6 +48,8 @@ def describe(acceleration: Acceleration) -> str:
     if acceleration.calibration is not None:
         fitted = dict.fromkeys(table.describe() for table in acceleration.calibration.tables)
         told = f", fitted for: {'; '.join(fitted)}" if fitted else ""
+        if acceleration.calibration.tea_coefficients and not fitted:
+            told = ", holds Tea's curve only: steps are chosen by the rule"
         lines.append(("calibration", acceleration.calibration.name + told))
     lines.append(("at Runware", json.dumps(acceleration.to_runware())))
     return "\n".join(f"{title:<13}{text}" for title, text in lines)

@@ -345,22 +345,14 @@ class Calibration:
     """What Klein Calibrate measured on one model: never leaves this machine.
 
     tea_coefficients: polynomial, highest power first, from the change of the first block's input to that of
-    the velocity, seen up to tea_limit. profile: relative harm of skipping along the run, any number of equal
-    parts of it, mean 1; of calibrations made before there were tables. tables: fitted masks and weights.
+    the velocity, seen up to tea_limit. tables: fitted masks and weights; none in calibrations made before
+    there were any.
     """
 
     name: str
     tea_coefficients: tuple[float, ...] = ()
     tea_limit: float = 0.2
-    profile: tuple[float, ...] = ()
     tables: tuple[FittedTable, ...] = ()
-
-    def __post_init__(self) -> None:
-        if any(value != value or value <= 0 for value in self.profile):
-            raise InputError(
-                f"The calibration '{self.name}' holds a profile with values that are not positive. "
-                "Run Klein Calibrate again and save it under the same name."
-            )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from kleinod_pure.acceleration import calibration
 from kleinod_pure.acceleration.controller import Controller
 from kleinod_pure.acceleration.fitted import FittedPath, RuleBridge, TrapezoidBridge, find_fast, split_bands
 from kleinod_pure.acceleration.linear_solver import euler_solver
+from kleinod_pure.acceleration.policies.forecast import plan_usual_run
 from kleinod_pure.acceleration.policies.policy import RunFacts
 from kleinod_pure.acceleration.settings import describe
 from kleinod_pure.base.acceleration import FAST, SKIPPED, FittedTable
@@ -315,7 +316,12 @@ def test_tables_are_kept_and_those_of_other_runs_stay(table: FittedTable, tmp_pa
 def test_a_calibration_from_before_tables_still_loads(tmp_path: Path) -> None:
     old = {"version": 1, "tea_coefficients": [1, 0], "tea_limit": 0.2, "profile": [0.5, 1.5], "fitted_on": {}}
     (tmp_path / "old.json").write_text(json.dumps(old), encoding="utf-8")
-    assert calibration.load("old", tmp_path) == Calibration("old", (1.0, 0.0), 0.2, (0.5, 1.5))
+    old_one = calibration.load("old", tmp_path)
+    assert old_one == Calibration("old", (1.0, 0.0), 0.2)
+    assert plan_usual_run(Acceleration("high", calibration=old_one), 28) == plan_usual_run(
+        Acceleration("high"), 28
+    )
+    assert "Tea's curve only" in describe(Acceleration("high", calibration=old_one))
 
 
 def test_a_file_that_cannot_be_read_is_not_lost(table: FittedTable, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from kleinod_pure.acceleration import calibration
-from kleinod_pure.acceleration.policies.forecast import plan_usual_run
 from kleinod_pure.base.acceleration import SKIPPED, FittedTable
 from kleinod_pure.base.values import Acceleration, Calibration
 from kleinod_pure.study import comparison, fitting, metrics, plot, sheet
@@ -135,13 +134,6 @@ def test_a_trace_tells_changes_from_step_to_step() -> None:
     assert len(trace.path) == len(trace.velocities) == 3
 
 
-def test_a_profile_of_an_old_calibration_still_chooses_the_steps() -> None:
-    value = Calibration("mine", profile=tuple(50.0 if i == 10 else 1.0 for i in range(28)))
-    for level in ("medium", "high", "highest"):
-        measured = plan_usual_run(Acceleration(level, calibration=value), 28)
-        assert not measured.reuse[10] and "'mine'" in " ".join(measured.notes)
-
-
 def table(error: float, rule: float) -> FittedTable:
     levels = (1.0, 0.5, 0.0)
     return FittedTable(
@@ -171,7 +163,7 @@ def test_prompts_are_lines_or_the_nodes_own() -> None:
 def test_what_cannot_be_loaded_says_why(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such calibration"):
         calibration.load("lost", tmp_path)
-    for text in ("{", "[]", json.dumps({"version": 9}), json.dumps({"version": 1, "profile": [0]})):
+    for text in ("{", "[]", json.dumps({"version": 9}), json.dumps({"version": 1, "tea_limit": 0.2})):
         (tmp_path / "broken.json").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match="broken"):
             calibration.load("broken", tmp_path)

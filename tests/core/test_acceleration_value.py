@@ -14,7 +14,7 @@ from kleinod_pure.acceleration.policies.dual_block import DualBlock
 from kleinod_pure.acceleration.policies.first_block import FirstBlock
 from kleinod_pure.acceleration.policies.registry import list_wanted
 from kleinod_pure.acceleration.policies.tea import Tea
-from kleinod_pure.base.values import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration, Calibration
+from kleinod_pure.base.values import HIGHER_REUSES_MORE, LOWER_REUSES_MORE, Acceleration
 
 BLOCK_CACHES: dict[str, type[BlockCache]] = {"fb_cache": FirstBlock, "db_cache": DualBlock, "tea_cache": Tea}
 
@@ -155,8 +155,3 @@ def test_what_is_off() -> None:
     assert list_wanted(Acceleration("none", guidance_interval=2))
     assert list_wanted(Acceleration("none", guidance_end_percentage=80))
     assert list_wanted(Acceleration("none", reference_cache="refresh"))
-
-
-def test_a_broken_calibration_is_refused() -> None:
-    with pytest.raises(ValueError, match="calibration 'mine'"):
-        Calibration("mine", profile=(1.0, 0.0))

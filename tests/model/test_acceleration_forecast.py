@@ -12,7 +12,7 @@ import torch
 from kleinod.nodes.acceleration.patch import accelerate
 from kleinod.nodes.acceleration.policies.forecast import plan_usual_run
 from kleinod.nodes.acceleration.report import RunReport
-from kleinod.nodes.base.values import Acceleration, Calibration
+from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.sampling.schedule import native_sigmas
 
 from tests.model.acceleration_rig import (
@@ -411,11 +411,3 @@ def test_not_a_number_is_computed_and_forgotten(model: Any) -> None:
     sample(accelerate(broken, window, told.append), SIGMAS)
     assert told.last.records[spoilt].note.startswith("not a finite number")
     assert told.last.pattern[spoilt : spoilt + 2] == "CC"
-
-
-def test_a_calibration_reaches_the_run(model: Any, counter: BlockCounter) -> None:
-    told = Told()
-    late = Calibration("late", profile=(50.0, 50.0, 0.1, 0.1))
-    sample(accelerate(model, bold("low", calibration=late), told.append), SIGMAS)
-    assert "R" not in told.last.pattern[: STEPS // 2]
-    assert counter.total == told.last.computed * BLOCKS * 2

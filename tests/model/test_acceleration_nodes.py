@@ -219,7 +219,7 @@ def test_a_calibration_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(ValueError, match="calibration is 'mine'"):
         settings_of(calibration="mine")
     before = KleinodAcceleration.fingerprint_inputs(calibration="built in")
-    value = Calibration("mine", (1.0, 0.0), 0.3, (2.0, 1.0, 0.5))
+    value = Calibration("mine", (1.0, 0.0), 0.3)
     calibration.save(value, {}, calibration_files.calibrations_folder())
     assert KleinodAcceleration.define_schema().inputs[-1].options == ["built in", "rule (no table)", "mine"]
     assert settings_of(calibration="mine").calibration == value

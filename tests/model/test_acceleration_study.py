@@ -116,7 +116,7 @@ def test_calibrate_leaves_a_file_that_klein_acceleration_offers(
     assert "'mine', from 2 prompts, 8 steps, guidance 4" in report and "with clip connected" in report
     assert list_choices() == [BUILT_IN, RULE, "mine"]
     value = load_calibration("mine")
-    assert len(value.tea_coefficients) == 4 and value.tea_limit > 0 and not value.profile
+    assert len(value.tea_coefficients) == 4 and value.tea_limit > 0
     chosen, info = KleinodAcceleration.execute(acceleration="medium", calibration="mine").args
     assert chosen.calibration == value and "mine" in info
     assert KleinodAcceleration.execute(acceleration="medium").args[0].calibration is None

@@ -26,7 +26,6 @@ from ..plan import (
     longest_drop,
     resolve_window,
     shorten_sigmas,
-    spread_weights,
     step_weights,
 )
 from .policy import MIN_STEPS, ModelFacts, Policy, RunFacts, Step, StepResult
@@ -76,22 +75,15 @@ def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
     budget = count_budget(settings, steps)
     fewest = min(steps, presets.min_computed(run.guidance))
     computed = max(budget, fewest)
-    measured = settings.calibration
     table = _choose_table(settings, run, computed)
     if table is not None:
         reuse = tuple(step not in table.computed for step in range(steps))
         return Plan(reuse, steps, tuple(_tell_limit(run, asked, budget, fewest, reuse)), table)
-    if measured is not None and measured.profile:
-        weights = spread_weights(measured.profile, steps)
-        notes = [f"steps chosen by the calibration '{measured.name}'"]
-    else:
-        close = many or computed >= presets.CLOSE_SHARE * steps
-        weights = step_weights(run.sigmas, presets.FLAT if close else 1.0)
-        notes = []
+    close = many or computed >= presets.CLOSE_SHARE * steps
+    weights = step_weights(run.sigmas, presets.FLAT if close else 1.0)
     reuse = budget_mask(computed, window, cap, weights)
-    limit = _tell_limit(run, asked, budget, fewest, reuse)
-    notes += limit
-    if not limit and reuse.count(False) > budget:
+    notes = _tell_limit(run, asked, budget, fewest, reuse)
+    if not notes and reuse.count(False) > budget:
         words = f"the window and cacheMaxConsecutiveSteps allow {steps / reuse.count(False):.2f}x"
         notes.append(f"asked for {asked:.2f}x, {words}")
     return Plan(reuse, cap, tuple(notes))
