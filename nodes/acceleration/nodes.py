@@ -97,8 +97,8 @@ class KleinodApplyAcceleration(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model to accelerate, before it goes into a sampler."),
                 make_level_input(
                     default="medium",
-                    tooltip="low, medium, high and highest are speeds, the same for every prompt; strong "
-                    "guidance lowers them. none hands the model on untouched.",
+                    tooltip="low, medium, high and highest are speeds; strong guidance and pictures that are "
+                    "hard to foresee lower them. none hands the model on untouched.",
                 ),
                 sockets.Acceleration.Input(
                     "acceleration_settings",

@@ -21,11 +21,19 @@ TAIL = 2
 # Most steps in a row, where neither cacheMaxConsecutiveSteps nor another of the API's options was set.
 MAX_IN_A_ROW = 5
 
-# Where the steps lie close together, from this many on or with at least this share of them computed, their
-# widths say less: a flatter weight (width ** FLAT) keeps the worst pictures nearer (on klein-nano 2 to 5 dB).
+# The width of a step says what skipping it moves, not what becomes of that: early errors grow on their way.
+# So the weight is flatter, width ** FLAT, which keeps the worst pictures nearer (on klein-nano 1 to 5 dB) for
+# less at the median. Another power where the steps lie close together: from this many on, or with at least
+# this share of them computed.
+FLAT = 0.6
 MANY_STEPS, MANY_STEPS_IN_A_ROW = 40, 4
 CLOSE_SHARE = 0.5
-FLAT = 0.7
+CLOSE_FLAT = 0.7
+
+# The number of computed steps, and the sigma, at which forecast_error_limit holds as it stands.
+LIMIT_STEPS, LIMIT_SIGMA = 11, 0.5
+# The most it can be set to; nothing is held back.
+NO_LIMIT = 10.0
 
 # Guidance multiplies what a forecast misses: (guidance, fewest steps a run must compute). Measured on
 # klein-nano, 12, 20, 28 and 50 steps: with these its worst pictures stay nearer to the uncached ones than
@@ -47,6 +55,25 @@ def min_computed(guidance: float) -> int:
         if guidance <= high:
             return math.ceil(few + (many - few) * (guidance - low) / (high - low) - 1e-9)
     return MIN_COMPUTED[-1][1]
+
+
+def width_power(steps: int, computed: int) -> float:
+    """To which power a step's width is its weight."""
+    close = steps >= MANY_STEPS or computed >= CLOSE_SHARE * steps
+    return CLOSE_FLAT if close else FLAT
+
+
+def error_limit(acceleration: Acceleration, sigma: float, computed: int) -> float:
+    """How far off, as a share of x, a gap around `sigma` may be expected to end; computed: steps of the run.
+
+    A picture's part of x is 1 - sigma: a miss of 5% is nothing at the end, but half of what there is to see
+    at sigma 0.9, where it is decided what the picture becomes. And with fewer steps it may be more, since a
+    plain run of as few is off by more as well, in inverse proportion.
+    """
+    if acceleration.forecast_error_limit >= NO_LIMIT:
+        return math.inf
+    share = (1 - sigma) / (1 - LIMIT_SIGMA)
+    return acceleration.forecast_error_limit * share * LIMIT_STEPS / max(1, computed)
 
 
 def requested_speed(acceleration: Acceleration) -> float:

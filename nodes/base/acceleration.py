@@ -32,9 +32,10 @@ ACCELERATION_FIELDS = (
     Field(
         "acceleration",
         "high",
-        "How much faster, for the forecast: low, medium, high and highest are speeds, the same for every "
-        "prompt (the info output shows them). Strong guidance lowers them. highest is ours: Runware is sent "
-        "high. Not used while fbCache, teaCache or dbCache is on, except at Runware, which always gets it.",
+        "How much faster, for the forecast: low, medium, high and highest are speeds (the info output shows "
+        "them). Strong guidance and pictures that are hard to foresee lower them. highest is ours: Runware "
+        "is sent high. Not used while fbCache, teaCache or dbCache is on, except at Runware, which always "
+        "gets it.",
         choices=ACCELERATION_LEVELS,
     ),
     Field(
@@ -177,7 +178,9 @@ ACCELERATION_FIELDS = (
         "forecast_error_limit",
         0.25,
         "Forecast: a gap of reused steps that would move the picture off by more than this share of itself "
-        "(0.25 = 25%), going by what the gaps before it did, is not taken; its steps are computed.",
+        "(0.25 = 25%), going by what the gaps before it did, is not taken; its steps are computed. So it "
+        "holds with 11 computed steps at half the noise; before that, where little of the picture is there "
+        "yet, and with more steps it is less.",
         low=0,
         high=10,
         step=0.01,
@@ -382,8 +385,7 @@ class Acceleration:
     threshold_meaning: str = _DEFAULT["threshold_meaning"]
     # Forecast: the speed asked for (times faster), 0 = what `acceleration` stands for.
     speed: float = _DEFAULT["speed"]
-    # Forecast: a miss that would have moved the picture by more than this share of itself makes the rest of
-    # the run more careful.
+    # Forecast: a gap that would move the picture by more than this share of itself is not taken.
     forecast_error_limit: float = _DEFAULT["forecast_error_limit"]
     # dual block: blocks that always run, at the front (double blocks) and at the back (single blocks).
     front_blocks: int = _DEFAULT["front_blocks"]

@@ -83,9 +83,9 @@ class KleinodSampler(io.ComfyNode):
                 make_level_input(
                     default="none",
                     optional=True,
-                    tooltip="Skips steps that can be foreseen: low, medium, high and highest are speeds, the "
-                    "same for every prompt; strong guidance lowers them, as the report says. Small "
-                    "details may change. none computes every step. Runs of less than 8 steps are "
+                    tooltip="Skips steps that can be foreseen: low, medium, high and highest are speeds; "
+                    "strong guidance and pictures that are hard to foresee lower them, as the report says. "
+                    "Small details may change. none computes every step. Runs of less than 8 steps are "
                     "never accelerated.",
                 ),
                 sockets.Acceleration.Input(

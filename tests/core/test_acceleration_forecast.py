@@ -7,6 +7,7 @@ import types
 
 import pytest
 import torch
+from kleinod_pure.acceleration import presets
 from kleinod_pure.acceleration.controller import Controller
 from kleinod_pure.acceleration.extrapolation import LinearExtrapolation, VelocityForecast, interpolate
 from kleinod_pure.acceleration.linear_solver import LinearSolver, Settlement, euler_solver, probe_solver
@@ -138,6 +139,44 @@ class Bent(MixtureFlow):
 
     def velocity(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         return torch.ones_like(x) + self.bend * (1 - sigma) ** 4
+
+
+class Decided(MixtureFlow):
+    """A velocity that changes its mind by `jump` around one sigma, and is even before and after."""
+
+    def __init__(self, jump: float, at: float) -> None:
+        super().__init__()
+        self.jump, self.at = jump, at
+
+    def velocity(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        turned = torch.sigmoid(torch.tensor((self.at - sigma) / 0.02, dtype=x.dtype))
+        return torch.ones_like(x) * (1 + self.jump * turned)
+
+
+def decided(jump: float, at: float, **facts: object) -> RunReport:
+    flow = Decided(jump, at)
+    return run(flow, Acceleration("high"), 28, flow.noise(1), **facts)[1]
+
+
+def test_a_picture_is_guarded_most_where_it_is_decided() -> None:
+    """The same miss is little at the end, and much while next to nothing of the picture is there."""
+    calm, early, late = decided(0.0, 0.95), decided(10.0, 0.95), decided(1.5, 0.6)
+    assert calm.pattern == late.pattern and early.computed > calm.computed
+    differs = [i for i, (a, b) in enumerate(zip(calm.pattern, early.pattern, strict=True)) if a != b]
+    first = early.records[differs[0]]
+    assert first.sigma > 0.9 and first.kind == "C"
+    before = max(record.error or 0.0 for record in early.records[: differs[0]])
+    assert before < max(record.error or 0.0 for record in late.records)
+    assert "computed than planned" in " ".join(early.notes)
+    # What a solver adds as noise is no miss of the picture.
+    assert decided(10.0, 0.95, solver=None).computed == calm.computed
+
+
+def test_the_limit_grows_with_the_picture_and_shrinks_with_the_steps() -> None:
+    at = {sigma: presets.error_limit(Acceleration("high"), sigma, 11) for sigma in (0.95, 0.5, 0.1)}
+    assert at[0.5] == pytest.approx(0.25) and at[0.95] < at[0.5] < at[0.1]
+    assert presets.error_limit(Acceleration("high"), 0.5, 22) == pytest.approx(0.125)
+    assert presets.error_limit(relaxed("high"), 0.999, 50) > 1e9
 
 
 def bent(*bends: float, limit: float = 0.25) -> RunReport:

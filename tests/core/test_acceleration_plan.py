@@ -101,10 +101,12 @@ def test_the_mask_is_the_best_there_is(steps: int, computed: int, cap: int) -> N
 
 @pytest.mark.parametrize(
     ("speed", "pattern"),
-    [(2.5, "CRRRCRRRCRRCRRCRRCRRCRCRCRCC"), (3.1, "CRRRRCRRRRCRRRCRRRCRRCRRCRCC")],
+    [(2.5, "CRRRCRRCRRCRRCRRCRRCRRCRCRCC"), (3.1, "CRRRRCRRRCRRRCRRRCRRCRRCRRCC")],
 )
 def test_the_masks_of_the_rule(speed: float, pattern: str) -> None:
-    """At 28 steps and klein-nano's size, worked out apart from this code (guide forecast.md 3.1)."""
+    """At 28 steps and klein-nano's size, worked out apart from this code: plain recursion over the gaps of
+    guide forecast.md 3.1, each step weighing its width to the power of .6.
+    """
     sigmas = list_native_sigmas(28, 64)
     assert make_plan(Acceleration(speed=speed), RunFacts(sigmas, regular=True)).pattern == pattern
 

@@ -120,7 +120,8 @@ def list_ways(steps: int, few: bool = False) -> list[Way]:
     }
     calls = sorted({*levels.values(), steps // 2, round(steps / 3)}, reverse=True)
     ways = [EULER]
-    ways += [Way(f"forecast {level}", "forecast", ours(acceleration=level)) for level in levels]
+    # One picture at a time: what the guard does with one, a batch would not show.
+    ways += [Way(f"forecast {level}", "forecast", ours(acceleration=level), alone=True) for level in levels]
     ways += [Way(f"Euler, {count} steps", "fewer steps", steps=count) for count in calls]
     ways += [
         Way(f"DPM++ 2M, {count} steps", "fewer steps", solver="dpmpp_2m", steps=count) for count in calls

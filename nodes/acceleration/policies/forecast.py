@@ -1,8 +1,8 @@
 """Forecast: whole steps stand on what the network said before, at steps chosen before the run begins.
 
 The one policy that fits any model: it works on the velocity after guidance (`extrapolation.py`), so it knows
-nothing of branches, batches or blocks. Which steps are skipped is a budget, the same for every prompt
-(`plan.py`).
+nothing of branches, batches or blocks. Which steps are skipped is a budget
+(`plan.py`); a picture that turns out hard to foresee gets more than its budget.
 """
 
 from __future__ import annotations
@@ -79,8 +79,7 @@ def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
     if table is not None:
         reuse = tuple(step not in table.computed for step in range(steps))
         return Plan(reuse, steps, tuple(_tell_limit(run, asked, budget, fewest, reuse)), table)
-    close = many or computed >= presets.CLOSE_SHARE * steps
-    weights = step_weights(run.sigmas, presets.FLAT if close else 1.0)
+    weights = step_weights(run.sigmas, presets.width_power(steps, computed))
     reuse = budget_mask(computed, window, cap, weights)
     notes = _tell_limit(run, asked, budget, fewest, reuse)
     if not notes and reuse.count(False) > budget:
@@ -191,6 +190,7 @@ class Forecast(Policy):
         ]
         words = f"at most, by guidance, for {EXAMPLE_STEPS} steps: {', '.join(speeds)}"
         lines.append(("limits", words))
+        lines.append(("guard", "a picture whose forecasts miss by much computes more steps than that"))
         if not settings.options_are_set:
             counts = ", ".join(f"{count_budget(settings, count)} in the place of {count}" for count in steps)
             words = "DPM++ 2M SDE on Beta, Exponential or Karras sigmas takes fewer steps and skips none"
@@ -208,7 +208,7 @@ class Forecast(Policy):
         if skips and step.index is not None:
             row = self._in_a_row + 1
             harm = self._harm + self._weights[step.index] * row * (row + 1) / 2
-            if harm * self._rate > self.settings.forecast_error_limit:
+            if harm * self._rate > self._limit(step.sigma):
                 self._spared += 1
                 skips = False
             else:
@@ -217,6 +217,12 @@ class Forecast(Policy):
             self._harm_before, self._harm = self._harm, 0.0
         self._in_a_row = self._in_a_row + 1 if skips else 0
         return skips
+
+    def _limit(self, sigma: float) -> float:
+        if self.run.solver is None:
+            # Noise that a solver adds is in the error, and most of it early on: no measure of the picture.
+            return self.settings.forecast_error_limit
+        return presets.error_limit(self.settings, sigma, self._plan.computed)
 
     def path_broken(self) -> None:
         self._forget_path()
@@ -266,7 +272,8 @@ class Forecast(Policy):
     def notes(self) -> list[str]:
         notes = [*self._plan.notes, self._plan.mask]
         if self._spared:
-            notes.append(f"{self._spared} steps more were computed, since reusing them would have gone wrong")
+            counted = "1 step more was" if self._spared == 1 else f"{self._spared} steps more were"
+            notes.append(f"{counted} computed than planned, since reusing would have gone wrong")
         return notes
 
     def forget(self) -> None:
