@@ -12,6 +12,7 @@ from torch import Tensor
 from ..acceleration.policies.forecast import plan_usual_run
 from ..acceleration.report import LEGEND
 from ..base.errors import InputError
+from ..base.flux2 import DEFAULT_GUIDANCE
 from ..base.sentences import Sentence, join, say
 from ..base.values import ACCELERATION_LEVELS, Acceleration
 from .plot import Point
@@ -38,6 +39,8 @@ class Outcome:
     """A candidate's picture IMAGE `[1, H, W, 3]`, its cost, and its likeness to the first outcome's picture.
 
     work: share of the uncached run's work. pattern: what was computed and reused, where that is known.
+    errors: of its forecasts, as shares of the picture, in the order in which they were found. notes: what
+    the run said.
     """
 
     candidate: Candidate
@@ -47,6 +50,8 @@ class Outcome:
     psnr: float
     ssim: float
     pattern: str = ""
+    errors: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def list_candidates(
@@ -56,17 +61,26 @@ def list_candidates(
     fast: bool = True,
     core: bool = True,
     own: Acceleration | None = None,
+    guidance: float = DEFAULT_GUIDANCE,
 ) -> list[Candidate]:
     """The uncached run first, then what was chosen. Fewer steps cost what medium, high and highest cost.
 
-    Raises InputError where nothing was chosen.
+    Levels that strong guidance lowers to the same steps are one run. Raises InputError where nothing was
+    chosen.
     """
-    counts = {level: _computed(Acceleration(level), steps) for level in LEVELS}
+    plans = {level: plan_usual_run(Acceleration(level), steps, guidance) for level in LEVELS}
+    counts = {level: plan.computed for level, plan in plans.items()}
     chosen: list[Candidate] = []
     if own is not None:
         chosen.append(Candidate("your settings", OWN, steps, acceleration=own))
     if presets:
-        chosen += [Candidate(level, OURS, steps, acceleration=Acceleration(level)) for level in LEVELS]
+        alike: dict[str, list[str]] = {}
+        for level, plan in plans.items():
+            alike.setdefault(plan.pattern, []).append(level)
+        chosen += [
+            Candidate(", ".join(levels), OURS, steps, acceleration=Acceleration(levels[-1]))
+            for levels in alike.values()
+        ]
     if fewer_steps:
         fewer = sorted({counts[level] for level in LEVELS[1:]} - {steps}, reverse=True)
         chosen += [Candidate(f"only {count} steps", FEWER, count) for count in fewer]
@@ -82,10 +96,6 @@ def list_candidates(
             "acceleration_settings is not connected. Switch on at least one."
         )
     return [Candidate(UNCACHED, UNCACHED, steps), *chosen]
-
-
-def _computed(acceleration: Acceleration, steps: int) -> int:
-    return plan_usual_run(acceleration, steps).computed
 
 
 def format_table(outcomes: Sequence[Outcome]) -> str:
@@ -117,6 +127,8 @@ def data(outcomes: Sequence[Outcome], request: Mapping[str, Any], machine: Mappi
             "psnr": None if outcome is outcomes[0] else round(outcome.psnr, 2),
             "ssim": None if outcome is outcomes[0] else round(outcome.ssim, 5),
             "pattern": outcome.pattern,
+            **({"errors": [round(error, 4) for error in outcome.errors]} if outcome.errors else {}),
+            **({"notes": list(outcome.notes)} if outcome.notes else {}),
         }
         for outcome in outcomes
     ]

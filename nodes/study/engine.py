@@ -59,10 +59,14 @@ def compare(
         whole = whole or meter.tokens
         first = outcomes[0].image if outcomes else image
         work, pattern = meter.tokens / max(whole, 1), ""
+        errors: tuple[float, ...] = ()
+        notes: tuple[str, ...] = ()
         if candidate.acceleration is not None and made.runs:
-            work, pattern = 1 / made.runs[0].speed, made.runs[0].pattern
+            run = made.runs[0]
+            work, pattern, notes = 1 / run.speed, run.pattern, tuple(run.notes)
+            errors = tuple(record.error for record in run.records if record.error is not None)
         likeness = float(metrics.psnr(image, first)[0]), float(metrics.ssim(image, first)[0])
-        outcomes.append(Outcome(candidate, image, seconds, work, *likeness, pattern))
+        outcomes.append(Outcome(candidate, image, seconds, work, *likeness, pattern, errors, notes))
     return outcomes
 
 

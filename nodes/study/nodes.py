@@ -73,8 +73,13 @@ class KleinodCompare(io.ComfyNode):
             inputs=[
                 *_list_run("As in Klein Sampler.", "All pictures have this seed."),
                 switch("presets", "Run acceleration low, medium, high and highest."),
-                switch("fewer_steps", "Run Default with fewer steps, at the work of medium and of high."),
-                switch("kleinod_fast", "Run the scheduler Kleinod Fast with half the steps."),
+                switch(
+                    "fewer_steps", "Run Default with fewer steps, at the work of medium, high and highest."
+                ),
+                switch(
+                    "kleinod_fast",
+                    "Run the scheduler Kleinod Fast with half the steps, and with those of highest.",
+                ),
                 switch("easycache", "Run ComfyUI's own EasyCache at its default threshold."),
                 sockets.Acceleration.Input(
                     "acceleration_settings",
@@ -109,7 +114,7 @@ class KleinodCompare(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         hidden = cls.hidden
         candidates = list_candidates(
-            steps, presets, fewer_steps, kleinod_fast, easycache, acceleration_settings
+            steps, presets, fewer_steps, kleinod_fast, easycache, acceleration_settings, guidance
         )
         request = SamplingRequest(width, height, steps, guidance, seed)
         outcomes = compare(

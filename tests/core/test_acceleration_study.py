@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,22 @@ def test_candidates_cost_what_the_presets_cost() -> None:
     assert ours == ["low", "medium", "high", "highest"]
     with pytest.raises(ValueError, match="nothing to compare"):
         comparison.list_candidates(28, False, False, False, False)
+
+
+def test_at_strong_guidance_levels_that_are_one_run_run_once() -> None:
+    candidates = comparison.list_candidates(28, guidance=7.0)
+    assert [c.name for c in candidates if c.family == comparison.OURS] == ["low", "medium, high, highest"]
+    assert [c.steps for c in candidates if c.family == comparison.FEWER] == [16]
+
+
+def test_what_is_posted_holds_errors_and_notes_and_no_more() -> None:
+    made = [
+        outcomes()[0],
+        replace(outcomes()[1], errors=(0.0123456, 0.02), notes=("mask: rule",)),
+    ]
+    told = json.loads(comparison.data(made, {"steps": 28}, {"device": "cpu"}))
+    assert told["runs"][1]["errors"] == [0.0123, 0.02] and told["runs"][1]["notes"] == ["mask: rule"]
+    assert "errors" not in told["runs"][0] and set(told) == {"compare", "request", "machine", "runs"}
 
 
 def outcomes() -> list[comparison.Outcome]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...base.acceleration import FittedTable
 from ...base.errors import InputError
+from ...base.flux2 import DEFAULT_GUIDANCE
 from ...base.noise import list_native_sigmas
 from ...base.values import Acceleration
 from .. import presets
@@ -120,10 +121,10 @@ def count_budget(settings: Acceleration, steps: int) -> int:
     return math.floor(steps / presets.requested_speed(settings) + 1e-9)
 
 
-def plan_usual_run(settings: Acceleration, steps: int) -> Plan:
+def plan_usual_run(settings: Acceleration, steps: int, guidance: float = DEFAULT_GUIDANCE) -> Plan:
     """The plan of a run as most are: 1 megapixel, FLUX.2's own sigmas, a solver of one call a step."""
     sigmas = list_native_sigmas(steps, ONE_MEGAPIXEL)
-    return make_plan(settings, RunFacts(sigmas, regular=True))
+    return make_plan(settings, RunFacts(sigmas, regular=True, guidance=guidance))
 
 
 EXAMPLE_STEPS = 28
