@@ -326,7 +326,7 @@ def _calibrated() -> Photograph:
     prompt = graph.write("a lion on a blue background")
     node = graph.add(
         "KleinodCalibrate", model=graph.model, positive=[prompt, 0], negative=[prompt, 1],
-        vae=[graph.loader, 2], width=128, height=128, name="klein-nano",
+        vae=[graph.loader, 2], width=128, height=128, name="klein-nano", clip=[graph.loader, 1],
     )  # fmt: skip
     return Photograph(graph.nodes, {node: 60})
 
