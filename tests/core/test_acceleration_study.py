@@ -163,7 +163,7 @@ def test_the_report_says_what_is_used_and_how_far_off_it_is() -> None:
     assert better.wins and not worse.wins and better.gain == pytest.approx(6.02, abs=0.01)
     text = fitting.describe("mine", 4, "2 steps, guidance 4", [better, worse], 0.2, ["A note."])
     lines = text.splitlines()
-    assert lines[0] == "Saved as 'mine', from 4 pictures, 2 steps, guidance 4." and lines[-1] == "A note."
+    assert lines[0] == "Saved as 'mine', from 4 prompts, 2 steps, guidance 4." and lines[-1] == "A note."
     assert "0.8% off (worst 1.0%)" in lines[1] and "+6.0 dB, the fit is used" in lines[1]
     assert "the rule stays" in lines[2] and "as a guide here it is weak" in text
     assert "used by itself" not in fitting.describe("mine", 4, "", [worse], 0.2, [])

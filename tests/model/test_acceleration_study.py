@@ -113,7 +113,7 @@ def test_calibrate_leaves_a_file_that_klein_acceleration_offers(
     [report] = KleinodCalibrate.execute(
         **parts, width=128, height=128, steps=STEPS, guidance=4.0, seed=7, pictures=2, name="mine"
     ).args
-    assert "'mine', from 2 pictures, 8 steps, guidance 4" in report and "with clip connected" in report
+    assert "'mine', from 2 prompts, 8 steps, guidance 4" in report and "with clip connected" in report
     assert list_choices() == [BUILT_IN, RULE, "mine"]
     value = load_calibration("mine")
     assert len(value.tea_coefficients) == 4 and value.tea_limit > 0

@@ -102,7 +102,7 @@ class Desk:
         import comfy.samplers
         from kleinod.nodes.acceleration.patch import accelerate
         from kleinod.nodes.base.values import Acceleration
-        from kleinod.nodes.sampling.fast import is_good, sample_fast
+        from kleinod.nodes.sampling.fast import sample_fast
 
         group = self._groups.get(condition.kind)
         if group is None:
@@ -129,8 +129,6 @@ class Desk:
                 pixels, work = self._paint(fast, group, solver, condition)
             yield f"1.0.0's {level}", self._numbers(pixels, base, group, work / whole)
         for count in sorted(set(counts), reverse=True):
-            if not is_good(count, condition.guidance):
-                continue
             sampler = comfy.samplers.KSAMPLER(sample_fast)
             pixels, work = self._paint(model, group, sampler, condition, count, rule="fast")
             yield f"Kleinod Fast, {count} steps", self._numbers(pixels, base, group, work / whole)
