@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from kleinod_pure.service.application import answer, answer_problem
 from kleinod_pure.service.dialects.runware_channel import Channels
-from kleinod_pure.service.messages import Answer, Refusal, Request, answer_json, read_secret
+from kleinod_pure.service.messages import Answer, Request, answer_json, read_secret
 from kleinod_pure.service.service import Service
 from kleinod_pure.service.web_adapter import (
     BODY_SECONDS,
@@ -78,7 +78,7 @@ class AsgiAdapter:
         return find_stranger(peer, headers.get("host", ""), self._service.settings)
 
     async def _read(self, receive: Receive, headers: Mapping[str, str]) -> bytes:
-        limit = MAX_BODY if self._is_known(headers) else MAX_UNKNOWN_BODY
+        limit = MAX_BODY if self._service.knows(read_secret(headers)) else MAX_UNKNOWN_BODY
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
             raise TooLarge
@@ -92,13 +92,6 @@ class AsgiAdapter:
                 raise TooLarge
             if not message.get("more_body"):
                 return bytes(data)
-
-    def _is_known(self, headers: Mapping[str, str]) -> bool:
-        try:
-            self._service.identify(read_secret(headers))
-        except Refusal:
-            return False
-        return True
 
     async def _converse(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _read_headers(scope)

@@ -130,6 +130,10 @@ class Service:
             raise Refusal(401, "invalidApiKey" if secret else "missingApiKey", words, "apiKey")
         return key
 
+    def knows(self, secret: str) -> bool:
+        """Whether the key that was shown is one of this service."""
+        return bool(secret) and self.keys.find(secret) is not None
+
     def balance(self, key: ApiKey) -> float:
         """Jobs the key may still send today; a large number where it has no limit."""
         return float(max(0, key.a_day - self.book.count_today(key.id))) if key.a_day else 1_000_000.0

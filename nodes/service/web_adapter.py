@@ -13,7 +13,7 @@ from aiohttp import WSMsgType, web
 from ..base.addresses import is_loopback
 from .application import answer, answer_problem
 from .dialects.runware_channel import Channels
-from .messages import Answer, Refusal, Request, answer_json, read_secret
+from .messages import Answer, Request, answer_json, read_secret
 from .settings import ApiSettings
 
 PREFIX = "/kleinod/api"
@@ -91,7 +91,7 @@ class WebAdapter:
     async def _read(self, request: web.Request, headers: Mapping[str, str]) -> bytes:
         if not request.can_read_body:
             return b""
-        limit = MAX_BODY if self._is_known(headers) else MAX_UNKNOWN_BODY
+        limit = MAX_BODY if self._service.knows(read_secret(headers)) else MAX_UNKNOWN_BODY
         if (request.content_length or 0) > limit:
             raise TooLarge
         data = bytearray()
@@ -100,13 +100,6 @@ class WebAdapter:
             if len(data) > limit:
                 raise TooLarge
         return bytes(data)
-
-    def _is_known(self, headers: Mapping[str, str]) -> bool:
-        try:
-            self._service.identify(read_secret(headers))
-        except Refusal:
-            return False
-        return True
 
     async def _converse(self, request: web.Request, base: str) -> web.StreamResponse:
         if len(self._sockets) >= MAX_SOCKETS:
