@@ -6,12 +6,11 @@
  * made.
  */
 import { app } from "../../scripts/app.js";
-import { FIELD, make, ROW } from "./lib/elements.js";
+import { BUTTON, FIELD, make, ROW } from "./lib/elements.js";
 import { readPairs, writePairs } from "./lib/pairs.js";
 import { call, wordsOf } from "./lib/server.js";
 import { say } from "./lib/words.js";
 
-const BUTTON = { ...FIELD, cursor: "pointer" };
 const COLUMN = { display: "flex", flexDirection: "column", gap: "4px", maxWidth: "34em" };
 const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em", overflowWrap: "anywhere", whiteSpace: "pre-line" };
 

@@ -6,7 +6,7 @@
  * and everyone on the port can read. Keys travel once, to Kleinod's own guarded route, and never come back.
  */
 import { app } from "../../scripts/app.js";
-import { FIELD, make, ROW } from "./lib/elements.js";
+import { BUTTON, FIELD, make, makeButton, ROW } from "./lib/elements.js";
 import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
 import { call, wordsOf } from "./lib/server.js";
 import { SERVICES } from "./lib/services.js";
@@ -18,7 +18,6 @@ import { say } from "./lib/words.js";
  * @import {GraphNode} from "../../scripts/app.js"
  */
 
-const BUTTON = { ...FIELD, cursor: "pointer" };
 // As wide as its row, whatever it says, so that a long sentence moves nothing.
 const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "2.8em", width: "34em", maxWidth: "100%" };
 const PANEL = { display: "flex", flexDirection: "column", gap: "4px", maxWidth: "34em" };
@@ -54,20 +53,7 @@ function makeKeyPanel(service) {
     tell(describeKey(known[service]?.[profile.value.trim()]));
   };
   /** @param {string} label @param {() => Promise<void>} work */
-  const button = (label, work) => {
-    const element = make("button", { type: "button", textContent: label, style: BUTTON });
-    element.addEventListener("click", async () => {
-      element.disabled = true;
-      try {
-        await work();
-      } catch (error) {
-        tell(wordsOf(error), true);
-      } finally {
-        element.disabled = false;
-      }
-    });
-    return element;
-  };
+  const button = (label, work) => makeButton(label, work, (error) => tell(wordsOf(error), true));
   const who = () => ({ service, profile: profile.value.trim() });
   const save = button(say("Save"), async () => {
     await call("keys", "POST", { ...who(), key: key.value.trim() });

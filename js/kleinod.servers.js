@@ -7,11 +7,10 @@
  * without encryption.
  */
 import { app } from "../../scripts/app.js";
-import { FIELD, make, ROW } from "./lib/elements.js";
+import { FIELD, make, makeButton, ROW } from "./lib/elements.js";
 import { call, wordsOf } from "./lib/server.js";
 import { say } from "./lib/words.js";
 
-const BUTTON = { ...FIELD, cursor: "pointer" };
 const COLUMN = { display: "flex", flexDirection: "column", gap: "4px", maxWidth: "34em" };
 
 function makeServersPanel() {
@@ -35,20 +34,7 @@ function makeServersPanel() {
     news.style.color = bad ? "var(--error-text, #f66)" : "inherit";
   };
   /** @param {string} label @param {() => Promise<void>} work */
-  const button = (label, work) => {
-    const element = make("button", { type: "button", textContent: label, style: BUTTON });
-    element.addEventListener("click", async () => {
-      element.disabled = true;
-      try {
-        await work();
-      } catch (error) {
-        tell(wordsOf(error), true);
-      } finally {
-        element.disabled = false;
-      }
-    });
-    return element;
-  };
+  const button = (label, work) => makeButton(label, work, (error) => tell(wordsOf(error), true));
   /** @type {(servers: {name: string, address: string, hint: string}[]) => void} */
   const show = (servers) =>
     rows.replaceChildren(

@@ -84,3 +84,25 @@ export const FIELD = {
   background: "var(--comfy-input-bg, #222)",
   color: "var(--input-text, #ddd)",
 };
+export const BUTTON = { ...FIELD, cursor: "pointer" };
+
+/**
+ * A button that cannot be pressed again while its work goes on.
+ * @param {string} label
+ * @param {() => Promise<void>} work
+ * @param {(error: unknown) => void} complain is told what went wrong
+ */
+export function makeButton(label, work, complain) {
+  const element = make("button", { type: "button", textContent: label, style: BUTTON });
+  element.addEventListener("click", async () => {
+    element.disabled = true;
+    try {
+      await work();
+    } catch (error) {
+      complain(error);
+    } finally {
+      element.disabled = false;
+    }
+  });
+  return element;
+}
