@@ -117,7 +117,7 @@ def _list_constants(network: Any) -> Iterator[str]:
     names = {type(part).__module__ for part in network.modules()}
     modules = [sys.modules[name] for name in names if name in sys.modules and not name.startswith("torch.")]
     for module in modules:
-        for thing in vars(module).values():
+        for thing in getattr(module, "__dict__", {}).values():  # what stands for a missing one has none
             functions = vars(thing).values() if isinstance(thing, type) else (thing,)
             for function in functions:
                 if isinstance(function, types.FunctionType):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from kleinod.nodes.acceleration.report import COMPUTED
 from kleinod.nodes.acceleration.settings import choose_acceleration
+from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.model.nano import load_nano
 from kleinod.nodes.model.nodes import KleinodPrompt
 from kleinod.nodes.sampling.nodes import KleinodSampler
@@ -116,8 +117,9 @@ def test_a_change_of_weights_ends_a_forecast(parts: dict[str, Any]) -> None:
 
     def pattern(conditionings: tuple) -> str:
         made = KleinodSampler.execute(
-            parts["model"], *conditionings, parts["vae"], *SIZE, 28, 4.0, 5, "Default", 1, acceleration="high"
-        )
+            parts["model"], *conditionings, parts["vae"], *SIZE, 28, 4.0, 5, "Default", 1,
+            acceleration_settings=Acceleration("high", forecast_error_limit=10.0),
+        )  # fmt: skip
         return json.loads(made.args[3])["runs"][0]["pattern"]
 
     plain = pattern(prompt(parts, *images))
