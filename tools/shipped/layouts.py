@@ -738,7 +738,7 @@ This laptop asks, the workstation under the desk draws, and nobody is paid.
 **Here**, once:
 
 3. **Settings > Kleinod > API keys > Own servers**: name **workstation**, its address such as
-   `192.168.1.20:8188`, the key. Without https tick the box that allows it. **Save**, **Test**.
+   192.168.1.20:8188, the key. Without https tick the box that allows it. **Save**, **Test**.
 4. Press **Run**. The line under the node says where it was drawn.
 
 *Klein Acceleration*, *Klein LoRA Stack*, *Klein References* and *Klein Face Settings* plug in as into the
@@ -747,7 +747,7 @@ local nodes: the other machine does what they say.
 **model** is Runware's id of the weights: as it stands, those of 4B Base. Where they are not there, the other
 machine says what to download.
 
-**More than one card there?** Start `python3 run.py cluster` on it instead: same address, same key, and the
+**More than one card there?** Start python3 run.py cluster on it instead: same address, same key, and the
 results are split over all cards. **Klein Jobs** says which one drew what.
 """,
             ),
