@@ -10,7 +10,7 @@ import { BUTTON, FIELD, make, makeButton, ROW } from "./lib/elements.js";
 import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
 import { call, wordsOf } from "./lib/server.js";
 import { SERVICES } from "./lib/services.js";
-import { findWidget, follow } from "./lib/widgets.js";
+import { findWidget, follow, isOurs } from "./lib/widgets.js";
 import { say } from "./lib/words.js";
 
 /**
@@ -173,7 +173,7 @@ function guardProfile(node) {
 app.registerExtension({
   name: "kleinod.keys",
   nodeCreated(node) {
-    if (node.comfyClass?.startsWith("Kleinod")) guardProfile(node);
+    if (isOurs(node)) guardProfile(node);
   },
   settings: [
     ...Object.entries(SERVICES).map(([service, { title, company }]) => ({

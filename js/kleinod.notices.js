@@ -6,12 +6,11 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { saySentences } from "./lib/sentences.js";
-import { findWidget, follow } from "./lib/widgets.js";
+import { findWidget, follow, isOurs, TEXT_WIDGET } from "./lib/widgets.js";
 
 /** @import {GraphNode, Widget} from "../../scripts/app.js" */
 
 const EVENT = "progress_text";
-const WIDGET = "$$node-text-preview"; // as the page calls what shows the text of such an event
 /** Widgets that are watched already. @type {WeakSet<Widget>} */
 const WATCHED = new WeakSet();
 
@@ -39,21 +38,21 @@ function showsPictures(node) {
 function findNode({ nodeId, text }) {
   const number = String(nodeId).split(":").at(-1);
   const nodes = /** @type {GraphNode[]} */ (app.canvas.graph?.nodes ?? []);
-  const ours = nodes.filter((node) => node.comfyClass?.startsWith("Kleinod") && String(node.id) === number);
+  const ours = nodes.filter((node) => isOurs(node) && String(node.id) === number);
   const shown = [text, saySentences(text)]; // in the page's language, where kleinod.sentences was there before
-  return ours.find((node) => shown.includes(findWidget(node, WIDGET)?.value));
+  return ours.find((node) => shown.includes(findWidget(node, TEXT_WIDGET)?.value));
 }
 
 /** Shows it again when the page takes it away from a node that stays. @param {{nodeId: string, text: string}} said */
 function keep({ nodeId, text }) {
   const node = findNode({ nodeId, text });
-  const widget = /** @type {Removable | undefined} */ (node && findWidget(node, WIDGET));
+  const widget = /** @type {Removable | undefined} */ (node && findWidget(node, TEXT_WIDGET));
   if (!node || !widget || WATCHED.has(widget)) return;
   WATCHED.add(widget);
   follow(widget, "onRemove", () => {
     const last = String(widget.value ?? "");
     setTimeout(() => {
-      const stays = node.graph && node.graph === app.canvas.graph && !findWidget(node, WIDGET);
+      const stays = node.graph && node.graph === app.canvas.graph && !findWidget(node, TEXT_WIDGET);
       if (stays && last.trim() && (stopped === nodeId || !showsPictures(node))) api.dispatchCustomEvent(EVENT, { nodeId, text: last });
     });
   });

@@ -7,11 +7,10 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { saySentences } from "./lib/sentences.js";
-import { findShown, findSource, findWidget, follow } from "./lib/widgets.js";
+import { findShown, findSource, findWidget, follow, isOurs, TEXT_WIDGET } from "./lib/widgets.js";
 
 /** @import {GraphNode, Widget} from "../../scripts/app.js" */
 
-const UNDER = "$$node-text-preview"; // the page's widget for what a server says while a node runs
 const PREVIEW = "PreviewAny";
 
 /** @param {Widget | undefined} widget */
@@ -26,8 +25,6 @@ function sayReport(node) {
   if (node?.comfyClass === PREVIEW && isOurs(findSource(node, 0))) node.widgets?.forEach(sayAgain);
 }
 
-const isOurs = (/** @type {GraphNode | null | undefined} */ node) => Boolean(node?.comfyClass?.startsWith("Kleinod"));
-
 app.registerExtension({
   name: "kleinod.sentences",
   setup() {
@@ -35,7 +32,7 @@ app.registerExtension({
     api.addEventListener("progress_text", (/** @type {CustomEvent} */ { detail }) => {
       const id = String(detail?.nodeId).split(":").at(-1) ?? "";
       const node = /** @type {GraphNode | null | undefined} */ (app.canvas.graph?.getNodeById(id));
-      if (node && isOurs(node)) sayAgain(findWidget(node, UNDER));
+      if (node && isOurs(node)) sayAgain(findWidget(node, TEXT_WIDGET));
     });
   },
   nodeCreated(node) {

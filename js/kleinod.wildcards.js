@@ -5,6 +5,7 @@
  * nothing else is touched.
  */
 import { app } from "../../scripts/app.js";
+import { isOurs } from "./lib/widgets.js";
 import { pickWildcards } from "./lib/wildcards.js";
 import { say } from "./lib/words.js";
 
@@ -16,7 +17,7 @@ const PROMPT = /(^|_)(prompts?|positive|negative)$/;
 
 /** @param {GraphNode} node @returns {Widget[]} the node's fields for prompts */
 const promptsOf = (node) =>
-  node.comfyClass?.startsWith("Kleinod") ? (node.widgets ?? []).filter((widget) => PROMPT.test(widget.name)) : [];
+  isOurs(node) ? (node.widgets ?? []).filter((widget) => PROMPT.test(widget.name)) : [];
 
 /** @param {GraphNode} node */
 const isOn = (node) => node.properties?.[PROPERTY] === true;

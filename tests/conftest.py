@@ -46,7 +46,7 @@ _alias("cluster", ROOT / "cluster")
 _alias("tests", ROOT / "tests")
 
 from tools.launch.emulator import run_emulator  # noqa: E402
-from tools.launch.environment import Environment, inherit_packages  # noqa: E402
+from tools.launch.environment import Environment, inherit_environment  # noqa: E402
 from tools.launch.pack import enable_comfyui, load_pack  # noqa: E402
 from tools.launch.server import Server  # noqa: E402
 
@@ -83,8 +83,7 @@ def artifacts() -> Path:
 @pytest.fixture(scope="session")
 def comfy_environment() -> Environment:
     """The Python that runs the tests, the ComfyUI they use, and the packages it wants instead of others."""
-    own = COMFYUI.parent == ROOT / ".runtime"
-    return Environment(Path(sys.executable), COMFYUI, own, packages=inherit_packages())
+    return inherit_environment(COMFYUI)
 
 
 @pytest.fixture(scope="session")

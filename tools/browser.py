@@ -83,6 +83,13 @@ class Studio:
         self.page.wait_for_function("window.app.graph.nodes.length > 0")
         self.page.wait_for_timeout(1000)  # the page checks for missing nodes and models after loading
 
+    def open_settings(self, label: str) -> None:
+        """Kleinod's part of the settings, once what has this label is there."""
+        self.open()
+        self.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
+        self.page.get_by_text("Kleinod", exact=True).first.click()
+        self.page.get_by_label(label).wait_for()
+
     def watch_runs(self) -> None:
         """From now on keep what the server tells the page about runs."""
         self.page.evaluate(

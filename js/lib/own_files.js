@@ -6,7 +6,7 @@
 import { app } from "../../../scripts/app.js";
 import { make, openPanel } from "./elements.js";
 import { call } from "./server.js";
-import { changeGraph, findDeciding, findSource, findWidget } from "./widgets.js";
+import { changeGraph, findDeciding, findSource, findWidget, isOurs } from "./widgets.js";
 import { say } from "./words.js";
 
 /** @import {GraphNode} from "../../../scripts/app.js" */
@@ -47,7 +47,7 @@ function findSamplers(loader) {
   const samples = (/** @type {GraphNode} */ node) => ["width", "height", "steps"].every((name) => findWidget(node, name));
   const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
   const nodes = /** @type {GraphNode[]} */ (graphs.flatMap((graph) => graph.nodes));
-  return nodes.filter((node) => node.comfyClass?.startsWith("Kleinod") && samples(node) && findLoader(node) === loader);
+  return nodes.filter((node) => isOurs(node) && samples(node) && findLoader(node) === loader);
 }
 
 /**

@@ -5,7 +5,13 @@ import { app } from "../../../scripts/app.js";
 
 /** @import {Graph, GraphNode, Widget} from "../../../scripts/app.js" */
 
+/** The page's own widget for what a server says while a node runs. */
+export const TEXT_WIDGET = "$$node-text-preview";
+
 let made = 0;
+
+/** @param {GraphNode | null | undefined} node */
+export const isOurs = (node) => Boolean(node?.comfyClass?.startsWith("Kleinod"));
 
 /**
  * A page element on a node, below its widgets: neither saved nor sent, and last, so the others keep their places in

@@ -139,21 +139,21 @@ def _split(url: str) -> SplitResult:
 
 def is_private(host: str) -> bool:
     """Whether a name leads to a network that is not public."""
-    try:
-        found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
-    except OSError:
-        return False
-    return any(not ipaddress.ip_address(str(place[0]).partition("%")[0]).is_global for *_, place in found)
+    return bool(_find_private(host))
 
 
 def check_public(host: str) -> None:
     """Refuses a host that resolves to a private, loopback, link-local or otherwise special address."""
+    address = _find_private(host)
+    if address:
+        raise Unsafe(f"{host} leads to a private network address ({address}); the picture was not fetched.")
+
+
+def _find_private(host: str) -> str:
+    """The first address of a name that is not a public one; "" where there is none."""
     try:
         found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
     except OSError:
-        return  # the connection itself will fail, and say so
-    for *_, place in found:
-        if not ipaddress.ip_address(str(place[0]).partition("%")[0]).is_global:
-            raise Unsafe(
-                f"{host} leads to a private network address ({place[0]}); the picture was not fetched."
-            )
+        return ""  # the connection itself will fail, and say so
+    addresses = (str(place[0]) for *_, place in found)
+    return next((one for one in addresses if not ipaddress.ip_address(one.partition("%")[0]).is_global), "")

@@ -46,8 +46,9 @@ def check_patches(model_options: Mapping[str, Any]) -> None:
 def warn_of_idle(model: Any) -> list[Sentence]:
     """A sentence for what has no effect on a MODEL (ModelPatcher), or spoils it."""
     options = model.model_options.get("transformer_options", {})
-    asked = set(_list_constants(model.model.diffusion_model))
     groups = {**options.get("patches", {}), **options.get("patches_replace", {})}
+    # The network's code is only read where there is something to look for.
+    asked = set(_list_constants(model.model.diffusion_model)) if groups else set()
     idle = [function for key, group in groups.items() if key not in asked for function in flatten(group)]
     said = []
     if idle:

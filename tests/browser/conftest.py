@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tools.browser import RENDERERS, Studio, open_studio
+from tools.launch.environment import Environment
 from tools.launch.server import Server
 
 
@@ -14,6 +16,17 @@ from tools.launch.server import Server
 def renderer(request: pytest.FixtureRequest) -> str:
     """Each test that names it runs once in each."""
     return request.param
+
+
+@pytest.fixture(scope="module")
+def own_server(
+    request: pytest.FixtureRequest, comfy_environment: Environment, artifacts: Path
+) -> Iterator[Server]:
+    """A ComfyUI of a module's own, without a key in its environment: what is set there disturbs nobody."""
+    log = artifacts / f"server-{request.module.__name__.rpartition('.')[2]}.log"
+    with Server(comfy_environment, log=log, device="cpu") as server:
+        server.start()
+        yield server
 
 
 @pytest.fixture(scope="module")

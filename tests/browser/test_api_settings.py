@@ -12,28 +12,16 @@ from pathlib import Path
 import pytest
 
 from tools.browser import Studio, keep_screenshot, open_studio
-from tools.launch.environment import Environment
 from tools.launch.server import Server
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
-def server(comfy_environment: Environment, artifacts: Path) -> Iterator[Server]:
-    """A ComfyUI of its own: what is switched on here disturbs no other test."""
-    with Server(comfy_environment, log=artifacts / "server-api-settings.log", device="cpu") as server:
-        server.start()
-        yield server
-
-
-@pytest.fixture(scope="module")
-def studio(server: Server) -> Iterator[Studio]:
+def studio(own_server: Server) -> Iterator[Studio]:
     """The settings, opened once."""
-    with open_studio(server.client) as studio:
-        studio.open()
-        studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
-        studio.page.get_by_text("Kleinod", exact=True).first.click()
-        studio.page.get_by_label("Name of the key").wait_for()
+    with open_studio(own_server.client) as studio:
+        studio.open_settings("Name of the key")
         yield studio
 
 
@@ -48,16 +36,16 @@ def ask(server: Server, path: str, key: str = "", body: object = None) -> tuple[
         return error.code, json.loads(error.read())
 
 
-def test_switched_on_a_key_made_and_revoked(studio: Studio, server: Server, artifacts: Path) -> None:
+def test_switched_on_a_key_made_and_revoked(studio: Studio, own_server: Server, artifacts: Path) -> None:
     page = studio.page
     panel = page.get_by_label("Name of the key").locator("xpath=../..")
     panel.get_by_text("Off: nothing is answered.").wait_for()
-    assert ask(server, "/health")[0] == 404
+    assert ask(own_server, "/health")[0] == 404
     panel.get_by_label("Answer requests that show a key").click()
     panel.get_by_text("/kleinod/api/runware/v1").wait_for()
-    assert ask(server, "/health")[0] == 200
+    assert ask(own_server, "/health")[0] == 200
     first = re.search(r"kleinod-[\w-]{43}", panel.get_by_text("Copy this key now").inner_text())[0]
-    assert ask(server, "/bfl/v1/credits", first)[0] == 200
+    assert ask(own_server, "/bfl/v1/credits", first)[0] == 200
 
     page.get_by_label("Name of the key").fill("colleague")
     page.get_by_label("pictures at once").fill("3")
@@ -69,20 +57,24 @@ def test_switched_on_a_key_made_and_revoked(studio: Studio, server: Server, arti
     shown.scroll_into_view_if_needed()
     keep_screenshot(studio, artifacts / "screenshots", "api-settings")
     key = re.search(r"kleinod-[\w-]{43}", shown.inner_text())[0]
-    assert ask(server, "/bfl/v1/credits", key) == (200, {"credits": 2.0})
+    assert ask(own_server, "/bfl/v1/credits", key) == (200, {"credits": 2.0})
     stored = [
-        file for file in Path(server.base).rglob("*") if file.is_file() and key.encode() in file.read_bytes()
+        file
+        for file in Path(own_server.base).rglob("*")
+        if file.is_file() and key.encode() in file.read_bytes()
     ]
     assert stored == [], "a key is kept as its hash"
 
     row = panel.get_by_text("colleague (3").locator("xpath=..")
     row.get_by_role("button", name="Revoke").click()
     row.wait_for(state="detached")
-    assert ask(server, "/bfl/v1/credits", key)[0] == 403
+    assert ask(own_server, "/bfl/v1/credits", key)[0] == 403
     assert studio.complaints_about("kleinod") == []
 
 
-def test_what_the_owner_decides_is_stored_and_acts(studio: Studio, server: Server, artifacts: Path) -> None:
+def test_what_the_owner_decides_is_stored_and_acts(
+    studio: Studio, own_server: Server, artifacts: Path
+) -> None:
     page = studio.page
     panel = page.get_by_label("Name of the key").locator("xpath=../..")
     panel.get_by_text("Who may ask, prices, files").click()
@@ -96,7 +88,7 @@ def test_what_the_owner_decides_is_stored_and_acts(studio: Studio, server: Serve
     panel.get_by_text("Saved.", exact=True).wait_for()
     keep_screenshot(studio, artifacts / "screenshots", "api-settings-owner")
     settings = json.loads(
-        (Path(server.base) / "user" / "__kleinod" / "service" / "api.json").read_text("utf-8")
+        (Path(own_server.base) / "user" / "__kleinod" / "service" / "api.json").read_text("utf-8")
     )
     assert settings["reachable"] == ["nas.local", "10.0.0.7:8080"] and settings["picture_usd"] == 0.002
     assert settings["models"]["flux-2-pro"] == "klein-nano (built in)" and settings["enabled"]
@@ -106,7 +98,7 @@ def test_what_the_owner_decides_is_stored_and_acts(studio: Studio, server: Serve
 
 
 def test_a_server_of_ones_own_is_added_tested_and_cleared(
-    studio: Studio, server: Server, comfy_server: Server, artifacts: Path
+    studio: Studio, own_server: Server, comfy_server: Server, artifacts: Path
 ) -> None:
     page = studio.page
     name, address, key = (page.get_by_label(f"Own server: {word}") for word in ("name", "address", "API key"))
@@ -124,7 +116,7 @@ def test_a_server_of_ones_own_is_added_tested_and_cleared(
     panel.get_by_text("workstation: http://192.168.1.20:8188/kleinod/api (...rong)").wait_for()
     assert key.input_value() == ""
     name.fill("workstation")
-    address.fill(server.url)
+    address.fill(own_server.url)
     key.fill("kleinod-a-key-that-is-wrong")
     panel.get_by_role("button", name="Save").click()
     panel.get_by_text("is this very ComfyUI").wait_for()

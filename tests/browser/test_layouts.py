@@ -59,9 +59,9 @@ def open_file(studio: Studio, name: str) -> None:
     studio.page.wait_for_timeout(400)  # Nodes 2.0 lays its elements out
 
 
-# Open: ComfyUI's light theme draws linked widgets of a subgraph, a LoRA row that is off and addresses in a
-# note with less contrast than the rest.
-FAINT_IN_LIGHT = {"Klein - LoRA Stack", "Klein - Local or Remote", "Klein - Your Other Machine"}
+# Open: ComfyUI's light theme draws linked widgets of a subgraph and a LoRA row that is off with less contrast
+# than the rest.
+FAINT_IN_LIGHT = {"Klein - LoRA Stack", "Klein - Local or Remote"}
 
 
 @pytest.mark.parametrize("name", ORDER)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tools.browser import Studio, keep_screenshot, open_studio
-from tools.launch.environment import Environment
 from tools.launch.server import Server
 
 pytestmark = pytest.mark.browser
@@ -17,29 +16,14 @@ KEY = "typed-5c11d7e0b2-do-not-leak"
 
 
 @pytest.fixture(scope="module")
-def keyless_server(comfy_environment: Environment, artifacts: Path) -> Iterator[Server]:
-    """A ComfyUI with no key in its environment, which would win over every key the panel stores."""
-    with Server(comfy_environment, log=artifacts / "server-keyless.log", device="cpu") as server:
-        server.start()
-        yield server
-
-
-@pytest.fixture(scope="module")
-def studio(keyless_server: Server) -> Iterator[Studio]:
+def studio(own_server: Server) -> Iterator[Studio]:
     """The panel, opened once."""
-    with open_studio(keyless_server.client) as studio:
-        open_panel(studio)
+    with open_studio(own_server.client) as studio:
+        studio.open_settings("Runware: API key")
         yield studio
 
 
-def open_panel(studio: Studio) -> None:
-    studio.open()
-    studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
-    studio.page.get_by_text("Kleinod", exact=True).first.click()
-    studio.page.get_by_label("Runware: API key").wait_for()
-
-
-def test_a_key_is_saved_hinted_and_cleared(studio: Studio, keyless_server: Server, artifacts: Path) -> None:
+def test_a_key_is_saved_hinted_and_cleared(studio: Studio, own_server: Server, artifacts: Path) -> None:
     panel = studio.page.get_by_label("Black Forest Labs: API key")
     assert panel.get_attribute("type") == "password" and panel.get_attribute("autocomplete") == "off"
     row = panel.locator("xpath=../..")
@@ -49,12 +33,12 @@ def test_a_key_is_saved_hinted_and_cleared(studio: Studio, keyless_server: Serve
     keep_screenshot(studio, artifacts / "screenshots", "remote-settings")
     assert panel.input_value() == ""
 
-    user = Path(keyless_server.base) / "user"
+    user = Path(own_server.base) / "user"
     holders = [
         file for file in user.rglob("*") if file.is_file() and KEY in file.read_text("utf-8", "replace")
     ]
     assert [file.relative_to(user).as_posix() for file in holders] == ["__kleinod/keys.json"]
-    assert KEY not in str(keyless_server.client.get_json("/settings"))
+    assert KEY not in str(own_server.client.get_json("/settings"))
     assert KEY not in studio.page.evaluate("() => JSON.stringify({...localStorage, ...sessionStorage})")
 
     row.get_by_role("button", name="Clear").click()
@@ -79,13 +63,13 @@ def test_a_bad_key_is_refused_with_a_sentence(studio: Studio) -> None:
     assert row.get_by_text("Account", exact=True).is_visible()
 
 
-def test_limits_are_kept(studio: Studio, keyless_server: Server) -> None:
+def test_limits_are_kept(studio: Studio, own_server: Server) -> None:
     field = studio.page.get_by_label("USD per day").first
     field.fill("2.5")
     row = field.locator("xpath=../..")
     row.get_by_role("button", name="Save").click()
     studio.page.get_by_text("spent today, of $2.50.").wait_for()
-    assert keyless_server.client.get_json("/kleinod/limits")["day_usd"] == 2.5
+    assert own_server.client.get_json("/kleinod/limits")["day_usd"] == 2.5
     field.fill("0")
     row.get_by_role("button", name="Save").click()
     studio.page.get_by_text("spent today.").wait_for()

@@ -16,9 +16,19 @@ from kleinod.nodes.acceleration.report import RunReport
 from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration
 from torch import Tensor
 
-from tests.model.tiny_klein import DOUBLE, SINGLE, random_conditioning
+from tests.model.tiny_klein import DOUBLE, SINGLE, load_tiny_model, random_conditioning, tiny_vae
 
 BLOCKS = DOUBLE + SINGLE
+
+
+def make_parts() -> dict[str, Any]:
+    """What a sampler needs of a tiny random Klein, by the names of its inputs."""
+    return {
+        "model": with_short_text(load_tiny_model()),
+        "positive": random_conditioning(1),
+        "negative": random_conditioning(2),
+        "vae": tiny_vae(),
+    }
 
 
 @dataclass

@@ -12,20 +12,15 @@ from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.sampling.engine import sample_pictures
 from kleinod.nodes.sampling.request import SamplingRequest
 
-from tests.model.acceleration_rig import with_short_text
-from tests.model.tiny_klein import load_tiny_model, random_conditioning, tiny_vae
+from tests.model.acceleration_rig import make_parts
+from tests.model.tiny_klein import random_conditioning
 
 STEPS = 16
 
 
 @pytest.fixture(scope="module")
 def parts() -> dict[str, Any]:
-    return {
-        "model": with_short_text(load_tiny_model()),
-        "positive": random_conditioning(1),
-        "negative": random_conditioning(2),
-        "vae": tiny_vae(),
-    }
+    return make_parts()
 
 
 def make(parts: dict[str, Any], guidance: float, acceleration: Acceleration | None = None) -> Any:

@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 
 from tools.bench.report import Row, row_of_samples
-from tools.launch.environment import ROOT, Environment, inherit_packages
+from tools.launch.environment import ROOT, inherit_environment
 from tools.launch.server import Server
 
 SIDE = 128
@@ -37,10 +37,7 @@ def run(argv: list[str]) -> list[Row]:
     parser.add_argument("--clients", type=int, default=200, help="connections at once")
     parser.add_argument("--jobs", type=int, default=1000, help="jobs of all of them together")
     options = parser.parse_args(argv)
-    comfyui = Path(os.environ["COMFYUI_PATH"])
-    environment = Environment(
-        Path(sys.executable), comfyui, comfyui.parent == ROOT / ".runtime", packages=inherit_packages()
-    )
+    environment = inherit_environment(Path(os.environ["COMFYUI_PATH"]))
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import sys
 import tempfile
 import threading
 import time
@@ -23,7 +22,7 @@ import psutil
 
 from tools.bench.api import make_key
 from tools.bench.report import Row, row_of_samples
-from tools.launch.environment import ROOT, Environment, inherit_packages
+from tools.launch.environment import Environment, inherit_environment
 from tools.launch.server import Server
 from tools.running_cluster import RunningCluster, make_task, run_cluster
 
@@ -40,10 +39,7 @@ def run(argv: list[str]) -> list[Row]:
     parser.add_argument("--pictures", type=int, default=120, help="of four LoRA sets in random order")
     parser.add_argument("--clients", type=int, default=4, help="that send those at once")
     options = parser.parse_args(argv)
-    comfyui = Path(os.environ["COMFYUI_PATH"])
-    environment = Environment(
-        Path(sys.executable), comfyui, comfyui.parent == ROOT / ".runtime", packages=inherit_packages()
-    )
+    environment = inherit_environment(Path(os.environ["COMFYUI_PATH"]))
     load = psutil.getloadavg()[0]
     rows = [Row("processes that wanted a core before the start", round(load, 1))]
     with tempfile.TemporaryDirectory() as folder:

@@ -170,6 +170,12 @@ def inherit_packages() -> Path | None:
     return Path(folder) if folder else None
 
 
+def inherit_environment(comfyui: Path) -> Environment:
+    """What the run.py that started this process runs `comfyui` in: this very Python, and its packages."""
+    own = comfyui.parent == RUNTIME
+    return Environment(Path(sys.executable), comfyui, own, packages=inherit_packages())
+
+
 def _require_free_space() -> None:
     free = shutil.disk_usage(RUNTIME).free / 2**30
     if free < NEEDED_GIB and not _has_package("torch"):

@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 _NONE = re.compile(r"(?!)")
 
 
-class OwnRunware(Runware):
+class _OwnServer:
+    """What a server of the user's own is, whichever wire it speaks: known by its address alone."""
+
+    title = "Your server"
+    key_variable = address_variable = ""
+    key_hosts = picture_hosts = _NONE
+    poll_pace = PollPace(0.3, 1.3, 3.0)
+
+
+class OwnRunware(_OwnServer, Runware):
     """Runware's wire, answered by the user's own server."""
 
     name = "own-runware"
-    title = "Your server"
     own_path = "/runware"
-    key_variable = address_variable = ""
     regions: dict[str, str] = {}
-    key_hosts = picture_hosts = _NONE
-    poll_pace = PollPace(0.3, 1.3, 3.0)
 
     def estimate_usd(self, widgets: Mapping[str, Any], references: int) -> float:
         super().estimate_usd(widgets, references)  # for what it refuses
@@ -49,16 +54,12 @@ class OwnRunware(Runware):
         return super().read_balance(answer)
 
 
-class OwnBfl(Bfl):
+class OwnBfl(_OwnServer, Bfl):
     """BFL's wire, answered by the user's own server, which knows a repeated request."""
 
     name = "own-bfl"
-    title = "Your server"
     own_path = "/bfl"
-    key_variable = address_variable = ""
     regions: dict[str, str] = {}
-    key_hosts = picture_hosts = _NONE
-    poll_pace = PollPace(0.3, 1.3, 3.0)
     repeats_safely = True
 
     def estimate_usd(self, widgets: Mapping[str, Any], references: int) -> float:
