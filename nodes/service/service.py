@@ -102,7 +102,9 @@ class Service:
 
     def apply(self, settings: ApiSettings) -> None:
         """Other settings from now on. Raises InputError for a classifier that cannot be used."""
-        classifier = Classifier(settings.classifier, settings.flagged)
+        classifier = self.classifier
+        if (settings.classifier, settings.flagged) != (self.settings.classifier, self.settings.flagged):
+            classifier = Classifier(settings.classifier, settings.flagged)
         if settings.classifier:
             classifier.check()
         self.settings, self.classifier = settings, classifier

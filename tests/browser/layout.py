@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from itertools import combinations
 from typing import Any
 
@@ -99,10 +98,11 @@ def contrast_of(studio: Studio, clip: dict[str, float]) -> float:
 
 def contrast_within(picture: Image.Image) -> float:
     """The same of a picture, RGB."""
-    colours = Counter(picture.getdata())
-    ground = _luminance(colours.most_common(1)[0][0])
+    counted = picture.getcolors(picture.width * picture.height) or []
+    ground = _luminance(max(counted)[1])
     return max(
-        (max(light, ground) + 0.05) / (min(light, ground) + 0.05) for light in map(_luminance, colours)
+        (max(light, ground) + 0.05) / (min(light, ground) + 0.05)
+        for light in (_luminance(colour) for _, colour in counted)
     )
 
 

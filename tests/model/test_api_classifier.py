@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,22 @@ def test_a_request_that_asks_is_told_what_the_classifier_says(tmp_path: Path, wi
             for safety in ({}, {"checkContent": False, "mode": "fast"}):
                 _, told = await stage.run(safety=safety)
                 assert "NSFWContent" not in told["data"][0]
+
+    asyncio.run(run())
+
+
+def test_another_setting_loads_it_no_second_time(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path / "classifier", {0: "normal", 1: "nsfw"}, 1)
+
+    async def run() -> None:
+        async with run_service(tmp_path / "home", classifier=folder) as stage:
+            await stage.run(safety={"checkContent": True})
+            shutil.rmtree(folder)
+            stage.service.apply(replace(stage.service.settings, keep_seconds=60))
+            _, told = await stage.run(safety={"checkContent": True})
+            assert told["data"][0]["NSFWContent"]
+            with pytest.raises(InputError, match="must be a folder"):
+                stage.service.apply(replace(stage.service.settings, flagged=("normal",)))
 
     asyncio.run(run())
 
