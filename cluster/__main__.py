@@ -33,7 +33,7 @@ _DRAIN_SECONDS = 10
 
 
 def main(arguments: list[str]) -> int:
-    options = _parse(arguments)
+    options = read_arguments(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if options.new_key:
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def read_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="run.py cluster", allow_abbrev=False)
 
     def add(place: Any, name: str, words: str, **more: Any) -> None:
@@ -67,13 +67,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add(parser, "--new-key", "make a key of the cluster that runs here", default="", metavar="NAME")
     ray = parser.add_argument_group("Ray")
     add(ray, "--join", "add this machine to that cluster", default="", metavar="HOST:PORT")
-    add(ray, "--ray-host", "this machine's address for those that join", default="127.0.0.1")
+    add(ray, "--ray-host", "this machine's address for the others; 127.0.0.1: there are none", default="")
     add(ray, "--ray-port", "default 6379", type=int, default=6379)
     add(ray, "--dashboard-port", "default 8265; 0 for none", type=int, default=8265)
+    add(ray, "--metrics-port", "of this machine's numbers for Prometheus; 0 for any", type=int, default=0)
+    add(ray, "--cpus", "workers on the CPU that this machine takes; 0: one a core", type=int, default=0)
     add(ray, "--object-store-mb", "memory for pictures on their way", type=int, default=0)
     add(ray, "--ray-folder", "where Ray keeps logs and sockets: a short path", default="")
     add(ray, "--hang-seconds", "a worker silent for so long is replaced", type=float, default=60.0)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not options.join:
+        options.ray_host = options.ray_host or LOOPBACK[0]
+    return options
 
 
 def read_workers(text: str, gpus: int) -> tuple[int, int]:
@@ -94,15 +99,15 @@ def _serve(options: argparse.Namespace) -> int:
     each = options.gpus_per_worker
     if each is None:
         each = 1.0 if options.gpus else 0.0
-    more = ["--head", f"--port={options.ray_port}", f"--node-ip-address={options.ray_host}"]
+    more = ["--head", f"--port={options.ray_port}"]
     if options.dashboard_port:
         more += ["--dashboard-host=127.0.0.1", f"--dashboard-port={options.dashboard_port}"]
     else:
         more.append("--include-dashboard=false")
-    if not each:
+    if not each and not options.cpus:
         # A worker on the CPU takes one of Ray's CPUs; where no machine can join, this one takes them all.
         cpus = os.cpu_count() or 1
-        more.append(f"--num-cpus={max(cpus, many) if options.ray_host in LOOPBACK else cpus}")
+        options.cpus = max(cpus, many) if options.ray_host in LOOPBACK else cpus
     node = _start_node(more, options, drain=0)
     try:
         with Progress("Ray") as step:
@@ -177,9 +182,22 @@ def describe_join(options: argparse.Namespace) -> str:
 
 
 def _join(options: argparse.Namespace) -> int:
+    if not re.fullmatch(r"\S+:\d{1,5}", options.join):
+        raise LaunchError(f"--join is {options.join!r}, but must be an address and a port: 10.0.0.1:6379.")
     node = _start_node([f"--address={options.join}"], options, drain=_DRAIN_SECONDS)
-    print(f"This machine belongs to the cluster of {options.join} until Ctrl-C.", flush=True)
     try:
+        with Progress("Ray") as step:
+            while not _says_started(options):
+                if node.poll() is not None or step.seconds > _START_SECONDS:
+                    raise LaunchError(
+                        f"This machine could not join {options.join}: {_log(options)} says why. Is that the "
+                        "line that the first machine printed, with its RAY_AUTH_TOKEN, and do the two reach "
+                        "each other?"
+                    )
+                step.update("joining")
+                time.sleep(0.2)
+            step.finish(f"joined after {format_seconds(step.seconds)}")
+        print(f"This machine belongs to the cluster of {options.join} until Ctrl-C.", flush=True)
         code = node.wait()
         raise LaunchError(f"This machine is out of the cluster ({code}); {_log(options)} says why.")
     finally:
@@ -197,10 +215,18 @@ def _start_node(more: list[str], options: argparse.Namespace, drain: int) -> sub
     """`ray start`, on a leash and in a process group of its own: Ctrl-C reaches this process alone."""
     command = [sys.executable, str(LEASH), "", "--", sys.executable, "-m", "ray.scripts.scripts"]
     command += ["start", "--block", "--disable-usage-stats", *more]
+    # Any port: with Ray's own 52365 no second Ray starts on a machine.
+    command.append("--dashboard-agent-listen-port=0")
+    if options.ray_host:
+        command.append(f"--node-ip-address={options.ray_host}")
     if options.object_store_mb:
         command.append(f"--object-store-memory={options.object_store_mb << 20}")
-    if options.ray_folder and not options.join:
+    if options.ray_folder:
         command.append(f"--temp-dir={options.ray_folder}")
+    if options.metrics_port:
+        command.append(f"--metrics-export-port={options.metrics_port}")
+    if options.cpus:
+        command.append(f"--num-cpus={options.cpus}")
     log = _log(options)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:

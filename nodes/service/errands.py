@@ -1,6 +1,9 @@
 """What is sent out about a finished picture: the picture itself to an address, then word to a webhook.
 
-Each is tried several times, also after a restart, and never holds up the making of pictures.
+Each is tried several times, also after a restart, and never holds up the making of pictures. A webhook is
+sent until it is taken, so at least once: where the answer was lost, or this process died before it was
+written down, it is sent again. Its header `webhook-id`, as Standard Webhooks name it, is the same each time
+and no other's, by which a receiver that keeps it takes each once.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from .terms import Terms
 from .waiting import wait_for_event
 
 logger = logging.getLogger("kleinod.api")
+WEBHOOK_ID = "webhook-id"
 PAUSES = (2.0, 10.0, 60.0, 300.0, 1800.0)
 UPLOAD_PAUSES = (1.0, 3.0)
 """A client that waits for its answer waits for the upload, too."""
@@ -67,6 +71,7 @@ class Errands(Background):
                     await self._fetcher().send("PUT", terms.upload, data, headers)
             else:
                 body, headers = self._message(picture)
+                headers = {**headers, WEBHOOK_ID: picture.id}
                 await self._fetcher().send("POST", terms.webhook, body, headers)
         except NotReached as error:
             pauses = UPLOAD_PAUSES if upload else PAUSES

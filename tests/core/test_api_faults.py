@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 from kleinod_pure.service import background, errands
+from kleinod_pure.service.book import FILE
 from kleinod_pure.service.clock import Clock
 from kleinod_pure.service.dialects.runware_channel import Channels
 from kleinod_pure.service.settings import ApiSettings
@@ -136,6 +138,29 @@ def test_a_full_disk_repeats_no_webhook(tmp_path: Path, monkeypatch: pytest.Monk
             book.read("drop trigger full")
             await until(lambda: not book.read("select 1 from pictures where errand != ''"))
             assert len(outside.posted) == 1
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_webhook_that_is_sent_again_after_a_death_has_the_id_of_the_first(tmp_path: Path) -> None:
+    """It was taken, and the process died before that was written down."""
+
+    async def run() -> None:
+        async with run_outside() as outside:
+            async with run_service(tmp_path, reachable=(outside.place,)) as stage:
+                stage.service.book.read(
+                    "create trigger dead before update of errand on pictures when new.errand = '' begin "
+                    "select raise(abort, 'dead'); end"
+                )
+                _, told = await stage.run(webhookURL=f"http://{outside.place}/hook", numberResults=2)
+                await until(lambda: len(outside.posted) == 2)
+            base = sqlite3.connect(tmp_path / FILE)
+            base.execute("drop trigger dead")
+            base.close()
+            async with run_service(tmp_path, reachable=(outside.place,)) as stage:
+                await until(lambda: stage.service.book.next_errand() is None)
+            ids = [headers["webhook-id"] for _, headers in outside.posted]
+            assert sorted(ids) == sorted(2 * [item["imageUUID"] for item in told["data"]])
 
     asyncio.run(asyncio.wait_for(run(), 30))
 

@@ -105,6 +105,8 @@ def test_upload_and_one_webhook_a_picture_also_after_refusals(tmp_path: Path) ->
             assert uuids == {item["imageUUID"] for item in told["data"]}
             body, _ = outside.posted[0]
             assert body["data"][0]["taskUUID"] == told["data"][0]["taskUUID"] and "cost" in body["data"][0]
+            ids = [(body["data"][0]["imageUUID"], headers["webhook-id"]) for body, headers in outside.posted]
+            assert all(picture == told_id for picture, told_id in ids)
             await asyncio.sleep(0.1)
             assert len(outside.posted) == 2, "told once"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.bench.report import Row, format_table, row_of_samples, write_json
+from tools.bench.report import Row, format_markdown, format_table, row_of_samples, write_json
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,12 @@ def test_table_says_what_was_missed() -> None:
     )
     lines = table.splitlines()
     assert lines[1].endswith("met") and lines[2].endswith("MISSED") and lines[3].endswith("1")
+
+
+def test_the_page_of_a_bench_says_what_was_missed() -> None:
+    page = format_markdown(
+        [Row("a", 1.5, "x", goal=">= 2"), row_of_samples("b", [1, 2, 3, 4], "ms", "< 9"), Row("c", 3)]
+    )
+    assert "| a | 1.5 x | 1 | **missed**: >= 2 |\n" in page
+    assert "| b | 2.5 ± 0.75 ms | 4 | reached: < 9 |\n" in page
+    assert page.endswith("| c | 3 | 1 |  |\n")

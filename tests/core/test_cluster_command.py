@@ -14,7 +14,7 @@ import yaml
 from kleinod_pure.base.errors import InputError
 from kleinod_pure.service.book import Book
 
-from cluster.__main__ import announce, check_folder, describe_join, read_workers
+from cluster.__main__ import announce, check_folder, describe_join, main, read_arguments, read_workers
 from cluster.options import read_options
 from tools.launch import LaunchError
 from tools.launch.server import LEASH, describe_models
@@ -37,6 +37,7 @@ def test_workers_that_make_no_sense(text: str) -> None:
 def test_the_files_for_serve_and_kuberay_say_what_the_application_takes(repository: Path) -> None:
     serve = yaml.safe_load((repository / "cluster" / "serve.yaml").read_text())
     kube = yaml.safe_load((repository / "cluster" / "kuberay.yaml").read_text())
+    assert kube["spec"]["upgradeStrategy"]["type"] == "None", "no second front beside the first"
     for config in (serve, yaml.safe_load(kube["spec"]["serveConfigV2"])):
         (application,) = config["applications"]
         assert application["import_path"] == "cluster.application:build"
@@ -105,3 +106,18 @@ def test_what_is_on_a_leash_does_not_outlive_its_owner(tmp_path: Path, way: str)
     assert folder.exists() == (way == "kill")
     if way == "kill":
         process.stdin.close()
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "http://10.0.0.1", "10.0.0.1:", ":6379x"])
+def test_an_address_to_join_that_is_none(tmp_path: Path, address: str, capsys) -> None:
+    given = ["--data", str(tmp_path), "--gpus", "0", "--join", address]
+    assert main(given) == 1
+    assert f"--join is {address!r}, but must be an address and a port" in capsys.readouterr().err
+
+
+def test_the_addresses_of_a_head_and_of_a_machine_that_joins(tmp_path: Path) -> None:
+    given = ["--data", str(tmp_path), "--gpus", "0"]
+    assert read_arguments(given).ray_host == "127.0.0.1"
+    assert read_arguments([*given, "--join", "10.0.0.1:6379"]).ray_host == "", (
+        "Ray finds the one that reaches"
+    )

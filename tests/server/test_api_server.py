@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.core.api_stage import make_task
-from tests.remote.vendors import run_client
+from tests.server.vendors_clients import Door, VendorsClients, fetch
 from tools.launch.server import Server
 
 pytestmark = pytest.mark.server
@@ -34,11 +30,6 @@ def ask(server: Server, path: str, body: Any = None, **headers: str) -> tuple[in
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read())
-
-
-def fetch(address: str) -> Image.Image:
-    with urllib.request.urlopen(address, timeout=60) as answer:
-        return Image.open(io.BytesIO(answer.read()))
 
 
 def list_temporary(server: Server) -> set[str]:
@@ -63,59 +54,16 @@ def key(comfy_server: Server) -> Iterator[str]:
     assert ask(comfy_server, "/kleinod/api/health")[0] == 404
 
 
-def test_runware_sdk_by_rest_and_websocket(comfy_server: Server, key: str) -> None:
-    found = run_client("runware-sdk", "runware_sdk.py", f"{comfy_server.url}/kleinod/api/runware", key)
-    assert set(found["images"]) == {"rest async", "rest sync", "websocket async", "websocket sync"}
-    for batch in found["images"].values():
-        assert len(batch) == 2 and len({image["imageUUID"] for image in batch}) == 2
-        assert all(image["cost"] == 0 and isinstance(image["seed"], int) for image in batch)
-        assert fetch(batch[0]["imageURL"]).size == (256, 192)
+@pytest.fixture(scope="module")
+def door(comfy_server: Server, key: str) -> Door:
+    return Door(f"{comfy_server.url}/kleinod/api", key)
 
 
-def test_runwares_former_client_by_websocket(comfy_server: Server, key: str) -> None:
-    images = run_client("runware-legacy", "runware_legacy.py", f"{comfy_server.url}/kleinod/api/runware", key)
-    assert len(images) == 2 and fetch(images[1]["imageURL"]).size == (256, 192)
+class TestVendorsClients(VendorsClients):
+    """Of ComfyUI's own web server."""
 
 
-def test_blackforest_client(comfy_server: Server, key: str) -> None:
-    address = f"{comfy_server.url}/kleinod/api/bfl"
-    found = run_client("blackforest", "bfl_sdk.py", address, key, "flux-2-klein-4b")
-    result = found["flux-2-klein-4b"]["result"]
-    assert result["seed"] == 4 and fetch(result["sample"]).size == (256, 256)
-
-
-def test_openai_client(comfy_server: Server, key: str) -> None:
-    found = run_client("openai", "openai_sdk.py", f"{comfy_server.url}/kleinod/api/openai/v1", key)
-    assert "gpt-image-1" in found["models"] and found["generated"] and found["edited"] > 1000
-    assert fetch(found["url"]).size == (256, 256)
-    masked = np.asarray(Image.open(io.BytesIO(base64.b64decode(found["masked"]))).convert("RGB"))
-    assert (masked[:, :40] == (200, 160, 20)).all(), "what the mask covers stays"
-    assert masked[:, 90:].std() > 1, "the rest is painted"
-    assert found["bad"] == ["BadRequestError", 400, "size"]
-    assert found["model"] == ["NotFoundError", 404, "model"]
-    assert found["key"][:2] == ["AuthenticationError", 401]
-
-
-def test_a_wrong_key_raises_the_clients_own_error(comfy_server: Server, key: str) -> None:
-    with pytest.raises(AssertionError, match="invalidApiKey|not known here"):
-        run_client("runware-sdk", "runware_sdk.py", f"{comfy_server.url}/kleinod/api/runware", "wrong")
-
-
-def test_what_curl_sends(comfy_server: Server, key: str) -> None:
-    """`curl -d` calls its body a form. Sent without it: a bare machine has no curl."""
-    status, told = ask(
-        comfy_server,
-        "/kleinod/api/runware/v1",
-        [make_task(steps=4, outputFormat="PNG")],
-        Content_Type="application/x-www-form-urlencoded",
-        User_Agent="curl/8.14.1",
-        Accept="*/*",
-        Authorization=f"Bearer {key}",
-    )
-    assert status == 200 and fetch(told["data"][0]["imageURL"]).format == "PNG", told
-
-
-def test_seed_references_loras_faces_and_caches_in_one_request(comfy_server: Server, key: str) -> None:
+def test_seed_references_loras_faces_and_caches_in_one_request(door: Door) -> None:
     """The real nodes take what the dialect makes: equal requests give equal pictures."""
     asked = {
         "steps": 10, "seed": 11, "width": 128, "height": 128, "outputFormat": "PNG",
@@ -124,8 +72,7 @@ def test_seed_references_loras_faces_and_caches_in_one_request(comfy_server: Ser
 
     def run(**more: Any) -> tuple[str, bytes]:
         task = make_task(**asked, **more)
-        path = "/kleinod/api/runware/v1"
-        status, told = ask(comfy_server, path, [task], Authorization=f"Bearer {key}")
+        status, told = door.ask("/runware/v1", [task])
         assert status == 200 and "errors" not in told, told
         item = told["data"][0]
         assert item["seed"] == 11

@@ -110,6 +110,17 @@ def format_table(rows: Sequence[Row]) -> str:
     )
 
 
+def format_markdown(rows: Sequence[Row]) -> str:
+    """The same as a table of Markdown."""
+    lines = ["| what | value | n | goal |", "|---|--:|--:|---|"]
+    for row in rows:
+        spread = "" if row.spread is None else f" ± {row.spread:.2g}"
+        goal = "" if row.goal is None else f"{'reached' if row.met else '**missed**'}: {row.goal}"
+        value = f"{row.value:.5g}{spread} {row.unit}".strip()
+        lines.append(f"| {row.name} | {value} | {row.n} | {goal} |")
+    return "\n".join(lines) + "\n"
+
+
 def write_json(bench: str, rows: Sequence[Row], file: Path) -> None:
     data = {"bench": bench, "machine": describe_machine(), "rows": [row.as_json() for row in rows]}
     file.parent.mkdir(parents=True, exist_ok=True)
