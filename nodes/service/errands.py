@@ -24,6 +24,7 @@ from .waiting import wait_for_event
 logger = logging.getLogger("kleinod.api")
 WEBHOOK_ID = "webhook-id"
 PAUSES = (2.0, 10.0, 60.0, 300.0, 1800.0)
+PARTING_SECONDS = 3.0
 UPLOAD_PAUSES = (1.0, 3.0)
 """A client that waits for its answer waits for the upload, too."""
 
@@ -44,6 +45,14 @@ class Errands(Background):
         super().__init__()
         self._book, self._store, self._fetcher = book, store, fetcher
         self._message, self._over = message, over
+
+    async def close(self) -> None:
+        """What is being sent is brought to its end first, for a while: an orderly end repeats nothing."""
+        if self._loop is not None:
+            self._loop.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=PARTING_SECONDS)
+        await super().close()
 
     async def _run(self) -> None:
         while True:

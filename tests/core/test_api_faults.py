@@ -142,7 +142,23 @@ def test_a_full_disk_repeats_no_webhook(tmp_path: Path, monkeypatch: pytest.Monk
     asyncio.run(asyncio.wait_for(run(), 30))
 
 
-def test_a_webhook_that_is_sent_again_after_a_death_has_the_id_of_the_first(tmp_path: Path) -> None:
+def test_an_end_in_the_middle_of_a_webhook_repeats_none(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with run_outside() as outside:
+            outside.pause = 0.3
+            async with run_service(tmp_path, reachable=(outside.place,)) as stage:
+                await stage.run(webhookURL=f"http://{outside.place}/hook")
+                await until(lambda: outside.posted)
+            async with run_service(tmp_path, reachable=(outside.place,)) as stage:
+                assert stage.service.book.next_errand() is None
+            assert len(outside.posted) == 1
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_webhook_that_is_sent_again_after_a_death_has_the_id_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was taken, and the process died before that was written down."""
 
     async def run() -> None:
@@ -154,6 +170,7 @@ def test_a_webhook_that_is_sent_again_after_a_death_has_the_id_of_the_first(tmp_
                 )
                 _, told = await stage.run(webhookURL=f"http://{outside.place}/hook", numberResults=2)
                 await until(lambda: len(outside.posted) == 2)
+                monkeypatch.setattr(errands, "PARTING_SECONDS", 0.01)
             base = sqlite3.connect(tmp_path / FILE)
             base.execute("drop trigger dead")
             base.close()

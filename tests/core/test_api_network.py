@@ -27,12 +27,15 @@ SEED = Path(__file__).with_name("runware_examples.json")
 
 
 class Outside:
-    """A web server of the test: what was put and posted there. refuse: how many requests get a 503 first."""
+    """A web server of the test: what was put and posted there. refuse: how many requests get a 503 first.
+    pause: seconds until it answers a post.
+    """
 
     def __init__(self) -> None:
         self.put: list[tuple[str, bytes, str]] = []
         self.posted: list[tuple[dict[str, Any], dict[str, str]]] = []
         self.refuse = 0
+        self.pause = 0.0
         self.place = ""
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -44,6 +47,7 @@ class Outside:
             self.put.append((request.path_qs, body, request.content_type))
         elif request.method == "POST":
             self.posted.append((json.loads(body), {k.lower(): v for k, v in request.headers.items()}))
+            await asyncio.sleep(self.pause)
         elif request.path == "/away":
             return web.Response(status=302, headers={"Location": request.query["to"]})
         elif request.path == "/big":

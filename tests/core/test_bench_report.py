@@ -67,5 +67,5 @@ def test_the_page_of_a_bench_says_what_was_missed() -> None:
         [Row("a", 1.5, "x", goal=">= 2"), row_of_samples("b", [1, 2, 3, 4], "ms", "< 9"), Row("c", 3)]
     )
     assert "| a | 1.5 x | 1 | **missed**: >= 2 |\n" in page
-    assert "| b | 2.5 ± 0.75 ms | 4 | reached: < 9 |\n" in page
+    assert "| b | 2.5 \u00b1 0.75 ms | 4 | reached: < 9 |\n" in page
     assert page.endswith("| c | 3 | 1 |  |\n")

@@ -114,7 +114,7 @@ def format_markdown(rows: Sequence[Row]) -> str:
     """The same as a table of Markdown."""
     lines = ["| what | value | n | goal |", "|---|--:|--:|---|"]
     for row in rows:
-        spread = "" if row.spread is None else f" ± {row.spread:.2g}"
+        spread = "" if row.spread is None else f" \u00b1 {row.spread:.2g}"
         goal = "" if row.goal is None else f"{'reached' if row.met else '**missed**'}: {row.goal}"
         value = f"{row.value:.5g}{spread} {row.unit}".strip()
         lines.append(f"| {row.name} | {value} | {row.n} | {goal} |")
