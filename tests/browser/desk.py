@@ -62,6 +62,14 @@ _TOOLS = """
   };
   desk.command = (name) => app.extensionManager.command.execute(name);
   desk.tracker = () => app.extensionManager.workflow.activeWorkflow.changeTracker;
+  // Page 1.47 loads what a step back held while it takes further keys, and a second step in the midst of that
+  // mixes up both lists of steps. The key is heard in the frame after it was pressed.
+  desk.restored = async () => {
+    const frame = () => new Promise((then) => requestAnimationFrame(then));
+    await frame();
+    do await frame();
+    while (desk.tracker()._restoringState);
+  };
   // As after any click or key of the user.
   desk.settle = () => desk.tracker().captureCanvasState();
   desk.select = (nodes) => {
@@ -223,6 +231,7 @@ class Desk:
         """A shortcut of the page, with the canvas in focus."""
         self.page.evaluate("() => app.canvas.canvas.focus()")
         self.page.keyboard.press(keys)
+        self.page.evaluate("() => desk.restored()")
         self.page.wait_for_timeout(250)
 
     def undo(self) -> None:

@@ -168,7 +168,7 @@ def run_without(model: Any, vae: Any) -> dict[str, Any]:
 def run_case(name: str, folder: Path) -> dict[str, Any]:
     case = start_pack()
 
-    from kleinod.nodes.base.values import Acceleration
+    from kleinod.nodes.base.values import HIGHER_REUSES_MORE, Acceleration
     from kleinod.nodes.loras.nodes import KleinodLoraStack
     from kleinod.nodes.model.nodes import KleinodLoader
     from kleinod.nodes.sampling.nodes import KleinodSampler
@@ -203,10 +203,11 @@ def run_case(name: str, folder: Path) -> dict[str, Any]:
     case["bare"], _ = sample(load_tiny_model(), steps=FEW)
     forecast = Acceleration("medium", forecast_error_limit=10.0)
     case["accelerated"], case["info"] = sample(load_tiny_model(), forecast)
-    keep_both(
-        "blocks",
-        lambda: sample(load_tiny_model(), Acceleration("none", fb_cache=True, fb_cache_threshold=1.0)),
+    # Tea alone skips on random weights at sigmas as far apart as these; read the other way, 1.0 means never.
+    blocks = Acceleration(
+        "none", tea_cache=True, tea_cache_distance=1.0, threshold_meaning=HIGHER_REUSES_MORE
     )
+    keep_both("blocks", lambda: sample(load_tiny_model(), blocks))
     keep_both("lora", stack)
     keep_both("beside", lambda: stack(apply="beside the weights"))
     keep_both("staged", lambda: stack(stage="high"))

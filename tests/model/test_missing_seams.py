@@ -41,7 +41,8 @@ def sentences_of(case: dict, *titles: str) -> None:
 def test_a_whole_comfyui_has_all(cases: dict[str, dict]) -> None:
     case = cases["nothing"]
     sentences_of(case)
-    assert case["accelerated"] != case["plain"], "the settings do skip something"
+    for settings in ("accelerated", "blocks"):
+        assert case[settings] != case["plain"], "the settings do skip something"
     assert case["lora"] != case["bare"]
 
 
