@@ -172,7 +172,7 @@ def announce(told: dict[str, Any], options: argparse.Namespace) -> str:
 
 
 def describe_join(options: argparse.Namespace) -> str:
-    """How another machine joins, a line; "" where Ray answers this machine only."""
+    """How another machine joins, a line; "" where Ray was given no address for others."""
     if options.ray_host in LOOPBACK:
         return ""
     return (
@@ -181,9 +181,22 @@ def describe_join(options: argparse.Namespace) -> str:
     )
 
 
+def check_head(address: str) -> None:
+    """Before Ray tries for minutes. Raises LaunchError where nothing answers."""
+    host, _, port = address.rpartition(":")
+    if not re.fullmatch(r"\S+:\d{1,5}", address) or not 0 < int(port) < 65536:
+        raise LaunchError(f"--join is {address!r}, but must be an address and a port: 10.0.0.1:6379.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), 10).close()
+    except OSError as error:
+        raise LaunchError(
+            f"Nothing answers at {address} ({error.strerror or error}): run.py cluster must run there, with "
+            f"--ray-host {host}, and a firewall between the two must let Ray's ports through."
+        ) from None
+
+
 def _join(options: argparse.Namespace) -> int:
-    if not re.fullmatch(r"\S+:\d{1,5}", options.join):
-        raise LaunchError(f"--join is {options.join!r}, but must be an address and a port: 10.0.0.1:6379.")
+    check_head(options.join)
     node = _start_node([f"--address={options.join}"], options, drain=_DRAIN_SECONDS)
     try:
         with Progress("Ray") as step:

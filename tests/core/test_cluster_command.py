@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import subprocess
 import sys
 import threading
@@ -108,11 +109,20 @@ def test_what_is_on_a_leash_does_not_outlive_its_owner(tmp_path: Path, way: str)
         process.stdin.close()
 
 
-@pytest.mark.parametrize("address", ["10.0.0.1", "http://10.0.0.1", "10.0.0.1:", ":6379x"])
+@pytest.mark.parametrize("address", ["10.0.0.1", "http://10.0.0.1", "10.0.0.1:", "10.0.0.1:99999", ":6379x"])
 def test_an_address_to_join_that_is_none(tmp_path: Path, address: str, capsys) -> None:
     given = ["--data", str(tmp_path), "--gpus", "0", "--join", address]
     assert main(given) == 1
     assert f"--join is {address!r}, but must be an address and a port" in capsys.readouterr().err
+
+
+def test_a_head_that_is_not_there_is_said_before_ray_is_started(tmp_path: Path, capsys) -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert main(["--data", str(tmp_path), "--gpus", "0", "--join", place]) == 1
+    assert f"Nothing answers at {place} (Connection refused): run.py cluster must" in capsys.readouterr().err
+    assert not (tmp_path / "cluster").exists()
 
 
 def test_the_addresses_of_a_head_and_of_a_machine_that_joins(tmp_path: Path) -> None:

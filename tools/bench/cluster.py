@@ -33,6 +33,7 @@ GOAL_RATIO, GOAL_MS, GOAL_HITS = 1.8, 15, 90
 LORA = "klein-nano style"
 SETS = 4
 SPLIT = 20
+LARGE = 8
 BUSY = 1.0
 """Processes that want a core, beside the bench itself, from which on two workers' ratio says little."""
 RESULTS = Path(__file__).with_name("results")
@@ -122,13 +123,19 @@ def measure_front(cluster: RunningCluster, results: int) -> list[Row]:
     for seed in range(results):
         fetch(cluster.ask(make_task(steps=1, seed=seed))["data"][0]["imageURL"])
     one = (spent() - before) / results * 1000
-    before = spent()
-    for item in cluster.ask(make_task(steps=1, numberResults=results))["data"]:
-        fetch(item["imageURL"])
-    many = (spent() - before) / results * 1000
+
+    def measure(count: int, **more: Any) -> float:
+        before = spent()
+        for item in cluster.ask(make_task(steps=1, numberResults=count, **more))["data"]:
+            fetch(item["imageURL"])
+        return (spent() - before) / count * 1000
+
+    many = measure(results, outputFormat="JPG")
+    large = measure(LARGE, outputFormat="JPG", width=512, height=512)
     return [
-        Row("processor time of front and proxy, a job of one picture", round(one, 1), "ms"),
-        Row("the same for each picture of a large job", round(many, 1), "ms"),
+        Row("processor time of front and proxy, a job of one picture", round(one, 1), "ms", n=results),
+        Row("the same for each picture of a large job, as JPEG", round(many, 1), "ms", n=results),
+        Row("the same for 512x512, a quarter of a megapixel", round(large, 1), "ms", n=LARGE),
     ]
 
 
