@@ -114,11 +114,15 @@ def format_markdown(rows: Sequence[Row]) -> str:
     """The same as a table of Markdown."""
     lines = ["| what | value | n | goal |", "|---|--:|--:|---|"]
     for row in rows:
-        spread = "" if row.spread is None else f" \u00b1 {row.spread:.2g}"
+        spread = "" if row.spread is None else f" \u00b1 {_short(row.spread)}"
         goal = "" if row.goal is None else f"{'reached' if row.met else '**missed**'}: {row.goal}"
-        value = f"{row.value:.5g}{spread} {row.unit}".strip()
+        value = f"{_short(row.value)}{spread} {row.unit}".strip()
         lines.append(f"| {row.name} | {value} | {row.n} | {goal} |")
     return "\n".join(lines) + "\n"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if 1000 <= abs(value) < math.inf else f"{value:.3g}"
 
 
 def write_json(bench: str, rows: Sequence[Row], file: Path) -> None:
