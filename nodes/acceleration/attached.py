@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..base.sentences import Sentence, say
 from ..base.values import Acceleration
 
 _OWN = __name__.rpartition(".nodes.")[0] or __name__.partition(".")[0]
@@ -79,21 +80,27 @@ def find_attached(model_options: Mapping[str, Any]) -> Attached:
     )
 
 
-def adapt(acceleration: Acceleration, attached: Attached) -> tuple[Acceleration, list[str]]:
+def adapt(acceleration: Acceleration, attached: Attached) -> tuple[Acceleration, list[Sentence]]:
     """Settings that bear what is attached, and in words what was given up for it."""
     if attached.state:
         names = " and ".join(attached.state)
         off = Acceleration(acceleration="none")
         return off, [
-            f"{names} keeps something from step to step, which skipped steps would spoil: every step was "
-            "computed. Set its momentum to 0 or take it off to accelerate"
+            say(
+                "%1 keeps something from step to step that skipped steps would spoil: every step was "
+                "computed (to accelerate set its momentum to 0 or take it off)",
+                names,
+            )
         ]
     if attached.pairs and (acceleration.guidance_interval > 1 or acceleration.guidance_end_percentage < 100):
         names = " and ".join(attached.pairs)
         kept = replace(acceleration, guidance_interval=1, guidance_end_percentage=100)
         return kept, [
-            f"{names} compares prompt and negative prompt in every step, so both ran in every computed one: "
-            "guidance_interval and guidance_end_percentage were not used"
+            say(
+                "%1 compares prompt and negative prompt in every step: both ran in every computed one and "
+                "guidance_interval and guidance_end_percentage were not used",
+                names,
+            )
         ]
     return acceleration, []
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..base.sentences import say
 from ..base.values import Acceleration
 from .clock import StepClock
 from .extrapolation import MIN_SIGMA
@@ -54,7 +55,9 @@ class Controller:
             threshold=thresholds[0] if thresholds else None,
         )
         if len(fitting) < len(wanted):
-            self.report.notes.append(f"{run.steps} steps are too few to skip any (from {MIN_STEPS} on)")
+            self.report.notes.append(
+                say("%1 steps are too few to skip any (from %2 on)", run.steps, MIN_STEPS)
+            )
 
     def disable(self, reason: str, hold_exact: bool = True) -> None:
         """Compute everything from here on, and say why.
@@ -68,8 +71,11 @@ class Controller:
             return
         self._disabled = True
         skipped = any(record.kind != COMPUTED for record in self.report.records)
-        since = f"from call {len(self.report.records)} on every step" if skipped else "every step"
-        self.report.notes.append(f"{reason}: {since} was computed")
+        self.report.notes.append(
+            say("%1: from call %2 on every step was computed", reason, len(self.report.records))
+            if skipped
+            else say("%1: every step was computed", reason)
+        )
         self.forget()
 
     def forget(self) -> None:
@@ -102,7 +108,7 @@ class Controller:
         self._record = StepRecord(index, sigma)
         self.report.records.append(self._record)
         if self.clock.irregular:
-            self.disable("this sampler calls the model more than once a step")
+            self.disable(say("this sampler calls the model more than once a step"))
         if key != self._key:
             if self._key is not None:
                 self._record.note = "conditions changed"

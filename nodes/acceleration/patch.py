@@ -18,6 +18,7 @@ from torch import Tensor
 from ..base import graph_capture, seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
+from ..base.sentences import say
 from ..base.values import Acceleration
 from .attached import adapt, find_attached
 from .availability import keep_available
@@ -293,11 +294,11 @@ class _Run:
         controller = self.controller
         sigma = controller.read_sigma(timestep)
         if self._solver_reads_branches(model_options or {}):
-            controller.disable("this sampler reads both branches of guidance")
+            controller.disable(say("this sampler reads both branches of guidance"))
         if self._inside and "multigpu_clones" in (model_options or {}):
             # Each GPU runs its branches in a thread of its own.
             controller.disable(
-                "several GPUs share this run, which only the forecast supports", hold_exact=False
+                say("several GPUs share this run and only the forecast supports that"), hold_exact=False
             )
         self._branch_calls = 0
         if controller.begin(sigma, read_conditions(self.guider, sigma, x)):
@@ -363,7 +364,7 @@ class _Run:
             # Some blocks may have been left out before: the step once more, with nothing of ours in it.
             self._captured = False
             self.controller.disable(
-                "this ComfyUI records the model's blocks as CUDA graphs", hold_exact=False
+                say("this ComfyUI records the model's blocks as CUDA graphs"), hold_exact=False
             )
             for policy in self.controller.policies:
                 policy.redo()

@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import InputError
 from .fields import Field, check_fields
+from .sentences import Sentence, join, say
 
 API_LEVELS = ("none", "low", "medium", "high")
 HIGHEST = "highest"
@@ -337,10 +338,13 @@ class FittedTable:
         """Nearer in the mean, and the worst prompt no worse."""
         return self.gain > LEAST_GAIN and max(self.errors) <= max(self.rule_errors)
 
-    def describe(self) -> str:
+    def describe(self) -> Sentence:
         """ "28 steps, guidance 4"."""
-        count = f"{self.steps} steps" if self.kind == SKIPPED else f"{self.calls} steps of {FAST}"
-        return f"{count}, guidance {self.guidance:g}"
+        if self.kind == SKIPPED:
+            count = say("%1 steps", self.steps)
+        else:
+            count = say("%1 steps of Kleinod Fast", self.calls)
+        return join(", ", [count, say("guidance %1", f"{self.guidance:g}")])
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def test_high_goes_by_the_table_and_ends_nearer_on_noise_it_was_not_fitted_to(ta
             assert report.computed == table.calls
         if name == "fitted":
             assert report.pattern == "".join("C" if i in table.computed else "R" for i in range(STEPS))
-            assert "mask: fitted to this model, 20 steps, guidance 4" in report.notes
+            assert "mask: fitted to this model (20 steps, guidance 4)" in report.notes
         else:
             assert "mask: rule" in report.notes
     assert np.median(errors["fitted"]) < 0.8 * np.median(errors["rule"])

@@ -79,7 +79,7 @@ def test_high_goes_by_what_calibrate_fitted_and_is_nearer_on_unseen_prompts(nano
         assert fitted.runs[0].computed == rule.runs[0].computed < STEPS
         masks.add((fitted.runs[0].notes[-1], rule.runs[0].notes[-1]))
         gains.append(decibels(fitted, truth) - decibels(rule, truth))
-    assert masks == {(f"mask: fitted to this model, {STEPS} steps, guidance 4", "mask: rule")}
+    assert masks == {(f"mask: fitted to this model ({STEPS} steps, guidance 4)", "mask: rule")}
     assert sum(gains) / len(gains) > 0.5, gains
     assert "the fit is used" in report and f"4 prompts, {STEPS} steps, guidance 4" in report
 

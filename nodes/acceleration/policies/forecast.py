@@ -16,6 +16,7 @@ from ...base.acceleration import FittedTable
 from ...base.errors import InputError
 from ...base.flux2 import DEFAULT_GUIDANCE
 from ...base.noise import list_native_sigmas
+from ...base.sentences import Sentence, say
 from ...base.values import Acceleration
 from .. import presets
 from ..clock import SURE_FROM
@@ -44,13 +45,15 @@ class Plan:
 
     reuse: tuple[bool, ...]
     cap: int
-    notes: tuple[str, ...] = ()
+    notes: tuple[Sentence, ...] = ()
     table: FittedTable | None = None
 
     @property
-    def mask(self) -> str:
+    def mask(self) -> Sentence:
         """Where it comes from, for the report."""
-        return f"mask: fitted to this model, {self.table.describe()}" if self.table else "mask: rule"
+        return (
+            say("mask: fitted to this model (%1)", self.table.describe()) if self.table else say("mask: rule")
+        )
 
     @property
     def pattern(self) -> str:
@@ -84,17 +87,30 @@ def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
     reuse = budget_mask(computed, window, cap, weights)
     notes = _tell_limit(run, asked, budget, fewest, reuse)
     if not notes and reuse.count(False) > budget:
-        words = f"the window and cacheMaxConsecutiveSteps allow {steps / reuse.count(False):.2f}x"
-        notes.append(f"asked for {asked:.2f}x, {words}")
+        notes.append(
+            say(
+                "the window and cacheMaxConsecutiveSteps allow %1 instead of the %2 asked for",
+                f"{steps / reuse.count(False):.2f}x",
+                f"{asked:.2f}x",
+            )
+        )
     return Plan(reuse, cap, tuple(notes))
 
 
-def _tell_limit(run: RunFacts, asked: float, budget: int, fewest: int, reuse: tuple[bool, ...]) -> list[str]:
+def _tell_limit(
+    run: RunFacts, asked: float, budget: int, fewest: int, reuse: tuple[bool, ...]
+) -> list[Sentence]:
     if budget >= fewest:
         return []
     return [
-        f"asked for {asked:.2f}x, but at guidance {run.guidance:g} forecasts on fewer than {fewest} "
-        f"computed steps are worse than a run of fewer steps: {run.steps / reuse.count(False):.2f}x"
+        say(
+            "at guidance %1 forecasts on fewer than %2 computed steps are worse than a run of fewer steps: "
+            "%3 instead of the %4 asked for",
+            f"{run.guidance:g}",
+            fewest,
+            f"{run.steps / reuse.count(False):.2f}x",
+            f"{asked:.2f}x",
+        )
     ]
 
 
@@ -270,11 +286,17 @@ class Forecast(Policy):
         if self._harm_before > 0:
             self._rate = error / self._harm_before
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Sentence]:
         notes = [*self._plan.notes, self._plan.mask]
-        if self._spared:
-            counted = "1 step more was" if self._spared == 1 else f"{self._spared} steps more were"
-            notes.append(f"{counted} computed than planned, since reusing would have gone wrong")
+        if self._spared == 1:
+            notes.append(say("1 step more was computed than planned: reusing it would have gone wrong"))
+        elif self._spared:
+            notes.append(
+                say(
+                    "%1 steps more were computed than planned: reusing them would have gone wrong",
+                    self._spared,
+                )
+            )
         return notes
 
     def forget(self) -> None:

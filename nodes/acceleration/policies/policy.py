@@ -17,7 +17,7 @@ the pack. A policy of later days brings its dials along: `fields`, kept in `Acce
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -256,7 +256,7 @@ class Policy:
     def judge(self, error: float) -> None:
         """The error of the last step, the middle one of a batch, has reached this side."""
 
-    def notes(self) -> list[str]:
+    def notes(self) -> Sequence[str]:
         """For the report, once the run has ended."""
         return []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ...base.sentences import Sentence, say
 from ...base.values import Acceleration
 from ..plan import shorten_sigmas
 from .dual_block import DualBlock
@@ -29,7 +30,7 @@ def list_wanted(settings: Acceleration | None) -> list[type[Policy]]:
 
 def shorten_run(
     settings: Acceleration, run: RunFacts, respace: Respace | None = None
-) -> tuple[Acceleration, RunFacts, str]:
+) -> tuple[Acceleration, RunFacts, Sentence]:
     """Settings and run as they shall be where a policy is worse than fewer steps of the run's own solver.
 
     Then the run takes those, the rest of the settings stays in force, and the words say so. Else all is as it
@@ -38,11 +39,13 @@ def shorten_run(
     for policy in list_wanted(settings):
         count = policy.take_fewer_steps(settings, run)
         if count:
-            words = (
-                "this solver adds noise in every step, which no earlier step foretells: "
-                f"{count} plain steps in the place of {run.steps} come nearer than skipping some of them"
+            words = say(
+                "this solver adds noise in every step that no earlier step foretells: %1 plain steps in the "
+                "place of %2 come nearer than skipping some of them",
+                count,
+                run.steps,
             )
             kept = replace(settings, acceleration="none", speed=0.0)
             sigmas = respace(count) if respace else shorten_sigmas(run.sigmas, count)
             return kept, replace(run, sigmas=tuple(sigmas)), words
-    return settings, run, ""
+    return settings, run, Sentence("")
