@@ -7,6 +7,7 @@ from typing import Any
 
 from ..base.acceleration import ACCELERATION_FIELDS, Acceleration, Calibration
 from ..base.fields import Field, read_widgets
+from ..base.sentences import Sentence, join, say
 from .policies.registry import POLICIES, list_wanted
 
 # Run lengths the text works out: Runware's default and its most.
@@ -41,17 +42,19 @@ def describe(acceleration: Acceleration) -> str:
     lines = [line for policy in wanted for line in policy.describe(acceleration, EXAMPLES)]
     titles = {title for title, _ in lines}
     if not lines:
-        lines.append(("method", "none: every step is computed, bit for bit as without this node"))
+        lines.append((say("method"), say("none: every step is computed bit for bit as without this node")))
         lines += [("threshold", text) for text in [_never(acceleration)] if text]
     elif "method" not in titles:
         lines.insert(0, ("method", "none of the step caches"))
     if acceleration.calibration is not None:
         fitted = dict.fromkeys(table.describe() for table in acceleration.calibration.tables)
-        told = f", fitted for: {'; '.join(fitted)}" if fitted else ""
-        if acceleration.calibration.tea_coefficients and not fitted:
-            told = ", holds Tea's curve only: steps are chosen by the rule"
-        lines.append(("calibration", acceleration.calibration.name + told))
-    lines.append(("at Runware", json.dumps(acceleration.to_runware())))
+        told = [Sentence(acceleration.calibration.name)]
+        if fitted:
+            told.append(say("fitted for: %1", join("; ", fitted)))
+        elif acceleration.calibration.tea_coefficients:
+            told.append(say("holds Tea's curve only: steps are chosen by the rule"))
+        lines.append((say("calibration"), join(", ", told)))
+    lines.append((say("at Runware"), json.dumps(acceleration.to_runware())))
     return "\n".join(f"{title:<13}{text}" for title, text in lines)
 
 

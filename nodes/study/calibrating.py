@@ -205,7 +205,7 @@ class _Desk:
         levels = self._native(FINENESS)
         steps = len(levels) - 1
         watched = _Watched(levels, [], torch.zeros(steps, steps, dtype=torch.float64))
-        solver = comfy.samplers.KSAMPLER(sample_fast)
+        solver = comfy.samplers.KSAMPLER(sample_fast, {"whole": True})
         for number in range(len(self._subjects)):
             self._tell(say("watching finer picture %1 of %2", number + 1, len(self._subjects)))
             tracer = Tracer()

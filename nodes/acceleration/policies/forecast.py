@@ -16,7 +16,7 @@ from ...base.acceleration import FittedTable
 from ...base.errors import InputError
 from ...base.flux2 import DEFAULT_GUIDANCE
 from ...base.noise import list_native_sigmas
-from ...base.sentences import Sentence, say
+from ...base.sentences import Sentence, join, say
 from ...base.values import Acceleration
 from .. import presets
 from ..clock import SURE_FROM
@@ -191,27 +191,33 @@ class Forecast(Policy):
 
     @classmethod
     def describe(cls, settings: Acceleration, steps: tuple[int, ...]) -> list[tuple[str, str]]:
-        asked = "speed" if settings.speed else settings.acceleration
-        speed = presets.requested_speed(settings)
-        lines = [("method", f"forecast, {speed:.2f}x fewer computed steps ({asked})")]
+        asked = "speed" if settings.speed else f"acceleration {settings.acceleration}"
+        speed = f"{presets.requested_speed(settings):.2f}x"
+        method = join(", ", [say("forecast"), say("%1 fewer computed steps (%2)", speed, asked)])
+        lines: list[tuple[str, str]] = [(say("method"), method)]
         for count in steps:
             try:
                 plan = plan_usual_run(settings, count)
-                words = "; ".join([f"{plan.pattern}, {plan.computed} computed", *plan.notes])
+                counted = join(", ", [Sentence(plan.pattern), say("%1 computed", plan.computed)])
+                words = join("; ", [counted, *plan.notes])
             except InputError as error:
-                words = str(error)
-            lines.append((f"{count} steps", words))
+                words = Sentence(str(error))
+            lines.append((say("%1 steps", count), words))
         speeds = [
             f"{guidance:g}: {EXAMPLE_STEPS / min(EXAMPLE_STEPS, presets.min_computed(guidance)):.2f}x"
             for guidance in (5.0, 6.0, 7.0, 10.0)
         ]
-        words = f"at most, by guidance, for {EXAMPLE_STEPS} steps: {', '.join(speeds)}"
-        lines.append(("limits", words))
-        lines.append(("guard", "a picture whose forecasts miss by much computes more steps than that"))
+        words = say("at most by guidance with %1 steps: %2", EXAMPLE_STEPS, ", ".join(speeds))
+        lines.append((say("limits"), words))
+        words = say("a picture whose forecasts miss by much computes more steps than that")
+        lines.append((say("guard"), words))
         if not settings.options_are_set:
-            counts = ", ".join(f"{count_budget(settings, count)} in the place of {count}" for count in steps)
-            words = "DPM++ 2M SDE on Beta, Exponential or Karras sigmas takes fewer steps and skips none"
-            lines.append(("SDE solvers", f"{words}: {counts}"))
+            counts = [say("%1 in the place of %2", count_budget(settings, count), count) for count in steps]
+            words = say(
+                "DPM++ 2M SDE on Beta or Exponential or Karras sigmas takes fewer steps and skips none: %1",
+                join(", ", counts),
+            )
+            lines.append((say("SDE solvers"), words))
         return lines
 
     def begin_step(self, step: Step) -> bool:
