@@ -18,8 +18,8 @@ let readFrom = null;
 const escape = (/** @type {string} */ text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
 /**
- * A whole sentence ends with a full stop, and its values may hold anything. A part of a line does not: there a comma
- * or semicolon ends a value, unless it is the last one, behind a colon or in brackets.
+ * A whole sentence ends with a full stop, and its values may hold anything. A part of a line does not: there a comma,
+ * semicolon or wide space ends a value, unless it is the last one, behind a colon or in brackets.
  * @param {string} english
  * @returns {Pattern}
  */
@@ -34,7 +34,7 @@ function readPattern(english) {
     places.push(piece);
     if (whole) return "(.+?)";
     const last = index === pieces.length - 2 && /^[")]?$/.test(pieces[index + 1]) && /(: "?|\()$/.test(pieces[index - 1]);
-    return last ? "(.+)" : "((?:(?!, |; ).)+?)";
+    return last ? "(.+)" : "((?:(?!, |; | {2}).)+?)";
   });
   return { english, form: new RegExp(`^${form.join("")}$`), places, weight: english.replace(/%\d/g, "").length };
 }

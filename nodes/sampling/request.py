@@ -83,7 +83,7 @@ SAMPLING_FIELDS = (
         "How the steps are taken, by the names of Runware's API. Default (Euler on FLUX.2's own schedule) is "
         "what Klein is made for. The report says what runs for each name, and which names mean nothing for "
         "this kind of model. Kleinod Fast, the last of the list, is this pack's own: try 14 steps of it "
-        "instead of 28. From guidance 5 on and with fewer than 14 steps it steps as Euler does.",
+        "instead of 28. From guidance 5 on and with fewer than 10 steps it steps as Euler does.",
         choices=LOCAL_SCHEDULER_NAMES,
     ),
     Field(

@@ -75,7 +75,7 @@ def test_the_sigmas_fall_from_start_to_zero(steps: int, start: float) -> None:
 
 def test_the_last_steps_are_those_of_a_run_twice_as_long() -> None:
     torch.testing.assert_close(
-        fast_sigmas(14, MU)[-5:].double(), torch.tensor(native_sigmas(28, MU)[-5:], dtype=torch.float64)
+        fast_sigmas(14, MU)[-3:].double(), torch.tensor(native_sigmas(28, MU)[-3:], dtype=torch.float64)
     )
 
 

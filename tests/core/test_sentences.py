@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from kleinod_pure.acceleration.attached import Attached, adapt
+from kleinod_pure.acceleration.controller import Controller
+from kleinod_pure.acceleration.policies.forecast import Forecast
+from kleinod_pure.acceleration.policies.policy import RunFacts
+from kleinod_pure.acceleration.policies.registry import shorten_run
+from kleinod_pure.acceleration.report import RunReport
+from kleinod_pure.acceleration.settings import describe as describe_acceleration
 from kleinod_pure.base.sentences import join, say
+from kleinod_pure.base.values import Acceleration, Calibration
 from kleinod_pure.model.choices import LoaderRequest, describe_unused
 from kleinod_pure.model.facts import describe, facts_from_sizes, nano_facts
 from kleinod_pure.model.nano_words import describe_unknown
@@ -83,6 +91,20 @@ def list_told() -> Iterator[str]:
         .text()
         .split("\n")
     )
+    yield from describe_acceleration(Acceleration("high")).split("\n")
+    yield from describe_acceleration(Acceleration("none", calibration=Calibration("my own"))).split("\n")
+    sigmas = tuple(1 - i / 28 for i in range(29))
+    windowed = Acceleration("high", cache_start_step=20)
+    for settings, guidance in ((Acceleration("highest"), 10.0), (windowed, 4.0)):
+        run = RunFacts(sigmas, regular=True, guidance=guidance)
+        policy = Forecast(settings, run)
+        policy._spared = int(guidance) - 3
+        controller = Controller(settings, run)
+        controller.disable(say("this sampler calls the model more than once a step"))
+        notes = [*policy.notes(), *controller.report.notes, *adapt(settings, Attached(state=("APG",)))[1]]
+        yield RunReport("forecast", 28, notes=notes).line()
+    noisy = RunFacts(tuple(0.9 * 0.9**i for i in range(28)), regular=True, noise_path=True)
+    yield shorten_run(Acceleration("high"), noisy)[2]
 
 
 @pytest.mark.parametrize("language", ["zh", "ja", "ko"])

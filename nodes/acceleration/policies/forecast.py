@@ -104,8 +104,8 @@ def _tell_limit(
         return []
     return [
         say(
-            "at guidance %1 forecasts on fewer than %2 computed steps are worse than a run of fewer steps: "
-            "%3 instead of the %4 asked for",
+            "at guidance %1 forecasts on fewer than %2 computed steps are worse than fewer plain steps so the "
+            "speed is %3 instead of %4",
             f"{run.guidance:g}",
             fewest,
             f"{run.steps / reuse.count(False):.2f}x",
@@ -204,11 +204,11 @@ class Forecast(Policy):
                 words = Sentence(str(error))
             lines.append((say("%1 steps", count), words))
         speeds = [
-            f"{guidance:g}: {EXAMPLE_STEPS / min(EXAMPLE_STEPS, presets.min_computed(guidance)):.2f}x"
+            say("%1 at guidance %2", f"{EXAMPLE_STEPS / presets.min_computed(guidance):.2f}x", f"{guidance:g}")
             for guidance in (5.0, 6.0, 7.0, 10.0)
         ]
-        words = say("at most by guidance with %1 steps: %2", EXAMPLE_STEPS, ", ".join(speeds))
-        lines.append((say("limits"), words))
+        words = join(", ", [say("%1 steps", EXAMPLE_STEPS), *speeds])
+        lines.append((say("at most"), words))
         words = say("a picture whose forecasts miss by much computes more steps than that")
         lines.append((say("guard"), words))
         if not settings.options_are_set:
