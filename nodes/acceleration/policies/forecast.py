@@ -104,8 +104,8 @@ def _tell_limit(
         return []
     return [
         say(
-            "at guidance %1 forecasts on fewer than %2 computed steps are worse than fewer plain steps so the "
-            "speed is %3 instead of %4",
+            "at guidance %1 forecasts on fewer than %2 computed steps are worse than fewer plain steps so "
+            "the speed is %3 instead of %4",
             f"{run.guidance:g}",
             fewest,
             f"{run.steps / reuse.count(False):.2f}x",
@@ -204,8 +204,8 @@ class Forecast(Policy):
                 words = Sentence(str(error))
             lines.append((say("%1 steps", count), words))
         speeds = [
-            say("%1 at guidance %2", f"{EXAMPLE_STEPS / presets.min_computed(guidance):.2f}x", f"{guidance:g}")
-            for guidance in (5.0, 6.0, 7.0, 10.0)
+            say("%1 at guidance %2", f"{EXAMPLE_STEPS / presets.min_computed(level):.2f}x", f"{level:g}")
+            for level in (5.0, 6.0, 7.0, 10.0)
         ]
         words = join(", ", [say("%1 steps", EXAMPLE_STEPS), *speeds])
         lines.append((say("at most"), words))
