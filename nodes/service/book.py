@@ -122,8 +122,9 @@ class Book:
         except sqlite3.Error as error:
             self._lock.close()
             raise InputError(
-                f"The jobs of Kleinod's API in {folder} cannot be opened ({error}): another ComfyUI may "
-                "answer from the same folder. Stop it, or start this one with another --base-directory."
+                f"The jobs of Kleinod's API in {folder} cannot be opened ({error}): another ComfyUI or "
+                "cluster may answer from the same folder. Stop it, or give this one a folder of its own: "
+                "--base-directory of ComfyUI, --data of run.py cluster."
             ) from None
 
     def _add_column(self, table: str, name: str, kind: str) -> None:
