@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ from tools.running_cluster import RunningCluster, make_task, run_cluster
 GOAL_RATIO, GOAL_MS, GOAL_HITS = 1.8, 15, 90
 LORA = "klein-nano style"
 SETS = 4
+RATIO, ADDED = "two workers against one", "what Serve adds to a job"
 SPLIT = 20
 LARGE = 8
-BUSY = 1.0
-"""Processes that want a core, beside the bench itself, from which on two workers' ratio says little."""
+BUSY = 20
+"""Percent of all cores in use by others, from which on times say too little to be held against a goal."""
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -49,8 +51,12 @@ def run(argv: list[str]) -> list[Row]:
     options = parser.parse_args(argv)
     environment = inherit_environment(Path(os.environ["COMFYUI_PATH"]))
     started = time.monotonic()
-    load = psutil.getloadavg()[0]
-    rows = [Row("processes that wanted a core before the start", round(load, 1))]
+    used = psutil.cpu_percent(3.0)
+    is_free = used <= BUSY
+    rows = [
+        Row("processes that wanted a core before the start", round(psutil.getloadavg()[0], 1)),
+        Row("of all cores, in use by others before the start", round(used, 1), "%"),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         with run_cluster(environment, base / "one", 1, base / "one.log") as one:
@@ -65,24 +71,27 @@ def run(argv: list[str]) -> list[Row]:
             rows += measure_recovery(two)
     rows.append(Row("processes that wanted a core at the end", round(psutil.getloadavg()[0], 1)))
     rows.append(Row("the whole bench", round((time.monotonic() - started) / 60, 1), "min"))
+    if not is_free:
+        rows = [replace(row, goal=None) if row.name in (RATIO, ADDED) else row for row in rows]
     write_json("cluster", rows, options.folder / "cluster.json")
-    (options.folder / "cluster.md").write_text(write_page(rows, load), encoding="utf-8")
+    (options.folder / "cluster.md").write_text(write_page(rows, is_free), encoding="utf-8")
     return rows
 
 
-def write_page(rows: Sequence[Row], load: float) -> str:
-    """Markdown: on what, whether anything else ran there, the table."""
+def write_page(rows: Sequence[Row], is_free: bool) -> str:
+    """Markdown: on what, whether nothing else ran there, the table."""
     machine = describe_machine()
     lines = [
         "# `run.py bench cluster`", "",
         f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}; "
         "workers are klein-nano on the CPU, one thread each, 128x128.", "",
     ]  # fmt: skip
-    if load > BUSY:
+    if not is_free:
         lines += [
-            f"**The machine was not free**: {load:.0f} processes wanted one of its {machine['cores']} cores "
-            "before the bench began. What needs two free cores (two workers against one) and all times are "
-            "those of a busy machine, processor times are larger than on a free one; counts are not.", "",
+            f"**The machine was not free**: {rows[0].value:.0f} processes wanted one of its cores before the "
+            f"bench began. *{RATIO}* and *{ADDED}* (goals: >= {GOAL_RATIO} x, < {GOAL_MS} ms) are not held "
+            "against their goals then, all times are those of a busy machine, and processor times are larger "
+            "than on a free one.", "",
         ]  # fmt: skip
     return "\n".join(lines) + "\n" + format_markdown(rows)
 
@@ -107,7 +116,7 @@ def compare_split(alone: Any, both: Any, results: int) -> list[Row]:
     return [
         Row(f"{results} results with one worker", round(alone[0], 2), "s"),
         Row(f"{results} results with two workers", round(both[0], 2), "s"),
-        Row("two workers against one", round(alone[0] / both[0], 2), "x", goal=f">= {GOAL_RATIO}"),
+        Row(RATIO, round(alone[0] / both[0], 2), "x", goal=f">= {GOAL_RATIO}"),
         Row(f"of {results} results, drawn by the worker that drew fewer", min(both[2].values())),
         Row("results in order with their seeds", sum(map(int.__eq__, both[1], seeds)), goal=f"== {results}"),
     ]
@@ -174,7 +183,7 @@ def measure_overhead(
     return [
         row_of_samples("a request to one ComfyUI's API", direct, "ms"),
         row_of_samples("the same to the cluster", through, "ms"),
-        row_of_samples("what Serve adds to a job", more, "ms", goal=f"< {GOAL_MS}"),
+        row_of_samples(ADDED, more, "ms", goal=f"< {GOAL_MS}"),
         Row("of it: way to a worker and back, mean of all pictures", round(way, 1), "ms"),
         Row("of it: way to the front, fastest of /health", round(health[1] - health[0], 1), "ms", n=repeats),
     ]
