@@ -164,7 +164,9 @@ def _refuse_other_formats(label: str, path: Path, start: bytes, size: int) -> No
         raise InputError(
             f"{label} is a GGUF file under another name: rename it to end in .gguf and install ComfyUI-GGUF."
         )
-    if start.startswith((b"PK\x03\x04", b"\x80\x02")) or path.suffix.lower() not in (".safetensors", ".sft"):
+    # A header of 640 bytes (or 66,176 ...) states its length in the two bytes that a pickle begins with.
+    pickled = start.startswith((b"PK\x03\x04", b"\x80\x02")) and start[8:9] != b"{"
+    if pickled or path.suffix.lower() not in (".safetensors", ".sft"):
         raise InputError(
             f"{label} is not a safetensors file, the only format read here because it cannot carry code: "
             "download the .safetensors version."

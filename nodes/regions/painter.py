@@ -49,6 +49,7 @@ class Painter:
         self.sampler, self.prompts = sampler, prompts
         self.limit = sampler.request.batch_limit
         self.notes: list[str] = prompts.notes
+        self.notes += sampler.notes
 
     def paint(self, pictures: Tensor, regions: Sequence[AnyRegion]) -> list[Painted[AnyRegion]]:
         """Paint regions into `pictures` `[B, H, W, C]`, in place; their fates, by picture and number."""

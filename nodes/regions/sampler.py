@@ -14,6 +14,7 @@ from ..references.control import control_references
 from ..references.engine import latents_of
 from ..sampling import checks
 from ..sampling.engine import Guide, check_model
+from ..sampling.patches import check_patches, lend_to_easycache, warn_of_idle
 from ..sampling.progress import RunProgress
 from .blend import hide_masked
 from .conditioning import stack_rows, with_references
@@ -29,7 +30,8 @@ class CropSampler:
     made once.
 
     size: (width, height) of the whole picture. references: a References value, whose pictures follow the crop
-    itself as image 2, image 3 and so on. count: regions of the whole run, for the progress bar.
+    itself as image 2, image 3 and so on. count: regions of the whole run, for the progress bar. notes: what on
+    the model has no effect or spoils the picture, in words.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class CropSampler:
         references: Any = None, acceleration: Any = None,
     ) -> None:  # fmt: skip
         check_model(model)
+        check_patches(model.model_options)
         checks.check_vae(vae)
         self.request, self.vae = request, vae
-        self.model = accelerate(model, acceleration)
+        self.notes = [str(warning) for warning in warn_of_idle(model)]
+        self.model = accelerate(lend_to_easycache(model), acceleration)
         self.sampler = comfy.samplers.sampler_object("euler")
         self.size, self.references = size, references
         self.further = latents_of(vae, references) if references is not None else []

@@ -10,6 +10,7 @@ from ..base.flux2 import CELL
 from ..base.schedulers import KLEINOD_FAST
 from ..base.sentences import Sentence, say
 from ..model.facts import KleinFacts
+from .checks import list_areas
 from .fast import why_plain
 from .request import SamplingRequest
 from .schedule import MU_AUTO
@@ -74,6 +75,25 @@ def warn_of_unread(
         }
         said += [explain(name) for key, explain in _UNREAD.items() if key in held - read]
     return said
+
+
+def warn_of_areas(conditionings: Mapping[str, Iterable[Any] | None], size: tuple[int, int]) -> list[Sentence]:
+    """Where areas set in pixels lie on a picture of (width, height): core's node divides by 8, whatever the
+    model's cells are."""
+    return [
+        say(
+            "An area in %1 covers %2x%3 pixels at %4,%5: ConditioningSetArea counts in cells of 8 pixels and "
+            "FLUX.2 [klein] has cells of 16. For the place you set use ConditioningSetAreaPercentage, or set "
+            "half of x, y, width and height.",
+            name,
+            width,
+            height,
+            left,
+            top,
+        )  # fmt: skip
+        for name, conditioning in conditionings.items()
+        for left, top, width, height in list_areas(conditioning, size)
+    ]
 
 
 def list_notes(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import InputError
-from ..base.flux2 import LATENT_CHANNELS
+from ..base.flux2 import CELL, LATENT_CHANNELS
 from ..model.pairing import describe_width
 
 
@@ -57,6 +57,30 @@ def _list_references(conditioning: Any) -> Iterator[tuple[int, Any]]:
     for _, options in conditioning or ():
         latents = options.get("reference_latents")
         yield from enumerate(latents if isinstance(latents, (list, tuple)) else (), 1)
+
+
+def check_areas(name: str, conditioning: Any, size: tuple[int, int]) -> None:
+    """Areas of a conditioning must lie on the picture of (width, height) pixels."""
+    for left, top, _, _ in list_areas(conditioning, size):
+        if left >= size[0] or top >= size[1]:
+            raise InputError(
+                f"An area in {name} begins at {left},{top} and so lies outside of the picture of "
+                f"{size[0]}x{size[1]} pixels: ComfyUI counts areas in cells of 8 pixels and FLUX.2 [klein] has "
+                "cells of 16. Use ConditioningSetAreaPercentage, or set half of x, y, width and height."
+            )
+
+
+def list_areas(conditioning: Any, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """(left, top, width, height) in pixels of what ConditioningSetArea set, where the model sees it on a picture
+    of (width, height), at whose edges it is cut off."""
+    areas = []
+    for _, options in conditioning or ():
+        area = options.get("area")
+        if area is None or len(area) != 4 or area[0] == "percentage":
+            continue
+        height, width, top, left = (int(side) * CELL for side in area)
+        areas.append((left, top, min(width, size[0] - left), min(height, size[1] - top)))
+    return areas
 
 
 def check_vae(vae: Any) -> None:

@@ -47,6 +47,7 @@ from .advice import (
     note_acceleration,
     note_image_guidance,
     note_size,
+    warn_of_areas,
     warn_of_unread,
 )
 from .fast import sample_fast
@@ -195,6 +196,10 @@ def sample_pictures(
 
     shown = holds_references(positive)
     start = prepare_start(model, vae, request, latent, image)
+    given = {"positive": positive, "negative": negative}
+    for name, conditioning in given.items():
+        # Also where the negative prompt is not read: ComfyUI gives the prompt a twin of each of its areas.
+        checks.check_areas(name, conditioning, start.size)
     facts = facts_of(model)
     table = None
     if sampler is None and sigmas is None and not is_accelerated(model, acceleration):
@@ -215,10 +220,11 @@ def sample_pictures(
             *list_warnings(request, facts),
             *warn_of_idle(model),
             *warn_of_unread(
-                {"positive": positive, **({"negative": negative} if reads_negative else {})},
+                given if reads_negative else {"positive": positive},
                 "noise_mask" in start.latent,
                 reads_guidance(model),
             ),
+            *warn_of_areas(given, start.size),
         ),
         reads_negative=reads_negative,
     )

@@ -126,6 +126,15 @@ def test_pickle_format_is_refused_whatever_it_holds(tmp_path: Path) -> None:
     assert "cannot carry code" in refusal(path)
 
 
+@pytest.mark.parametrize("length", [0x280, 0x10280])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, length: int) -> None:
+    path = write_shapes(tmp_path / "x.safetensors", SHAPES)
+    whole = path.read_bytes()
+    end = 8 + struct.unpack("<Q", whole[:8])[0]
+    path.write_bytes(struct.pack("<Q", length) + whole[8:end].ljust(length) + whole[end:])
+    assert set(read_header(path).tensors) == set(SHAPES)
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path / "gone.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
