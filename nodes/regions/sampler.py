@@ -30,8 +30,8 @@ class CropSampler:
     made once.
 
     size: (width, height) of the whole picture. references: a References value, whose pictures follow the crop
-    itself as image 2, image 3 and so on. count: regions of the whole run, for the progress bar. notes: what on
-    the model has no effect or spoils the picture, in words.
+    itself as image 2, image 3 and so on. count: regions of the whole run, for the progress bar. notes: in
+    words, what on the model has no effect or spoils the picture.
     """
 
     def __init__(

@@ -65,13 +65,13 @@ def check_areas(name: str, conditioning: Any, size: tuple[int, int]) -> None:
         if left >= size[0] or top >= size[1]:
             raise InputError(
                 f"An area in {name} begins at {left},{top} and so lies outside of the picture of "
-                f"{size[0]}x{size[1]} pixels: ComfyUI counts areas in cells of 8 pixels and FLUX.2 [klein] has "
+                f"{size[0]}x{size[1]} pixels: ComfyUI counts areas in cells of 8 pixels, FLUX.2 [klein] has "
                 "cells of 16. Use ConditioningSetAreaPercentage, or set half of x, y, width and height."
             )
 
 
 def list_areas(conditioning: Any, size: tuple[int, int]) -> list[tuple[int, int, int, int]]:
-    """(left, top, width, height) in pixels of what ConditioningSetArea set, where the model sees it on a picture
+    """(left, top, width, height) in pixels of what ConditioningSetArea set, as the model sees it on a picture
     of (width, height), at whose edges it is cut off."""
     areas = []
     for _, options in conditioning or ():
