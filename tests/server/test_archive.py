@@ -74,11 +74,13 @@ def installed(
         shutil.copyfile(ROOT / name, folder / name)
     environment = replace(comfy_environment, comfyui=clean_comfyui, own=True)
     log = artifacts / f"archive-{FOLDERS.index(request.param)}.log"
-    with Server(environment, base=clean_comfyui, pack=None, log=log, device="cpu") as server:
-        server.folder = folder
-        server.start()
-        yield server
-    shutil.rmtree(folder)
+    try:
+        with Server(environment, base=clean_comfyui, pack=None, log=log, device="cpu") as server:
+            server.folder = folder
+            server.start()
+            yield server
+    finally:  # also where it did not start: the next one would find two packs
+        shutil.rmtree(folder)
 
 
 def test_the_archive_holds_the_pack_and_nothing_else(published: list[str]) -> None:
