@@ -25,6 +25,7 @@ from .remote.nodes import KleinodBFL, KleinodRecoverJob, KleinodRunware, Kleinod
 from .remote.session import register_routes
 from .sampling.fast_nodes import KleinodFast
 from .sampling.nodes import KleinodSampler
+from .sampling.own_seed import tell_known_seeds
 from .service.session import register_routes as register_request_routes
 from .study.nodes import KleinodCalibrate, KleinodCompare
 
@@ -83,6 +84,9 @@ class KleinodExtension(ComfyExtension):
                 register(doors)
             except seams.MissingSeam as error:  # the panel it serves stays empty, the rest works
                 logger.warning("%s", error)
+        server = seams.find_server()
+        if hasattr(server, "add_on_prompt_handler"):
+            server.add_on_prompt_handler(tell_known_seeds)
         for sentence in seams.report():
             logger.warning(sentence)
 

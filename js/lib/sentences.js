@@ -71,14 +71,14 @@ function sayPattern(text) {
   return before === null ? null : before + end;
 }
 
-const BREAK = /\. |, |; |: | \(| {2,}/g;
+const BREAK = /\. |\? |, |; |: | \(| {2,}/g;
 
 /** @param {string} line @returns {string} */
 function sayLine(line) {
   const whole = sayPattern(line);
   if (whole !== null || !/[a-z]/.test(line)) return whole ?? line;
   const breaks = [...line.matchAll(BREAK)].map(({ 0: mark, index }) => {
-    const start = mark === ". " ? index + 1 : index; // the full stop is the sentence's
+    const start = /^[.?]/.test(mark) ? index + 1 : index; // the full stop is the sentence's
     return { start, end: index + mark.length };
   });
   for (const { start, end } of breaks.reverse()) {

@@ -24,7 +24,7 @@ from ..base.values import Acceleration
 
 _OWN = __name__.rpartition(".nodes.")[0] or __name__.partition(".")[0]
 # Called once a step where guidance is put together; a step that is forecast calls none of them.
-_AROUND_GUIDANCE = (
+AROUND_GUIDANCE = (
     "sampler_pre_cfg_function",
     "sampler_cfg_function",
     "sampler_post_cfg_function",
@@ -64,7 +64,7 @@ def find_attached(model_options: Mapping[str, Any]) -> Attached:
     patches = [function for group in groups for function in flatten(group)]
     around = [
         function
-        for name in (*_AROUND_GUIDANCE, _AROUND_MODEL)
+        for name in (*AROUND_GUIDANCE, _AROUND_MODEL)
         for function in flatten(model_options.get(name))
     ]
     wrappers = transformer.get("wrappers", {})
@@ -151,6 +151,23 @@ def _mentions(function: Any, word: str) -> bool:
     return plain is not None and any(
         word in code.co_consts or word in code.co_names for code in _list_codes(plain.__code__)
     )
+
+
+def places_of(function: Any) -> set[str]:
+    """Where a function around guidance patches the model for a run of its own ("attn1"), as far as its code
+    says so: core's Perturbed-Attention Guidance."""
+    plain = _plain(function)
+    places: set[str] = set()
+    for code in _list_codes(plain.__code__) if plain is not None else ():
+        calls = False
+        for step in dis.get_instructions(code):
+            if step.argval == "set_model_options_patch_replace":
+                calls = True
+            elif step.opname.startswith(("STORE_", "POP_TOP")):
+                calls = False
+            elif calls and step.opname == "LOAD_CONST" and isinstance(step.argval, str):
+                places.add(step.argval)
+    return places
 
 
 def _is_of_comfyui(function: Any) -> bool:

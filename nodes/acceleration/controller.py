@@ -50,7 +50,7 @@ class Controller:
         self._disabled = False
         thresholds = [policy.threshold for policy in self.policies if policy.threshold is not None]
         self.report = RunReport(
-            method=" + ".join(policy.title for policy in self.policies) or "no acceleration",
+            method=" + ".join(policy.title for policy in self.policies) or say("no acceleration"),
             steps=run.steps,
             threshold=thresholds[0] if thresholds else None,
         )

@@ -74,9 +74,13 @@ def check_settings(model: Any, acceleration: Acceleration, steps: int | None = N
     for policy in list_wanted(acceleration):
         if policy.needs_blocks and not facts.blocks:
             raise InputError(
-                f"'{policy.title}' works on FLUX.2 [klein]'s blocks, but the connected model is "
-                f"{name_other_family(model) or 'one without blocks'}. Connect a Klein model, or use the "
-                "forecast, which fits any model."
+                say(
+                    "'%1' works on FLUX.2 [klein]'s blocks, but the connected model is "
+                    "%2. Connect a Klein model, or use the "
+                    "forecast, which fits any model.",
+                    policy.title,
+                    name_other_family(model) or "one without blocks",
+                )
             )
         fits = steps is None or steps >= policy.min_steps(acceleration)
         policy.check(acceleration, facts, steps if fits else None)
@@ -89,8 +93,11 @@ def check_alone(model_options: dict[str, Any]) -> None:
     other = model_options.get("transformer_options", {}).get("easycache")
     if other is not None:
         raise InputError(
-            f"{getattr(other, 'name', 'EasyCache')} and Klein Acceleration are both connected to this model, "
-            "but two caches would reuse each other's guesses. Keep one of them and remove the other."
+            say(
+                "%1 and Klein Acceleration are both connected to this model, "
+                "but two caches would reuse each other's guesses. Keep one of them and remove the other.",
+                getattr(other, "name", "EasyCache"),
+            )
         )
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from ..base.values import Acceleration
 
 
@@ -24,8 +25,12 @@ def resolve_window(acceleration: Acceleration, steps: int, default: tuple[int, i
         start = acceleration.cache_start_step
         if start >= steps:
             raise InputError(
-                f"cacheStartStep is {start}, but this run has {steps} steps (0 to {steps - 1}). "
-                "Choose an earlier start."
+                say(
+                    "cacheStartStep is %1, but this run has %2 steps (0 to %3). Choose an earlier start.",
+                    start,
+                    steps,
+                    steps - 1,
+                )
             )
     elif acceleration.cache_start_step_percentage is not None:
         start = math.floor(acceleration.cache_start_step_percentage * steps / 100)
@@ -33,15 +38,24 @@ def resolve_window(acceleration: Acceleration, steps: int, default: tuple[int, i
         end = acceleration.cache_end_step
         if end > steps:
             raise InputError(
-                f"cacheEndStep is {end}, but this run has {steps} steps. Choose {steps} or less, "
-                "or use cacheEndStepPercentage, which fits any number of steps."
+                say(
+                    "cacheEndStep is %1, but this run has %2 steps. Choose %2 or less, "
+                    "or use cacheEndStepPercentage, which fits any number of steps.",
+                    end,
+                    steps,
+                )
             )
     elif acceleration.cache_end_step_percentage is not None:
         end = math.ceil(acceleration.cache_end_step_percentage * steps / 100)
     if _has_start(acceleration) and _has_end(acceleration) and start >= end:
         raise InputError(
-            f"The cache window starts at step {start} and ends at step {end} of {steps}: nothing lies "
-            "in between. Set cacheStartStep before cacheEndStep."
+            say(
+                "The cache window starts at step %1 and ends at step %2 of %3: nothing lies "
+                "in between. Set cacheStartStep before cacheEndStep.",
+                start,
+                end,
+                steps,
+            )
         )
     return min(start, end), end
 

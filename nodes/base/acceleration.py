@@ -407,7 +407,7 @@ class Acceleration:
         check_fields(self, ACCELERATION_FIELDS)
         if 0 < self.speed < 1:
             raise InputError(
-                f"speed is {self.speed}, but must be from 1 to 5, or 0 for what acceleration says."
+                say("speed is %1, but must be from 1 to 5, or 0 for what acceleration says.", self.speed)
             )
         self._require_one_method()
         self._require_one_window()
@@ -416,9 +416,12 @@ class Acceleration:
         on = [_API[cache] for cache in CACHES if getattr(self, cache)]
         if len(on) > 1:
             raise InputError(
-                f"{' and '.join(on)} are switched on together, but they answer the same question "
-                "differently. Switch on exactly one of fbCache, teaCache and dbCache, or none of them for "
-                "the forecast."
+                say(
+                    "%1 are switched on together, but they answer the same question differently. "
+                    "Switch on exactly one of fbCache, teaCache and dbCache, "
+                    "or none of them for the forecast.",
+                    " and ".join(on),
+                )
             )
 
     def _require_one_window(self) -> None:
@@ -427,15 +430,25 @@ class Acceleration:
             value, percentage = getattr(self, name), getattr(self, other)
             if value is not None and percentage is not None:
                 raise InputError(
-                    f"{_API[name]} is {value} and {_API[other]} is {percentage}: both say the same thing. "
-                    "Keep one, unset the other."
+                    say(
+                        "%1 is %2 and %3 is %4: both say the same thing. Keep one, unset the other.",
+                        _API[name],
+                        value,
+                        _API[other],
+                        percentage,
+                    )
                 )
         for first, last in ((start, end), (start_share, end_share)):
             begin, stop = getattr(self, first), getattr(self, last)
             if begin is not None and stop is not None and begin >= stop:
                 raise InputError(
-                    f"{_API[first]} is {begin} and {_API[last]} is {stop}, but the start must come "
-                    "before the end."
+                    say(
+                        "%1 is %2 and %3 is %4, but the start must come before the end.",
+                        _API[first],
+                        begin,
+                        _API[last],
+                        stop,
+                    )
                 )
 
     @property

@@ -12,9 +12,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from .sentences import say
+
 FLUX3_IMAGE = "FLUX 3 Image Klein"
-FLUX3_OTHER = "a FLUX 3 model for video, sound or actions"
-FLUX3_WAY = (
+FLUX3_OTHER = say("a FLUX 3 model for video, sound or actions")
+FLUX3_WAY = say(
     "ComfyUI runs it with nodes of its own (Load Diffusion Model, and Load CLIP with type flux3; Templates "
     "has whole graphs under flux3)"
 )

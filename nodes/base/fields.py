@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import InputError
+from .sentences import Sentence, say
 
 UNSET = -1
 """What a number's widget, which cannot be empty, holds for "not set"."""
@@ -62,15 +63,15 @@ class Field:
         return UNSET if self.default is None and self.type in (int, float) else self.default
 
     @property
-    def span(self) -> str:
+    def span(self) -> Sentence:
         """The bounds in words: "from 0 to 1"."""
         if self.low is None and self.high is None:
-            return "a number"
+            return say("a number")
         if self.high is None:
-            return f"{self.low:.10g} or more"
+            return say("%1 or more", f"{self.low:.10g}")
         if self.low is None:
-            return f"{self.high:.10g} or less"
-        return f"from {self.low:.10g} to {self.high:.10g}"
+            return say("%1 or less", f"{self.high:.10g}")
+        return say("from %1 to %2", f"{self.low:.10g}", f"{self.high:.10g}")
 
     def check(self, value: Any, label: str = "") -> None:
         """Raises InputError, naming `label`, unless `value` may stand in this field."""
@@ -78,7 +79,9 @@ class Field:
             return
         label = label or self.label
         if self.choices and value not in self.choices:
-            raise InputError(f"{label} is {value!r}, but must be one of: {', '.join(self.choices)}.")
+            raise InputError(
+                say("%1 is %2, but must be one of: %3.", label, repr(value), ", ".join(self.choices))
+            )
         if self.type in (int, float):
             self._check_number(value, label)
 
@@ -91,8 +94,14 @@ class Field:
             below = round(math.floor(count) * self.step, 6)
             above = round(math.ceil(count) * self.step, 6)
             raise InputError(
-                f"{label or self.label} is {value}, but must be in steps of {self.step:g}: use {below:g} or "
-                f"{above:g}."
+                say(
+                    "%1 is %2, but must be in steps of %3: use %4 or %5.",
+                    label or self.label,
+                    value,
+                    f"{self.step:g}",
+                    f"{below:g}",
+                    f"{above:g}",
+                )
             )
 
     def _check_number(self, value: Any, label: str) -> None:
@@ -100,14 +109,20 @@ class Field:
         high = math.inf if self.high is None else self.high
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not low <= value <= high:  # also turns NaN away
-            raise InputError(f"{label} is {value}, but must be {self.span}.")
+            raise InputError(say("%1 is %2, but must be %3.", label, value, self.span))
         if self.type is int and value != int(value):
-            raise InputError(f"{label} is {value}, but must be a whole number.")
+            raise InputError(say("%1 is %2, but must be a whole number.", label, value))
         if self.multiple and value % self.multiple:
             below = int(value // self.multiple * self.multiple)
             raise InputError(
-                f"{label} is {value}, but must be a multiple of {self.multiple}: use {below} or "
-                f"{below + self.multiple}."
+                say(
+                    "%1 is %2, but must be a multiple of %3: use %4 or %5.",
+                    label,
+                    value,
+                    self.multiple,
+                    below,
+                    below + self.multiple,
+                )
             )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from .errors import InputError
+from .sentences import Sentence, say
 from .values import Acceleration, FaceRefinement, Loras, References
 
 _SHOWN = 40  # characters of a wrong value that are repeated
@@ -34,22 +35,24 @@ def _is_latent(value: Any) -> bool:
 
 # Core's types by what the nodes use of them: other packs bring models and encoders of their own classes.
 _KINDS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
-    "MODEL": ("a MODEL", _has("clone", "get_model_object", "model_options"), "Klein Loader"),
-    "CLIP": ("a CLIP", _has("tokenize", "encode_from_tokens_scheduled"), "Klein Loader"),
-    "VAE": ("a VAE", _has("encode", "decode"), "Klein Loader"),
+    "MODEL": (say("a MODEL"), _has("clone", "get_model_object", "model_options"), "Klein Loader"),
+    "CLIP": (say("a CLIP"), _has("tokenize", "encode_from_tokens_scheduled"), "Klein Loader"),
+    "VAE": (say("a VAE"), _has("encode", "decode"), "Klein Loader"),
     "CONDITIONING": ("CONDITIONING", _is_conditioning, "Klein Prompt"),
-    "LATENT": ("a LATENT", _is_latent, "Klein Sampler or VAE Encode"),
-    "IMAGE": ("an IMAGE", lambda value: isinstance(value, Tensor), "Load Image"),
-    "MASK": ("a MASK", lambda value: isinstance(value, Tensor), "Load Image"),
-    "KLEINOD_ACCELERATION": ("an acceleration", lambda v: isinstance(v, Acceleration), "Klein Acceleration"),
-    "KLEINOD_REFERENCES": ("references", lambda v: isinstance(v, References), "Klein References"),
-    "KLEINOD_LORAS": ("LoRA rows", lambda v: isinstance(v, Loras), "Klein LoRA Stack"),
-    "LORA_STACK": ("a LORA_STACK", lambda v: isinstance(v, (list, tuple)), "a LoRA stacker"),
+    "LATENT": (say("a LATENT"), _is_latent, say("Klein Sampler or VAE Encode")),
+    "IMAGE": (say("an IMAGE"), lambda value: isinstance(value, Tensor), "Load Image"),
+    "MASK": (say("a MASK"), lambda value: isinstance(value, Tensor), "Load Image"),
+    "KLEINOD_ACCELERATION": (
+        say("an acceleration"), lambda v: isinstance(v, Acceleration), "Klein Acceleration"
+    ),
+    "KLEINOD_REFERENCES": (say("references"), lambda v: isinstance(v, References), "Klein References"),
+    "KLEINOD_LORAS": (say("LoRA rows"), lambda v: isinstance(v, Loras), "Klein LoRA Stack"),
+    "LORA_STACK": ("LORA_STACK", lambda v: isinstance(v, (list, tuple)), say("a LoRA stacker")),
     "KLEINOD_FACE_REFINEMENT": (
-        "face settings", lambda v: isinstance(v, FaceRefinement), "Klein Face Settings"
+        say("face settings"), lambda v: isinstance(v, FaceRefinement), "Klein Face Settings"
     ),
     "KLEINOD_RUNWARE_OPTIONS": (
-        "Runware options", _has("output_type", "price_check"), "Klein Runware Options"
+        say("Runware options"), _has("output_type", "price_check"), "Klein Runware Options"
     ),
 }  # fmt: skip
 # An empty VAE, CLIP or CONDITIONING has a sentence of its own, nearer to its cause.
@@ -68,15 +71,17 @@ def check_inputs(sockets: dict[str, tuple[str, bool]], values: dict[str, Any]) -
         value = values[name]
         if value is None:
             if required and kind in _NEVER_EMPTY:
-                raise InputError(f"{name} is empty: connect {said}, for example from {source}.")
+                raise InputError(say("%1 is empty: connect %2, for example from %3.", name, said, source))
         elif not fits(value):
-            raise InputError(f"{name} is {_name(value)}, not {said}: connect one, for example from {source}.")
+            raise InputError(
+                say("%1 is %2, not %3: connect one, for example from %4.", name, _name(value), said, source)
+            )
 
 
-def _name(value: Any) -> str:
+def _name(value: Any) -> Sentence:
     if isinstance(value, str):
         words = value if len(value) <= _SHOWN else value[:_SHOWN] + "..."
-        return f"the text {words!r}"
+        return say("the text %1", repr(words))
     if isinstance(value, (bool, int, float)):
-        return f"the value {value!r}"[:_SHOWN]
-    return f"a value of the kind {type(value).__name__}"
+        return say("the value %1", repr(value)[:_SHOWN])
+    return say("a value of the kind %1", type(value).__name__)

@@ -62,7 +62,7 @@ def show_status(hidden: Any, text: Sentence) -> None:
         show(text, hidden.unique_id)
 
 
-def reports_errors(advise: Callable[..., str] | None = None) -> Callable[[Callable], Callable]:
+def reports_errors(advise: Callable[..., Sentence] | None = None) -> Callable[[Callable], Callable]:
     """For `execute` of a node: what stops it is said on the node.
 
     advise: takes the node's inputs and gives the sentence for a lack of memory.
@@ -71,7 +71,7 @@ def reports_errors(advise: Callable[..., str] | None = None) -> Callable[[Callab
     def decorate(execute: Callable) -> Callable:
         signature = inspect.signature(execute)
 
-        def sentence(arguments: tuple, inputs: dict[str, Any]) -> str:
+        def sentence(arguments: tuple, inputs: dict[str, Any]) -> Sentence:
             if advise is None:
                 return _WITHOUT_ADVICE
             bound = signature.bind(*arguments, **inputs)
@@ -115,7 +115,7 @@ def _is_of_card(error: BaseException) -> bool:
 
 
 @contextmanager
-def _saying_why(explain_memory: Callable[[], str]) -> Iterator[None]:
+def _saying_why(explain_memory: Callable[[], Sentence]) -> Iterator[None]:
     node_id = _running_node()
     if node_id in _complaining:
         _complaining.discard(node_id)
@@ -130,7 +130,7 @@ def _saying_why(explain_memory: Callable[[], str]) -> Iterator[None]:
             raise
         sentence = explain_memory()
         logger.info("Said on the node: %s", sentence)
-        warn(Sentence(sentence), node_id)
+        warn(sentence, node_id)
         kind = torch.OutOfMemoryError if _is_of_card(error) else MemoryError
         raise kind(sentence) from error
 

@@ -6,83 +6,86 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .flux2 import CELL
+from .sentences import Sentence, join, say
 
 _LARGE_SIDE = 512
-_FP8 = "choose fp8_e4m3fn as weight_dtype in Klein Loader"
+_FP8 = say("choose fp8_e4m3fn as weight_dtype in Klein Loader")
 
 
 def advise_sampling(
     width: int, height: int, positive: Any = None, latent: Any = None, image: Any = None,
     acceleration: str = "none", acceleration_settings: Any = None, **others: Any,
-) -> str:  # fmt: skip
+) -> Sentence:  # fmt: skip
     """Takes the inputs of a node that samples; what is connected decides what is named."""
     count = count_references(positive)
+    remedy = say("lower width and height")
     if image is not None:
-        source, width, height = "image", image.shape[2], image.shape[1]
+        remedy, width, height = say("connect a smaller image"), image.shape[2], image.shape[1]
     elif latent is not None:
         *_, rows, columns = latent["samples"].shape
-        source, width, height = "latent", columns * CELL, rows * CELL
-    else:
-        source = ""
-    what = f"painting {width}x{height}" + _with_references(count)
-    remedies = [f"connect a smaller {source}" if source else "lower width and height"]
-    if max(width, height) <= _LARGE_SIDE:
-        remedies = []
+        remedy, width, height = say("connect a smaller latent"), columns * CELL, rows * CELL
+    size = f"{width}x{height}"
+    remedies = [remedy] if max(width, height) > _LARGE_SIDE else []
     if count:
-        remedies.append("connect fewer references or lower their megapixels in Klein References")
+        remedies.append(say("connect fewer references or lower their megapixels in Klein References"))
     if acceleration != "none" or acceleration_settings is not None:
-        remedies.append("set acceleration to none")
-    return compose(what, *remedies, _FP8)
+        remedies.append(say("set acceleration to none"))
+    if count == 1:
+        return compose(say("painting %1 with 1 reference", size), *remedies, _FP8)
+    if count:
+        return compose(say("painting %1 with %2 references", size, count), *remedies, _FP8)
+    return compose(say("painting %1", size), *remedies, _FP8)
 
 
 def advise_faces(
     settings: Any = None, references: Any = None, acceleration: Any = None, **others: Any
-) -> str:
+) -> Sentence:
     """Takes the inputs of Klein Face Refiner, which has tried single faces by then."""
-    size = f" at inpaint_size {settings.inpaint_size}" if settings is not None else ""
-    less = "lower inpaint_size in Klein Face Settings"
-    return _advise_painting(f"painting faces{size}", less, references, acceleration)
+    what = say("painting faces")
+    if settings is not None:
+        what = say("painting faces at inpaint_size %1", settings.inpaint_size)
+    return _advise_painting(what, say("lower inpaint_size in Klein Face Settings"), references, acceleration)
 
 
 def advise_edit(
     megapixels: float = 1.0, references: Any = None, acceleration: Any = None, **others: Any
-) -> str:
+) -> Sentence:
     """Takes the inputs of Klein Inpaint or Klein Outpaint, which has tried single regions by then."""
-    what = f"painting regions at {megapixels:g} megapixels"
-    return _advise_painting(what, "lower megapixels", references, acceleration)
+    what = say("painting regions at %1 megapixels", f"{megapixels:g}")
+    return _advise_painting(what, say("lower megapixels"), references, acceleration)
 
 
-def _advise_painting(what: str, less: str, references: Any, acceleration: Any) -> str:
+def _advise_painting(what: Sentence, less: Sentence, references: Any, acceleration: Any) -> Sentence:
     remedies = [less]
     if references is not None:
-        remedies.append("connect fewer references")
+        remedies.append(say("connect fewer references"))
     if acceleration is not None:
-        remedies.append("unplug acceleration")
+        remedies.append(say("unplug acceleration"))
     return compose(what, *remedies, _FP8)
 
 
-def advise_prompt(references: Any = None, **others: Any) -> str:
+def advise_prompt(references: Any = None, **others: Any) -> Sentence:
     """Takes the inputs of Klein Prompt."""
-    cpu = "set text_encoder_device in Klein Loader to cpu"
+    cpu = say("set text_encoder_device in Klein Loader to cpu")
     if references is None:
-        return compose("reading the prompt", cpu, "choose an fp8 file as text_encoder")
-    return compose("reading the prompt and its references", "lower megapixels in Klein References", cpu)
+        return compose(say("reading the prompt"), cpu, say("choose an fp8 file as text_encoder"))
+    what = say("reading the prompt and its references")
+    return compose(what, say("lower megapixels in Klein References"), cpu)
 
 
-def advise_loading(diffusion_model: str, **others: Any) -> str:
+def advise_loading(diffusion_model: str, **others: Any) -> Sentence:
     """Takes the inputs of Klein Loader."""
     return compose(
-        f'loading "{diffusion_model}"',
-        "close other programs",
-        "choose an fp8 or GGUF file as diffusion_model and text_encoder",
+        say('loading "%1"', diffusion_model),
+        say("close other programs"),
+        say("choose an fp8 or GGUF file as diffusion_model and text_encoder"),
     )
 
 
-def compose(what: str, *remedies: str) -> str:
-    """ "Out of memory while WHAT. This, that, or that one." """
-    first, *others = remedies[:3]
-    words = ", ".join([first, *others[:-1]]) + (f", or {others[-1]}" if others else "")
-    return f"Out of memory while {what}. {words[0].upper()}{words[1:]}."
+def compose(what: Sentence, *remedies: Sentence) -> Sentence:
+    """ "Out of memory while WHAT. What helps: this; that; that one." """
+    helps = say("What helps: %1.", join("; ", remedies[:3]))
+    return join(" ", [say("Out of memory while %1.", what), helps])
 
 
 def count_references(conditioning: Any) -> int:
@@ -91,7 +94,3 @@ def count_references(conditioning: Any) -> int:
         return 0
     options = conditioning[0][1]
     return len(options.get("reference_latents", ())) if isinstance(options, Mapping) else 0
-
-
-def _with_references(count: int) -> str:
-    return f" with {count} {'reference' if count == 1 else 'references'}" if count else ""

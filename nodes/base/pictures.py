@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import InputError
+from .sentences import say
 
 BACKGROUNDS = {"white": 1.0, "grey": 0.5, "black": 0.0}
 # Resampling overshoots a little beyond 1; beyond this, values count from 0 to 255.
@@ -24,12 +25,20 @@ def check_image(image: Any, label: str = "image") -> None:
     if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] not in (1, 2, 3, 4):
         shape = list(image.shape) if isinstance(image, Tensor) else type(image).__name__
         raise InputError(
-            f"{label} has the shape {shape}, but must be colour pictures [batch, height, width, 3]: connect "
-            "an IMAGE."
+            say(
+                "%1 has the shape %2, but must be colour pictures [batch, height, width, 3]: connect "
+                "an IMAGE.",
+                label,
+                shape,
+            )
         )
     if not image.numel():
         raise InputError(
-            f"{label} is empty: its shape is {list(image.shape)}. Check the node before it, or unplug it."
+            say(
+                "%1 is empty: its shape is %2. Check the node before it, or unplug it.",
+                label,
+                list(image.shape),
+            )
         )
 
 
@@ -48,7 +57,7 @@ def take_pictures(image: Any, label: str = "image") -> tuple[Tensor, list[str]]:
     if image.shape[-1] in (1, 2):
         colour = pictures[..., :1].expand(*pictures.shape[:-1], 3)
         pictures = torch.cat([colour, pictures[..., 1:]], dim=-1)
-    return pictures, [f"{label} came with {word}." for word in words]
+    return pictures, [say("%1 came with %2.", label, word) for word in words]
 
 
 def to_unit(pixels: Tensor, label: str, notes: list[str]) -> Tensor:
@@ -62,19 +71,26 @@ def to_unit(pixels: Tensor, label: str, notes: list[str]) -> Tensor:
         values = values / 255
     if not bool(torch.isfinite(values).all()):
         raise InputError(
-            f"{label} holds values that are not numbers (NaN or infinity): look at the node before it. A "
-            "black picture out of a VAE is a common cause; try its fp32 precision."
+            say(
+                "%1 holds values that are not numbers (NaN or infinity): look at the node before it. A "
+                "black picture out of a VAE is a common cause; try its fp32 precision.",
+                label,
+            )
         )
     low, high = float(values.min()), float(values.max())
     if high > _MAX_OVERSHOOT:
         raise InputError(
-            f"{label} holds values up to {high:g}, but images range from 0 to 1: divide by 255 in the node "
-            "that made it."
+            say(
+                "%1 holds values up to %2, but images range from 0 to 1: divide by 255 in the node "
+                "that made it.",
+                label,
+                f"{high:g}",
+            )
         )
     if low < 0 or high > 1:
         values = values.clamp(0, 1)
         if low < -0.01 or high > 1.01:
-            notes.append(f"values from {low:.2f} to {high:.2f} clamped to 0..1")
+            notes.append(say("values from %1 to %2 clamped to 0..1", f"{low:.2f}", f"{high:.2f}"))
     return values
 
 
@@ -90,7 +106,7 @@ def to_rgb(values: Tensor, background: str, notes: list[str]) -> Tensor:
     colour = values[..., :-1].expand(*values.shape[:-1], 3)
     if bool((alpha == 1).all()):
         return colour
-    notes.append(f"transparency laid on {background}")
+    notes.append(say("transparency laid on %1", background))
     return torch.lerp(torch.full_like(colour, BACKGROUNDS[background]), colour, alpha)
 
 
@@ -99,10 +115,16 @@ def check_mask(mask: Any, label: str) -> None:
     if not isinstance(mask, Tensor) or mask.ndim not in (2, 3, 4) or not mask.numel():
         shape = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise InputError(
-            f"{label} has the shape {shape}, but must be a mask [batch, height, width]: connect a MASK."
+            say(
+                "%1 has the shape %2, but must be a mask [batch, height, width]: connect a MASK.",
+                label,
+                shape,
+            )
         )
     if not bool(torch.isfinite(mask.float()).all()):
-        raise InputError(f"{label} holds values that are not numbers (NaN): look at the node before it.")
+        raise InputError(
+            say("%1 holds values that are not numbers (NaN): look at the node before it.", label)
+        )
 
 
 def fit_mask(mask: Tensor, size: tuple[int, int], label: str) -> Tensor:
@@ -116,8 +138,15 @@ def fit_mask(mask: Tensor, size: tuple[int, int], label: str) -> Tensor:
     rows, columns = mask.shape
     if abs(columns * height - rows * width) > 0.02 * rows * width:
         raise InputError(
-            f"The mask of {label} is {columns}x{rows}, but the image is {width}x{height}, another shape: "
-            "draw the mask on this image, or resize both alike."
+            say(
+                "The mask of %1 is %2x%3, but the image is %4x%5, another shape: "
+                "draw the mask on this image, or resize both alike.",
+                label,
+                columns,
+                rows,
+                width,
+                height,
+            )
         )
     return functional.interpolate(
         mask[None, None], size=(height, width), mode="bilinear", antialias=True, align_corners=False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .errors import InputError
 from .flux2 import CELL
+from .sentences import Sentence, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,13 +45,19 @@ class Reference:
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= MAX_WEIGHT:
             raise InputError(
-                f"weights holds {self.weight:g}, but a weight must be from 0 to {MAX_WEIGHT:g}: 1 counts in "
-                "full, 0 not at all."
+                say(
+                    "weights holds %1, but a weight must be from 0 to %2: 1 counts in full, 0 not at all.",
+                    f"{self.weight:g}",
+                    f"{MAX_WEIGHT:g}",
+                )
             )
         if not 0 <= self.start < self.end <= 1:
             raise InputError(
-                f"steps holds {100 * self.start:g}-{100 * self.end:g}, but from must be below to, and both "
-                "must be from 0 to 100 percent."
+                say(
+                    "steps holds %1-%2, but from must be below to, and both must be from 0 to 100 percent.",
+                    f"{100 * self.start:g}",
+                    f"{100 * self.end:g}",
+                )
             )
         shape = tuple(self.image.shape)
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
@@ -74,15 +81,15 @@ class Reference:
         return replace(self, weight=1.0, start=0.0, end=1.0, place=None)
 
     @property
-    def weighing(self) -> tuple[str, ...]:
-        """How much, when and where it counts, as far as it is not in full: ("weight 0.5", "steps 0-60%")."""
+    def weighing(self) -> tuple[Sentence, ...]:
+        """How much, when and where it counts, as far as not in full: ("weight 0.5", "steps 0-60%")."""
         words = []
         if self.weight != 1:
-            words.append(f"weight {self.weight:g}")
+            words.append(say("weight %1", f"{self.weight:g}"))
         if (self.start, self.end) != (0, 1):
-            words.append(f"steps {100 * self.start:g}-{100 * self.end:g}%")
+            words.append(say("steps %1", f"{100 * self.start:g}-{100 * self.end:g}%"))
         if self.place is not None:
-            words.append(f"on {100 * float(self.place.mean()):.0f}% of the picture")
+            words.append(say("on %1 of the picture", f"{100 * float(self.place.mean()):.0f}%"))
         return tuple(words)
 
     @property
@@ -123,12 +130,17 @@ class References:
     def __post_init__(self) -> None:
         if not self.items:
             raise InputError(
-                "references holds no image: connect at least one image to Klein References, or unplug it."
+                say(
+                    "references holds no image: connect at least one image to Klein References, or unplug it."
+                )
             )
         if not 1 <= self.matched <= len(self.items):
             raise InputError(
-                f"match_image is {self.matched}, but there are {len(self.items)} images: "
-                f"choose a number from 1 to {len(self.items)}."
+                say(
+                    "match_image is %1, but there are %2 images: choose a number from 1 to %2.",
+                    self.matched,
+                    len(self.items),
+                )
             )
 
     def __len__(self) -> int:
@@ -136,9 +148,9 @@ class References:
 
     @property
     def weighing(self) -> str:
-        """Which images do not count in full: "image 1 (weight 0.5), image 3 (steps 0-60%)"; "" if all do."""
+        """Images that do not count in full, "image 1 (weight 0.5), image 3 (weight 2)"; "" if all do."""
         return ", ".join(
-            f"image {number} ({', '.join(item.weighing)})"
+            say("image %1 (%2)", number, ", ".join(item.weighing))
             for number, item in enumerate(self.items, start=1)
             if not item.plain
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import InputError
+from .sentences import say
 
 # Real Klein headers take 20 to 60 KB; the format itself allows 100 MB, which costs gigabytes once parsed.
 MAX_HEADER_BYTES = 32 * 1024 * 1024
@@ -83,7 +84,9 @@ class Header:
         shape = self.tensors[key].shape if key in self.tensors else None
         if shape is None or len(shape) != 2:
             raise InputError(
-                f"{self.label} is damaged or of another model ({key} is {shape}): download it again."
+                say(
+                    "%1 is damaged or of another model (%2 is %3): download it again.", self.label, key, shape
+                )
             )
         return shape[0], shape[1] * (2 if is_packed(self.tensors, key) else 1)
 
@@ -127,7 +130,11 @@ def read_header(
             raw = file.read(length)
     except OSError as error:
         raise InputError(
-            f"{label} cannot be read ({error.strerror or error}): check that the file is there and readable."
+            say(
+                "%1 cannot be read (%2): check that the file is there and readable.",
+                label,
+                error.strerror or error,
+            )
         ) from error
     try:
         parsed = json.loads(raw.decode("utf-8"))
@@ -143,41 +150,56 @@ def _weights(tensors: Mapping[str, Entry], key: str) -> int:
 
 
 def _damaged(label: str, why: str) -> InputError:
-    return InputError(f"{label} is damaged ({why}): download it again.")
+    return InputError(say("%1 is damaged (%2): download it again.", label, why))
 
 
 def _refuse_other_formats(label: str, path: Path, start: bytes, size: int) -> None:
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if size == 0:
-        raise InputError(f"{label} is an empty file: download it again.")
+        raise InputError(say("%1 is an empty file: download it again.", label))
     if text.startswith(b"version https://git-lfs"):
         raise InputError(
-            f"{label} is a Git LFS pointer, a note of {size} bytes that only stands for the weights: "
-            "download the file itself (the download button of its page, or git lfs pull)."
+            say(
+                "%1 is a Git LFS pointer, a note of %2 bytes that only stands for the weights: "
+                "download the file itself (the download button of its page, or git lfs pull).",
+                label,
+                size,
+            )
         )
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
         raise InputError(
-            f"{label} is a web page, not a model: the download was answered with a page (often a log-in or a "
-            "licence to accept), so open its address in the browser, accept, and download again."
+            say(
+                "%1 is a web page, not a model: the download was answered with a page (often a log-in or a "
+                "licence to accept), so open its address in the browser, accept, and download again.",
+                label,
+            )
         )
     if start.startswith(b"GGUF"):
         raise InputError(
-            f"{label} is a GGUF file under another name: rename it to end in .gguf and install ComfyUI-GGUF."
+            say(
+                "%1 is a GGUF file under another name: rename it to end in .gguf and install ComfyUI-GGUF.",
+                label,
+            )
         )
     # A header of 640 bytes (or 66,176 ...) states its length in the two bytes that a pickle begins with.
     pickled = start.startswith((b"PK\x03\x04", b"\x80\x02")) and start[8:9] != b"{"
     if pickled or path.suffix.lower() not in (".safetensors", ".sft"):
         raise InputError(
-            f"{label} is not a safetensors file, the only format read here because it cannot carry code: "
-            "download the .safetensors version."
+            say(
+                "%1 is not a safetensors file, the only format read here because it cannot carry code: "
+                "download the .safetensors version.",
+                label,
+            )
         )
 
 
 def _wrong_length(label: str, length: int, size: int, start: bytes) -> InputError:
     if size > 8 and start[8:9] == b"{" and length <= MAX_HEADER_BYTES:
-        return InputError(f"{label} is cut off after {size:,} bytes, inside its header: download it again.")
+        return InputError(
+            say("%1 is cut off after %2 bytes, inside its header: download it again.", label, f"{size:,}")
+        )
     return InputError(
-        f"{label} is not a safetensors file (its first bytes are no header length): download it again."
+        say("%1 is not a safetensors file (its first bytes are no header length): download it again.", label)
     )
 
 
@@ -202,7 +224,12 @@ def _checked(field: str, name: str, label: str, parsed: Any, data_bytes: int) ->
         position = end
     if position > data_bytes:
         raise InputError(
-            f"{label} is cut off (it has {data_bytes:,} of {position:,} bytes of weights): download it again."
+            say(
+                "%1 is cut off (it has %2 of %3 bytes of weights): download it again.",
+                label,
+                f"{data_bytes:,}",
+                f"{position:,}",
+            )
         )
     if position < data_bytes:
         raise _damaged(label, f"{data_bytes - position:,} bytes follow its last tensor")

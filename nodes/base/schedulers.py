@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .errors import InputError
-from .sentences import say
+from .sentences import join, say
 
 EXACT = "exact"
 CLOSEST = "closest"
@@ -238,7 +238,6 @@ def find_scheduler(name: str) -> Scheduler:
     if name in LOCAL_SCHEDULERS:
         return LOCAL_SCHEDULERS[name]
     near = get_close_matches(name, LOCAL_SCHEDULER_NAMES, n=3, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(
-        f"scheduler is {name!r}, which is not a known name.{hint} Use {DEFAULT_SCHEDULER} when unsure."
-    )
+    unknown = say("scheduler is %1, which is not a known name.", repr(name))
+    hint = [say("Did you mean %1?", " or ".join(near))] if near else []
+    raise InputError(join(" ", [unknown, *hint, say("Use %1 when unsure.", DEFAULT_SCHEDULER)]))

@@ -25,6 +25,7 @@ from .fields import Field, to_api
 from .flux2 import CELL, MAX_SIZE, MIN_SIZE
 from .references import Reference as Reference
 from .references import References as References
+from .sentences import say
 
 # --- LoRAs
 
@@ -69,6 +70,7 @@ BOUNDARY_AT = Field(
     step=0.01,
     advanced=True,
 )
+AIR_EXAMPLE = "civitai:123@456"
 
 
 @dataclass(frozen=True)
@@ -108,19 +110,31 @@ class LoraRow:
     def __post_init__(self) -> None:
         if not self.file and not self.air:
             raise InputError(
-                "A LoRA row names no file and no AIR id. Write a file of models/loras into it, or remove it."
+                say(
+                    "A LoRA row names no file and no AIR id. Write a file of models/loras into it, "
+                    "or remove it."
+                )
             )
         LORA_WEIGHT.check(self.weight, f"The weight of LoRA '{self.label}'")
         LORA_STAGE.check(self.stage, f"The stage of LoRA '{self.label}'")
         if self.sha256 and (len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")):
             raise InputError(
-                f"The sha256 of LoRA '{self.label}' is '{self.sha256}', but it must be 64 digits 0-9 a-f. "
-                "Remove it: Klein LoRA Stack finds it out again."
+                say(
+                    "The sha256 of LoRA '%1' is '%2', but it must be 64 digits 0-9 a-f. "
+                    "Remove it: Klein LoRA Stack finds it out again.",
+                    self.label,
+                    self.sha256,
+                )
             )
         if self.air and (":" not in self.air or any(character.isspace() for character in self.air)):
             raise InputError(
-                f"The AIR id of LoRA '{self.label}' is '{self.air}', but it must look like civitai:123@456. "
-                "Copy it from the LoRA's page at Runware."
+                say(
+                    "The AIR id of LoRA '%1' is '%2', but it must look like %3. "
+                    "Copy it from the LoRA's page at Runware.",
+                    self.label,
+                    self.air,
+                    AIR_EXAMPLE,
+                )
             )
 
     @property
@@ -150,9 +164,14 @@ class Loras:
                 continue
             if not row.air:
                 raise InputError(
-                    f"Row {number} of loras, '{row.file}', has no AIR id, and Runware cannot see files of "
-                    "this computer. Write the LoRA's AIR id (like civitai:123@456) into its row of Klein "
-                    "LoRA Stack, or switch the row off."
+                    say(
+                        "Row %1 of loras, '%2', has no AIR id, and Runware cannot see files of "
+                        "this computer. Write the LoRA's AIR id (like %3) into its row of Klein "
+                        "LoRA Stack, or switch the row off.",
+                        number,
+                        row.file,
+                        AIR_EXAMPLE,
+                    )
                 )
             entry: dict[str, Any] = {"model": row.air, LORA_WEIGHT.api: row.weight}
             request.append(entry if row.stage == BOTH_STAGES else entry | {LORA_STAGE.api: row.stage})

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ..base.errors import InputError
 from ..base.fields import Field, check_fields
+from ..base.sentences import say
 from ..regions.geometry import Box, grow_box, plan_area
 from ..regions.masks import masks_around
 from ..regions.seeds import seed_of_region
@@ -159,8 +160,13 @@ def plan_canvas(picture: tuple[int, int], request: OutpaintRequest) -> Canvas:
         canvas = Canvas(picture, left, top, width - picture[0] - left, height - picture[1] - top)
     if max(canvas.size) > MAX_CANVAS:
         raise InputError(
-            f"The new picture would be {canvas.size[0]}x{canvas.size[1]}, but its sides may have at most "
-            f"{MAX_CANVAS} pixels: add less, or make image smaller first."
+            say(
+                "The new picture would be %1x%2, but its sides may have at most "
+                "%3 pixels: add less, or make image smaller first.",
+                canvas.size[0],
+                canvas.size[1],
+                MAX_CANVAS,
+            )
         )
     return canvas
 
@@ -172,8 +178,14 @@ def _wanted_size(picture: tuple[int, int], request: OutpaintRequest) -> tuple[in
         return max(width, round(height * across / down)), max(height, round(width * down / across))
     if request.width < width or request.height < height:
         raise InputError(
-            f"width and height are {request.width}x{request.height}, but image is {width}x{height} already, "
-            "and outpainting only adds: choose larger ones, or cut or shrink image first."
+            say(
+                "width and height are %1x%2, but image is %3x%4 already, "
+                "and outpainting only adds: choose larger ones, or cut or shrink image first.",
+                request.width,
+                request.height,
+                width,
+                height,
+            )
         )
     return request.width, request.height
 

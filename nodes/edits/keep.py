@@ -176,13 +176,25 @@ def _check_sizes(original: Tensor, edited: Tensor) -> None:
     (height, width), (other_height, other_width) = original.shape[:2], edited.shape[:2]
     if min(height, width, other_height, other_width) < MIN_SIDE:
         raise InputError(
-            f"original is {width}x{height} and edited {other_width}x{other_height}, but both sides of both "
-            f"must be {MIN_SIDE} pixels or more."
+            say(
+                "original is %1x%2 and edited %3x%4, but both sides of both must be %5 pixels or more.",
+                width,
+                height,
+                other_width,
+                other_height,
+                MIN_SIDE,
+            )
         )
     if abs(math.log(width / height * other_height / other_width)) > MAX_ASPECT:
         raise InputError(
-            f"original is {width}x{height} and edited {other_width}x{other_height}: these are different "
-            "proportions. Edit the whole picture at its own proportions, or cut original as the edit is cut."
+            say(
+                "original is %1x%2 and edited %3x%4: these are different proportions. "
+                "Edit the whole picture at its own proportions, or cut original as the edit is cut.",
+                width,
+                height,
+                other_width,
+                other_height,
+            )
         )
 
 

@@ -12,6 +12,7 @@ from ..base.field_inputs import make_inputs
 from ..base.notices import reports_errors, show_status
 from ..base.oom_advice import advise_edit
 from ..base.pictures import check_mask, take_pictures
+from ..base.sentences import say
 from ..regions.components import resize_masks
 from ..regions.painter import PaintInputs, send_crops
 from ..regions.prompt_lines import PromptLines
@@ -234,7 +235,12 @@ def keep_batch(original: Tensor, edited: Tensor, mask: Tensor | None, settings: 
     for name, batch in (("original", original), ("edited", edited), ("mask", masks)):
         if batch is not None and len(batch) not in (1, count):
             raise InputError(
-                f"{name} holds {len(batch)} pictures, but the other input {count}: connect as many, or one."
+                say(
+                    "%1 holds %2 pictures, but the other input %3: connect as many, or one.",
+                    name,
+                    len(batch),
+                    count,
+                )
             )
     if masks is not None:
         masks = resize_masks(masks, (original.shape[2], original.shape[1]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..base.sentences import Sentence, join, say
-from ..regions.result import PAINTED, Painted, describe
+from ..regions.result import PAINTED, Painted, describe, describe_run
 from .plan import EditPlan, EditRegion
 from .request import EditRequest
 
@@ -39,25 +39,23 @@ def write_report(
     """Lines of text. mask: MASK of what may have changed."""
     lines: list[str] = [headline(plan, results, mask)]
     if any(result.fate == PAINTED for result in results):
-        levels = " and ".join(
-            f"{sigma:g}" for sigma in sorted({round(result.sigma, 3) for result in results})
-        )
-        lines += [
-            f"strength   {request.strength:g} ({request.strength_mode}): starts at sigma {levels}",
-            f"steps      {request.painting.steps_run} at guidance {request.guidance:g}",
-            f"time       {seconds:.1f} s",
-        ]
+        sigmas = sorted({round(result.sigma, 3) for result in results})
+        steps, guidance = request.painting.steps_run, request.guidance
+        lines += describe_run(request.strength, request.strength_mode, sigmas, steps, guidance, seconds)
     lines += [describe_region(result, pictures > 1) for result in results]
     softest = min((float(result.region.crop.scale) for result in results), default=1.0)
     if softest < SOFT:
         notes = [
             *notes,
-            f"A region was painted at {softest:.2f} of its size and is softer than what is around it: raise "
-            "megapixels, lower context, or mask less.",
+            say(
+                "A region was painted at %1 of its size and is softer than what is around it: "
+                "raise megapixels, lower context, or mask less.",
+                f"{softest:.2f}",
+            ),
         ]
-    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+    return "\n".join([*lines, *(f"{say('note')}: {note}" for note in notes)])
 
 
 def describe_region(painted: PaintedRegion, many: bool) -> str:
     """One line. many: the run has several pictures."""
-    return describe(painted, "region", painted.region.box, many)
+    return describe(painted, say("region %1", painted.region.number), painted.region.box, many)

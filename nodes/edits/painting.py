@@ -78,11 +78,11 @@ def outpaint(image: Tensor, inputs: PaintInputs, request: OutpaintRequest) -> Ed
     if canvas.grows:
         plan = plan_outpaint(len(image), canvas, request, pixels)
         image = fill_canvas(image, canvas, request.fill, request.seed)
-        notes.append(f"The old picture lies at {canvas.left},{canvas.top} of the new one.")
+        notes.append(say("The old picture lies at %1 of the new one.", f"{canvas.left}/{canvas.top}"))
     return _paint(image, plan, inputs, request, OUTPAINT_PROMPT, notes, started, reason)
 
 
-def take_masks(mask: Any, count: int, picture: tuple[int, int]) -> tuple[list[list[Tensor]], list[str]]:
+def take_masks(mask: Any, count: int, picture: tuple[int, int]) -> tuple[list[list[Tensor]], list[Sentence]]:
     """For each of `count` pictures of (width, height) its masks `[H, W]` in 0..1, and what was done to them.
 
     One mask serves all pictures; several go with as many pictures, or all with a single one.
@@ -91,14 +91,22 @@ def take_masks(mask: Any, count: int, picture: tuple[int, int]) -> tuple[list[li
     masks = mask.detach().cpu().reshape(-1, *mask.shape[-2:])
     if len(masks) not in (1, count) and count > 1:
         raise InputError(
-            f"mask holds {len(masks)} masks, but image holds {count} pictures: connect one mask, or one each."
+            say(
+                "mask holds %1 masks, but image holds %2 pictures: connect one mask, or one each.",
+                len(masks),
+                count,
+            )
         )
     notes = []
     rows, columns = masks.shape[1:]
     if bool((masks > 0).any()) and abs(columns * picture[1] - rows * picture[0]) > 0.02 * rows * picture[0]:
         notes.append(
-            f"mask is {columns}x{rows}, another shape than the picture's {picture[0]}x{picture[1]}, and was "
-            "stretched over it."
+            say(
+                "mask is %1x%2, another shape than the picture's %3x%4, and was stretched over it.",
+                columns,
+                rows,
+                *picture,
+            )
         )
     masks = resize_masks(masks if masks.is_floating_point() else _as_share(masks), picture)
     if count == 1:
@@ -192,7 +200,7 @@ def _continue(image: Tensor, beyond: tuple[int, int]) -> Tensor:
     return functional.pad(moved, (0, beyond[0], 0, beyond[1]), mode="replicate").movedim(1, -1).contiguous()
 
 
-def _suit_model(request: EditRequest, model: Any, whole: bool) -> tuple[float, list[str]]:
+def _suit_model(request: EditRequest, model: Any, whole: bool) -> tuple[float, list[Sentence]]:
     """Pixels at which this model paints, and a word about what it cannot do."""
     facts = facts_of(model)
     if facts is None:
@@ -202,11 +210,13 @@ def _suit_model(request: EditRequest, model: Any, whole: bool) -> tuple[float, l
     if facts.family == "nano":
         side = min(facts.native_size)
         pixels = float(side * side * (3 if whole else 2) / 2)
-        notes.append(f"klein-nano paints about {side}x{side} pixels, so megapixels was not used.")
+        notes.append(say("klein-nano paints about %1x%1 pixels, so megapixels was not used.", side))
     if facts.distilled and request.guidance > 1:
         notes.append(
-            f"This model is distilled to work without guidance; guidance {request.guidance:g} burns colours. "
-            "Set it to 1."
+            say(
+                "This model is distilled to work without guidance; guidance %1 burns colours. Set it to 1.",
+                f"{request.guidance:g}",
+            )
         )
     return pixels, notes
 

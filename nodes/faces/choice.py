@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from ..base.errors import InputError
 from ..base.fields import Field, check_fields
+from ..base.sentences import say
 from .detection import Face
 
 BY_SCORE = "score"
@@ -66,8 +67,12 @@ class FaceFilter:
         check_fields(self, FIELDS)
         if self.max_size and self.min_size > self.max_size:
             raise InputError(
-                f"min_size is {self.min_size} and max_size {self.max_size}, so no face can fit: "
-                "raise max_size, or set it to 0 for no limit."
+                say(
+                    "min_size is %1 and max_size %2, so no face can fit: "
+                    "raise max_size, or set it to 0 for no limit.",
+                    self.min_size,
+                    self.max_size,
+                )
             )
 
 
@@ -81,9 +86,9 @@ def choose_faces(faces: Sequence[Face], picture: tuple[int, int], filter: FaceFi
     for index, face in enumerate(faces):
         size = max(face.width, face.height)
         if size < filter.min_size:
-            left_out[index] = f"{size:.0f} px, smaller than min_size {filter.min_size}"
+            left_out[index] = say("%1 px are less than min_size %2", f"{size:.0f}", filter.min_size)
         elif filter.max_size and size > filter.max_size:
-            left_out[index] = f"{size:.0f} px, larger than max_size {filter.max_size}"
+            left_out[index] = say("%1 px are more than max_size %2", f"{size:.0f}", filter.max_size)
         else:
             fitting.append(index)
 
@@ -100,7 +105,7 @@ def choose_faces(faces: Sequence[Face], picture: tuple[int, int], filter: FaceFi
 
     fitting.sort(key=key)
     kept = fitting[: filter.top_k] if filter.top_k else fitting
-    left_out |= {index: f"beyond top_k {filter.top_k}" for index in fitting[len(kept) :]}
+    left_out |= {index: say("beyond top_k %1", filter.top_k) for index in fitting[len(kept) :]}
     return Choice(tuple(kept), left_out)
 
 

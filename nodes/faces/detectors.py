@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 from ..base import seams
 from ..base.errors import InputError
+from ..base.sentences import say
 from .blueprint import read_blueprint
 from .detection import Detector
 from .mediapipe import MediaPipeDetector
@@ -64,7 +65,7 @@ def load_detector(name: str, through_package: bool = False) -> Detector:
             found = _in_use[key] = _load(name, path, through_package)
         return found
     except ValueError as error:
-        raise InputError(f'detector "{name}" cannot be used: {error}') from error
+        raise InputError(say('detector "%1" cannot be used: %2', name, error)) from error
 
 
 # Detectors that somebody holds, by what they were made of; none is held here.
@@ -91,8 +92,12 @@ def _load(name: str, path: Path, through_package: bool) -> Detector:
         if through_package:
             raise
         raise InputError(
-            f"{reason.rstrip('.')}, and {error} Install or update that package, or pick a detector of "
-            "YOLOv8, 11 or 26, which needs none."
+            say(
+                "%1, and %2 Install or update that package, or pick a detector of "
+                "YOLOv8, 11 or 26, which needs none.",
+                reason.rstrip("."),
+                error,
+            )
         ) from error
 
 
@@ -112,8 +117,12 @@ def _full_path(key: str, file: str, name: str) -> Path:
     path = folder_paths.get_full_path(key, file)
     if path is None:
         raise InputError(
-            f'detector is "{name}", but there is no such file in {_folder_of(key)}. Put it there and '
-            "press R, or pick another detector."
+            say(
+                'detector is "%1", but there is no such file in %2. Put it there and '
+                "press R, or pick another detector.",
+                name,
+                _folder_of(key),
+            )
         )
     return Path(path)
 

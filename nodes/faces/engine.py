@@ -92,7 +92,7 @@ def refine_faces(image: Tensor, source: Source, inputs: PaintInputs, request: Re
             made = image
     elif plan.regions:
         reason = explain_no_steps(request.painting.steps, request.painting.strength)
-        notes.append(f"{reason}: faces were found, nothing was painted.")
+        notes.append(say("%1: faces were found, nothing was painted.", reason))
     painted = {result.region for result in results if result.fate == PAINTED}
     for note in notes:
         logger.info(note)
@@ -143,7 +143,7 @@ def find_faces(
         if source.mask is None:
             return faces, "bounding_boxes", reasons
         outlined = outline_with_mask(faces, source.mask, size)
-        return outlined, "bounding_boxes, outlined by mask", [*reasons, *explain_mask(source.mask)]
+        return outlined, say("bounding_boxes (outlined by mask)"), [*reasons, *explain_mask(source.mask)]
     if source.mask is not None:
         faces = faces_from_mask(source.mask, count, size)
         return faces, "mask", explain_mask(source.mask) if not any(faces) else []
@@ -155,7 +155,7 @@ def find_faces(
         comfy.model_management.throw_exception_if_processing_interrupted()
         faces.append(detector.detect(picture[..., :3].float(), confidence))
     reasons = [] if any(faces) else [explain_no_face(detector, image, confidence)]
-    return faces, f"{detector.name} at confidence {confidence:g}", reasons
+    return faces, say("%1 at confidence %2", detector.name, f"{confidence:g}"), reasons
 
 
 def explain_no_face(detector: Detector, image: Tensor, confidence: float) -> Sentence:
@@ -189,13 +189,16 @@ def _suit_model(request: RefineRequest, model: Any) -> tuple[RefineRequest, list
     if facts.family == "nano" and settings.inpaint_size != min(facts.native_size):
         side = min(facts.native_size)
         notes.append(
-            f"klein-nano paints {side} pixels, so inpaint_size {settings.inpaint_size} was not used."
+            say("klein-nano paints %1 pixels, so inpaint_size %2 was not used.", side, settings.inpaint_size)
         )
         request = replace(request, settings=replace(settings, inpaint_size=side))
     if facts.distilled and request.painting.guidance > 1:
         notes.append(
-            f"This model is distilled to work without guidance; guidance {request.painting.guidance:g} burns "
-            "faces. Set it to 1, or take the preset Klein distilled."
+            say(
+                "This model is distilled to work without guidance; guidance %1 burns faces. "
+                "Set it to 1, or take the preset Klein distilled.",
+                f"{request.painting.guidance:g}",
+            )
         )
     return request, notes
 

@@ -27,8 +27,12 @@ def faces_from_boxes(boxes: Any, count: int, picture: tuple[int, int]) -> list[l
         rows = rows * count
     if len(rows) != count:
         raise InputError(
-            f"bounding_boxes holds lists for {len(rows)} pictures, but image holds {count}: connect the "
-            "boxes that were found in this very image."
+            say(
+                "bounding_boxes holds lists for %1 pictures, but image holds %2: connect the "
+                "boxes that were found in this very image.",
+                len(rows),
+                count,
+            )
         )
     return [[face for box in row if (face := _face_of(box, picture)) is not None] for row in rows]
 
@@ -106,8 +110,11 @@ def _face_of(box: Any, picture: tuple[int, int]) -> Face | None:
         score = float(box.get("score", 1.0))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise InputError(
-            f"bounding_boxes holds {str(box)[:80]}, but a box needs the numbers x, y, width and height: "
-            "connect a node with a BOUNDING_BOX output."
+            say(
+                "bounding_boxes holds %1, but a box needs the numbers x, y, width and height: "
+                "connect a node with a BOUNDING_BOX output.",
+                str(box)[:80],
+            )
         ) from error
     edges = (max(0.0, x), max(0.0, y), min(x + width, picture[0]), min(y + height, picture[1]))
     if not (edges[2] > edges[0] and edges[3] > edges[1]):  # also drops not-a-number

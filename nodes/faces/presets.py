@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from ..base.values import MASK_PERCENT, FaceRefinement
 
 API = "API defaults"
@@ -43,5 +44,5 @@ def choose_settings(preset: str, custom: FaceRefinement) -> FaceRefinement:
     if preset == CUSTOM:
         return custom
     if preset not in PRESETS:
-        raise InputError(f"preset is '{preset}', but it must be one of: {', '.join(PRESET_NAMES)}.")
+        raise InputError(say("preset is '%1', but it must be one of: %2.", preset, ", ".join(PRESET_NAMES)))
     return replace(custom, **{name: getattr(PRESETS[preset], name) for name in FIELDS})

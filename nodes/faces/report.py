@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..base.sentences import Sentence, say
-from ..regions.result import PAINTED, Painted, describe
+from ..base.sentences import Sentence, join, say
+from ..regions.result import PAINTED, Painted, describe, describe_run, write_row
 from .plan import FacePlan, FaceRegion, RefineRequest
 
 PaintedFace = Painted[FaceRegion]
@@ -14,7 +14,8 @@ PaintedFace = Painted[FaceRegion]
 def describe_face(painted: PaintedFace, many: bool) -> str:
     """One line on a face that was planned. many: the run has several pictures."""
     face = painted.region.face
-    return describe(painted, "face", face.box, many, f", score {face.score:.2f}")
+    name = say("face %1", painted.region.number)
+    return describe(painted, name, face.box, many, [say("score %1", f"{face.score:.2f}")])
 
 
 def write_report(
@@ -29,24 +30,22 @@ def write_report(
     """Lines of text. source: where the faces come from, in words."""
     settings = request.settings
     painted = [result for result in results if result.fate == PAINTED]
-    lines = [
-        f"faces      {len(plan.regions) + len(plan.left_out)} found by {source}, {len(painted)} painted",
-    ]
+    found = len(plan.regions) + len(plan.left_out)
+    counts = join(", ", [say("%1 found by %2", found, source), say("%1 painted", len(painted))])
+    lines = [write_row(say("faces"), counts)]
     if painted:
         sigmas = sorted({round(result.sigma, 3) for result in painted})
-        levels = " and ".join(f"{sigma:g}" for sigma in sigmas)
-        lines += [
-            f"strength   {settings.strength:g} ({request.strength_mode}): starts at sigma {levels}",
-            f"steps      {settings.steps} at guidance {request.painting.guidance:g}",
-            f"time       {seconds:.1f} s",
-        ]
+        guidance = request.painting.guidance
+        lines += describe_run(
+            settings.strength, request.strength_mode, sigmas, settings.steps, guidance, seconds
+        )
     many = pictures > 1
     lines += [describe_face(result, many) for result in results]
     for left in plan.left_out:
-        where = f"picture {left.picture + 1} " if many else ""
         x, y = (round(edge) for edge in left.face.box[:2])
-        lines.append(f"{where}left out at {x},{y}: {left.reason}")
-    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+        line = join(": ", [say("left out at %1", f"{x},{y}"), Sentence(left.reason)])
+        lines.append(join(", ", [say("picture %1", left.picture + 1), line]) if many else line)
+    return "\n".join([*lines, *(f"{say('note')}: {note}" for note in notes)])
 
 
 def headline(plan: FacePlan, results: Sequence[PaintedFace]) -> Sentence:

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from ..base import graph_capture
 from ..base.errors import ArtistError
+from ..base.sentences import say
 from ..base.transformer_options import MODEL_EDGES
 from ..base.values import BOTH_STAGES, StageBoundary
 from .parts import Adapt, Part, SidePath
 from .stages import edge_of, is_active
 
-FROZEN = (
+FROZEN = say(
     "LoRA rows with a stage (high, low) cannot act here: this ComfyUI runs the model's blocks as recorded "
     "CUDA graphs, which would keep one stage for the whole run. Set their stage to both, or start ComfyUI "
     "with --disable-cuda-graphs."

@@ -122,9 +122,11 @@ def read_architecture(model: Any) -> Architecture:
                 shapes[name] = tuple(weight.shape)
     if "img_in" not in shapes or "double_stream_modulation_img.lin" not in shapes:
         raise InputError(
-            f"model is {name_other_family(model) or 'cut off'}, but Klein LoRA Stack knows FLUX.2 [klein] "
-            "only: connect Klein Loader, or Load Diffusion Model with a flux-2-klein file; for others use "
-            "Load LoRA."
+            say(
+                "model is %1, but Klein LoRA Stack knows FLUX.2 [klein] only: connect Klein Loader, "
+                "or Load Diffusion Model with a flux-2-klein file; for others use Load LoRA.",
+                name_other_family(model) or "cut off",
+            )
         )
     return Architecture(shapes)
 
@@ -166,7 +168,7 @@ def _choose_ways(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> _Ways:
     if not loaded or not (no_weights or no_beside):
         return _Ways(bypass)
     if no_weights and no_beside:
-        raise InputError(f"{no_weights} {no_beside}")
+        raise InputError(" ".join([no_weights, no_beside]))
     if no_weights:
         norms = sum(len(planned.shape) == 1 for item in loaded for planned, _ in item.parts)
         left_out = (say("%1 changes of norms act in the weights only and were left out.", norms),)
@@ -174,8 +176,12 @@ def _choose_ways(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> _Ways:
     staged = next((item.row for item in loaded if item.row.stage != BOTH_STAGES), None)
     if staged is not None:
         raise InputError(
-            f"{staged.label} acts in the {staged.stage} stage only, which it cannot here: {no_beside} Set "
-            "its stage to both."
+            say(
+                "%1 acts in the %2 stage only, which it cannot here: %3 Set its stage to both.",
+                staged.label,
+                staged.stage,
+                no_beside,
+            )
         )
     return _Ways(False, (Sentence(no_beside),) if bypass else ())
 

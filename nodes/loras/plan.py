@@ -16,11 +16,20 @@ from ..base.errors import InputError
 from ..base.families import find_flux3
 from ..base.flux2 import KLEIN_4B
 from ..base.safetensors import Header
-from ..base.sentences import say
+from ..base.sentences import Sentence, join, say
 from .keys import SPLIT, UNSUPPORTED, group_by_module
 from .parts import ADAPTED, BOFT, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET
 from .stated_scale import StatedScale
-from .targets import Architecture, Target, UnknownModule, block_of, describe_size, find_target, is_of_flux1
+from .targets import (
+    Architecture,
+    MissingBlock,
+    Target,
+    UnknownModule,
+    block_of,
+    describe_size,
+    find_target,
+    is_of_flux1,
+)
 
 # Files with more misfits than this share were made for another model; fewer are named in the report.
 MAX_MISFIT_SHARE = 0.1
@@ -94,7 +103,7 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
     could be used.
     """
     if len(header.tensors) > MAX_TENSORS:
-        raise InputError(f"{header.label} holds {len(header.tensors):,} tensors: it is no LoRA.")
+        raise InputError(say("%1 holds %2 tensors: it is no LoRA.", header.label, f"{len(header.tensors):,}"))
     groups, strange = group_by_module(key for key in header.tensors if len(key) <= MAX_LETTERS)
     strange += [key for key in header.tensors if len(key) > MAX_LETTERS]
     kohya = any(".lora_down" in key for key in header.tensors)
@@ -120,7 +129,7 @@ def plan_file(header: Header, architecture: Architecture) -> FilePlan:
             misfits.append((module, misfit))
         except UnknownModule as reason:
             unused.setdefault(str(reason), []).append(module)
-            if is_of_flux1(module) or find_flux3([module]) or "of which this model has" in str(reason):
+            if is_of_flux1(module) or find_flux3([module]) or isinstance(reason, MissingBlock):
                 foreign.append(module)
     if strange:
         unused[say("tensors that belong to nothing here")] = strange
@@ -160,21 +169,23 @@ def _pair(roles: Mapping[str, str], name: str) -> tuple[str, ...]:
     return pair if len(pair) == 2 else ()
 
 
-def _explain_roles(roles: Mapping[str, str]) -> str:
+def _explain_roles(roles: Mapping[str, str]) -> Sentence:
     if set(roles) <= {"alpha", "scalar", "magnitude"}:
-        return "a scale without the matrices it scales"
+        return say("a scale without the matrices it scales")
     if set(roles) <= {"bias"}:
-        return "Klein has no biases"
+        return say("Klein has no biases")
     if "whole" in roles:
-        return "a whole weight, not a change of one"
+        return say("a whole weight and not a change of one")
     if SPLIT in roles:
-        return (
-            "kohya's working form with query, key and value apart (lora_down.0, lora_down.1 ...), which its "
-            "trainer joins when it saves the finished file: use that file"
+        return say(
+            "kohya's working form with query, key and value apart (lora_down.0 and so on): use the finished "
+            "file of its trainer"
         )
     if {UNSUPPORTED, "mid", "reshape", "lokr_t2", "hada_t1", "oft_blocks"} & set(roles):
-        return "a kind of adapter that ComfyUI cannot put on linear layers (PEFT's OFT, VeRA, LoCon's mid)"
-    return "incomplete: half of a pair is missing"
+        return say(
+            "a kind of adapter that ComfyUI cannot put on linear layers (PEFT's OFT, VeRA, LoCon's mid)"
+        )
+    return say("incomplete: half of a pair is missing")
 
 
 def _plan_part(
@@ -190,15 +201,17 @@ def _plan_part(
     used = {role: key for role, key in roles.items() if role not in ("bias", "alpha", "whole")}
     for role in ("alpha", "scalar"):
         if role in roles and math.prod(header.tensors[roles[role]].shape) != 1:
-            raise UnknownModule(f"its {role} is not one number")
+            raise UnknownModule(say("its %1 is not one number", role))
     for key in used.values():
         if header.tensors[key].dtype not in _FLOATS:
-            raise UnknownModule(f"stored as {header.tensors[key].dtype}, which is no number format of LoRAs")
+            raise UnknownModule(
+                say("stored as %1; that is no number format of LoRAs", header.tensors[key].dtype)
+            )
     found, rank, transposed = _measure(header, kind, roles, expected, target.swapped)
     if found != expected:
         raise _Misfit(found, expected)
     if rank > MAX_RANK:
-        raise UnknownModule(f"its rank is {rank:,}")
+        raise UnknownModule(say("its rank is %1", f"{rank:,}"))
     if "magnitude" in roles:
         numbers = header.tensors[roles["magnitude"]].shape
         per_row, per_column = math.prod(numbers) == expected[0], numbers == (1, *expected[1:])
@@ -262,11 +275,11 @@ def _measure_adapted(
     if kind == SET:
         return shape("set_weight"), 0
     if len(expected) != 2:
-        raise UnknownModule("made for a layer, but this is a norm")
+        raise UnknownModule(say("made for a layer while this is a norm"))
     if kind == GLORA:
         a1, a2, b1, b2 = (shape(role) for role in ("a1", "a2", "b1", "b2"))
         if any(len(side) != 2 for side in (a1, a2, b1, b2)):
-            raise UnknownModule("made for a convolution")
+            raise UnknownModule(say("made for a convolution"))
         rank, (rows, columns) = a2[0], expected
         # LyCORIS' present order of the factors, then the one of its first versions.
         if (a1, a2, b1, b2) == ((columns, rank), (rank, columns), (rows, rank), (rank, columns)):
@@ -280,9 +293,9 @@ def _measure_adapted(
         raise _Misfit((blocks * side, expected[1]), expected)
     reach = 2 ** max(0, (stages[0] if stages else 1) - 1) * side
     if kind == BOFT and (side % 2 or expected[0] % reach):
-        raise UnknownModule("its butterfly does not fit the layer's rows")
+        raise UnknownModule(say("its butterfly does not fit the layer's rows"))
     if swapped and (kind == BOFT or blocks % 2):
-        raise UnknownModule("its rotation mixes rows that this model stores in another order")
+        raise UnknownModule(say("its rotation mixes rows that this model stores in another order"))
     return expected, 0
 
 
@@ -296,19 +309,27 @@ def _refuse_other_models(
     wrong = len(misfits) + len(foreign)
     if wrong <= MAX_MISFIT_SHARE * (wrong + fitting):
         return
-    guess = guess_model(header) or "another model"
+    guess = guess_model(header) or say("another model")
     if guess == describe_size(architecture.hidden):
-        guess = "another model of the same width"
-    example = ""
+        guess = say("another model of the same width")
+    example: list[Sentence] = []
     if misfits and guess != STABLE_DIFFUSION:  # its modules have no counterpart here
         module, misfit = misfits[0]
         sizes = ["x".join(map(str, sides)) for sides in (misfit.found, misfit.expected)]
-        example = f", for example {_short(module)} is {sizes[0]} there and {sizes[1]} here"
-    raise InputError(
-        f"{header.label} was trained for {guess}, but the model is "
-        f"{architecture.title}: {wrong} of its {wrong + fitting} modules do not fit{example}. Use a LoRA "
-        "made for this model, or load the model it was made for."
-    )
+        example = [say("For example %1 is %2 there and %3 here.", _short(module), *sizes)]
+    sentences = [
+        say(
+            "%1 was trained for %2, but the model is %3: %4 of its %5 modules do not fit.",
+            header.label,
+            guess,
+            architecture.title,
+            wrong,
+            wrong + fitting,
+        ),
+        *example,
+        say("Use a LoRA made for this model, or load the model it was made for."),
+    ]
+    raise InputError(join(" ", sentences))
 
 
 def guess_model(header: Header) -> str:
@@ -345,15 +366,13 @@ def _columns(header: Header, roles: Mapping[str, str]) -> list[int]:
     return [math.prod(header.tensors[pair[-1]].shape[-1] for pair in pairs)] if all(pairs) else []
 
 
-def _explain_nothing(header: Header, unused: Mapping[str, list[str]]) -> str:
+def _explain_nothing(header: Header, unused: Mapping[str, list[str]]) -> Sentence:
     reasons = "; ".join(f"{_short(names[0])}: {reason}" for reason, names in list(unused.items())[:3])
-    advice = "Check that the file is a LoRA for FLUX.2 [klein]"
+    advice = say("Check that the file is a LoRA for FLUX.2 [klein], or switch its row off.")
     if not any("no such part" in reason or "another network" in reason for reason in unused):
-        advice = "Use a file of another form"
-    return (
-        f"{header.label} holds nothing that acts on FLUX.2 [klein] ({reasons}). {advice}, or switch its row "
-        "off."
-    )
+        advice = say("Use a file of another form, or switch its row off.")
+    nothing = say("%1 holds nothing that acts on FLUX.2 [klein] (%2).", header.label, reasons)
+    return join(" ", [nothing, advice])
 
 
 def _short(name: str) -> str:

@@ -19,13 +19,13 @@ KINDS = {
     LORA: "LoRA",
     LOHA: "LoHa",
     LOKR: "LoKr",
-    DIFF: "whole differences",
+    DIFF: say("whole differences"),
     OFT: "OFT",
     BOFT: "BOFT",
     GLORA: "GLoRA",
-    SET: "whole weights",
+    SET: say("whole weights"),
 }
-ONLY_SAMPLING = "Acts while sampling only: a node that merges or saves the model does not get it."
+ONLY_SAMPLING = say("Acts while sampling only: a node that merges or saves the model does not get it.")
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,19 @@ class FileReport:
             if norms:
                 unused[say("norms cannot act in one stage only")] = norms
                 parts = tuple(part for part in parts if len(part.shape) > 1)
-        when = "" if row.stage == BOTH_STAGES else f", {row.stage} stage ({_stage_words(row)})"
-        facts = [f"{len(parts)} of {plan.total} modules applied", _describe_kinds(parts)]
+        name = [Sentence(found.name), say("weight %1", f"{row.weight:g}")]
+        if row.stage != BOTH_STAGES:
+            name.append(say("%1 stage (%2)", row.stage, _stage_words(row)))
+        facts = [say("%1 of %2 modules applied", len(parts), plan.total), _describe_kinds(parts)]
         facts += [_describe_ranks(plan), _describe_alphas(alphas, plan.alpha_source)]
-        text = ", ".join(fact for fact in facts if fact)
-        lines = [f"{number}. {found.name}, weight {row.weight:g}{when}: {text}."]
+        text = join(", ", (fact for fact in facts if fact))
+        lines = [f"{number}. {join(', ', name)}: {text}."]
         if found.note:
             lines.append(f"   {found.note[0].upper()}{found.note[1:]}.")
         if words:
-            lines.append(f"   Trigger words: {', '.join(map(_printable, words))}.")
+            lines.append("   " + say("Trigger words: %1", ", ".join(map(_printable, words))))
         told = tuple(Sentence(f"{_list_names(names)}: {reason}.") for reason, names in unused.items())
-        lines += [f"   Not used: {line}" for line in told]
+        lines += ["   " + say("Not used: %1", line) for line in told]
         if row.stage != BOTH_STAGES:
             lines.append("   " + ONLY_SAMPLING)
         return cls(number, found.name, len(parts), plan.total, tuple(lines), told)
@@ -92,15 +94,15 @@ def write_report(
         if number in by_number:
             lines += by_number[number].lines
         elif not row.enabled:
-            lines.append(f"{number}. {row.label}: off, not read.")
+            lines.append(f"{number}. {row.label}: " + say("off, not read"))
         elif row.weight == 0:
-            lines.append(f"{number}. {row.label}: weight 0, not read.")
+            lines.append(f"{number}. {row.label}: " + say("weight 0, not read"))
         elif not row.file:
-            lines.append(f"{number}. {row.label}: exists at Runware only, not applied here.")
+            lines.append(f"{number}. {row.label}: " + say("exists at Runware only, not applied here"))
     lines += notes
     known = [replace(row, sha256=(hashes or {}).get(row.file, row.sha256)) for row in rows.rows]
     if any(row.sha256 for row in known):
-        lines += ["", "Rows with their sha256, to paste back:", *map(format_row, known)]
+        lines += ["", say("Rows with their sha256, to paste back:"), *map(format_row, known)]
     return "\n".join(lines)
 
 
@@ -109,29 +111,34 @@ def _sum_up(rows: Loras, files: Sequence[FileReport]) -> Sentence:
     return say("%1 of %2 LoRAs act: %3 of %4 modules applied.", len(files), len(rows.rows), applied, total)
 
 
-def _stage_words(row: LoraRow) -> str:
+def _stage_words(row: LoraRow) -> Sentence:
     words = describe_boundary(row.boundary)
-    return words if row.stage == HIGH_STAGE else f"not {words}"
+    return words if row.stage == HIGH_STAGE else say("not %1", words)
 
 
-def _describe_kinds(parts: Sequence[PlannedPart]) -> str:
-    counts = Counter(KINDS[part.kind] + (" with DoRA" * ("magnitude" in part.keys)) for part in parts)
-    return " and ".join(counts)
+def _describe_kinds(parts: Sequence[PlannedPart]) -> Sentence:
+    return join(" + ", Counter(_name_kind(part) for part in parts))
 
 
-def _describe_ranks(plan: FilePlan) -> str:
+def _name_kind(part: PlannedPart) -> Sentence:
+    kind = KINDS[part.kind]
+    return say("%1 with DoRA", kind) if "magnitude" in part.keys else Sentence(kind)
+
+
+def _describe_ranks(plan: FilePlan) -> Sentence:
     ranks = plan.ranks
     if not ranks:
-        return ""
-    return f"rank {ranks[0]}" if len(ranks) == 1 else f"rank {ranks[0]} to {ranks[-1]}"
+        return Sentence("")
+    return say("rank %1", ranks[0]) if len(ranks) == 1 else say("rank %1 to %2", ranks[0], ranks[-1])
 
 
-def _describe_alphas(alphas: Sequence[float | None], source: str) -> str:
+def _describe_alphas(alphas: Sequence[float | None], source: str) -> Sentence:
     known = sorted({alpha for alpha in alphas if alpha is not None})
     if not known:
-        return "no alpha (scale 1)"
-    span = f"alpha {known[0]:g}" if len(known) == 1 else f"alpha {known[0]:g} to {known[-1]:g}"
-    return span + (" from the metadata" if source == "metadata" else "")
+        return say("no alpha (scale 1)")
+    low, high = f"{known[0]:g}", f"{known[-1]:g}"
+    span = say("alpha %1", low) if len(known) == 1 else say("alpha %1 to %2", low, high)
+    return say("%1 from the metadata", span) if source == "metadata" else span
 
 
 def _list_names(names: Sequence[str]) -> str:

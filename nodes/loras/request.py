@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from ..base.values import LoraRow, Loras, StageBoundary
 from .rows import parse_rows
 
@@ -55,8 +56,11 @@ def rows_of_stack(lora_stack: Iterable[Any] | None) -> tuple[LoraRow, ...]:
     for entry in lora_stack or ():
         if not isinstance(entry, (tuple, list)) or len(entry) < 2 or not isinstance(entry[0], str):
             raise InputError(
-                f"lora_stack holds {str(entry)[:80]}, but each entry must be (name, weight, weight). Connect "
-                "the LORA_STACK output of a LoRA stacker."
+                say(
+                    "lora_stack holds %1, but each entry must be (name, weight, weight). Connect "
+                    "the LORA_STACK output of a LoRA stacker.",
+                    str(entry)[:80],
+                )
             )
         if entry[0] not in ("", "None", NO_LORA):
             rows.append(LoraRow(entry[0].replace("\\", "/"), float(entry[1])))

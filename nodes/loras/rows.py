@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from ..base.values import BOTH_STAGES, LORA_STAGES, LORA_WEIGHT, LoraRow, Loras, StageBoundary
 
 MAX_ROWS = 64
@@ -39,9 +40,9 @@ def parse_rows(text: str, boundary: StageBoundary | None = None) -> Loras:
             else:
                 rows.append(_read_line(line, boundary or StageBoundary()))
         except ValueError as error:
-            raise InputError(f"rows, line {number}: {error}") from None
+            raise InputError(say("rows, line %1: %2", number, error)) from None
     if len(rows) > MAX_ROWS:
-        raise InputError(f"rows holds {len(rows)} LoRAs, but at most {MAX_ROWS} fit. Remove some.")
+        raise InputError(say("rows holds %1 LoRAs, but at most %2 fit. Remove some.", len(rows), MAX_ROWS))
     return Loras(tuple(rows))
 
 
@@ -70,7 +71,9 @@ def _read_tags(line: str, boundary: StageBoundary) -> list[LoraRow]:
     for tag in _TAG.finditer(line):
         weight = (tag["weight"] or "1").strip()
         if not _NUMBER.match(weight):
-            raise InputError(f"'{weight}' in {tag[0]} is no weight. Write a number {LORA_WEIGHT.span}.")
+            raise InputError(
+                say("'%1' in %2 is no weight. Write a number %3.", weight, tag[0], LORA_WEIGHT.span)
+            )
         rows.append(LoraRow(tag["name"].strip().replace("\\", "/"), float(weight), boundary=boundary))
     return rows
 
@@ -85,7 +88,7 @@ def _read_line(line: str, boundary: StageBoundary) -> LoraRow:
     for word in words:
         field, value = _read_word(word)
         if field in fields:
-            raise InputError(f"'{word}' says {field} a second time. Keep one of them.")
+            raise InputError(say("'%1' says %2 a second time. Keep one of them.", word, field))
         fields[field] = value
     return LoraRow(file=name.replace("\\", "/"), boundary=boundary, **fields)  # type: ignore[arg-type]
 
@@ -119,6 +122,9 @@ def _read_word(word: str) -> tuple[str, object]:
     if lower.startswith("sha256="):
         return "sha256", lower[7:]
     raise InputError(
-        f"'{word}' is not understood after the file's name. Write a weight, high, low, off, air=... or "
-        "sha256=..., in quotes what belongs to the name."
+        say(
+            "'%1' is not understood after the file's name. Write a weight, high, low, off, air=... or "
+            "sha256=..., in quotes what belongs to the name.",
+            word,
+        )
     )

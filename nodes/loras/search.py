@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..base.errors import InputError
-from ..base.sentences import Sentence, say
+from ..base.sentences import Sentence, join, say
 from ..base.values import LoraRow
 from .hashes import HashBook, Progress
 
@@ -52,16 +52,21 @@ class LoraIndex:
                 return Found(other, self.files[other], f"found by its sha256 as {other}")
             if named:
                 return Found(
-                    named, self.files[named], "another file than when the workflow was saved (other sha256)"
+                    named,
+                    self.files[named],
+                    say("another file than when the workflow was saved (other sha256)"),
                 )
         else:
             moved = [name for name in self.files if _base(name) == _base(row.file)]
             if len(moved) == 1:
-                return Found(moved[0], self.files[moved[0]], f"found as {moved[0]}")
+                return Found(moved[0], self.files[moved[0]], say("found as %1", moved[0]))
             if moved:
                 raise InputError(
-                    f'"{row.file}" could be any of {", ".join(sorted(moved)[:5])}. Write the one you mean '
-                    "with its folder."
+                    say(
+                        '"%1" could be any of %2. Write the one you mean with its folder.',
+                        row.file,
+                        ", ".join(sorted(moved)[:5]),
+                    )
                 )
         raise InputError(self._missing(row))
 
@@ -96,19 +101,25 @@ class LoraIndex:
         except OSError:
             return ""
 
-    def _missing(self, row: LoraRow) -> str:
+    def _missing(self, row: LoraRow) -> Sentence:
         if row.file.lower().endswith((".pt", ".pth", ".ckpt", ".bin", ".pkl")):
-            return (
-                f'"{row.file}" is no safetensors file, the only format read here because it cannot carry '
-                "code. Download the .safetensors version."
+            return say(
+                '"%1" is no safetensors file, the only format read here because it cannot carry code. '
+                "Download the .safetensors version.",
+                row.file,
             )
+        sentences = [
+            say('"%1" is not in models/loras, nor any file with its sha256.', row.file)
+            if row.sha256
+            else say('"%1" is not in models/loras.', row.file)
+        ]
         near = suggest(row.file, self.files)
-        hint = f" Did you mean {near}?" if near else ""
-        searched = ", nor any file with its sha256" if row.sha256 else ""
-        return (
-            f'"{row.file}" is not in models/loras{searched}.{hint} Put the file there, correct the row, '
-            'switch it off, or set missing_files to "skip the row".'
+        if near:
+            sentences.append(say("Did you mean %1?", near))
+        remedy = say(
+            'Put the file there, correct the row, switch it off, or set missing_files to "skip the row".'
         )
+        return join(" ", [*sentences, remedy])
 
 
 def suggest(name: str, files: Iterable[str]) -> str:
@@ -136,7 +147,7 @@ def find_all(
             found.append(find(row))
         except ValueError as error:
             if not skips_missing:
-                raise InputError(f"LoRA row {number}: {error}") from None
+                raise InputError(say("LoRA row %1: %2", number, error)) from None
             found.append(None)
             notes.append(say("Row %1 skipped: %2", number, error))
     return found, notes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..base.sentences import Sentence, say
 from ..base.values import BOTH_STAGES, HIGH_STAGE, SIGMA, StageBoundary
 
 # Where nobody says what the run's steps are (a network called outside of a sampler).
@@ -40,7 +41,7 @@ def is_active(stage: str, boundary: StageBoundary, sigma: float, sigmas: Sequenc
     return stage == BOTH_STAGES or (stage == HIGH_STAGE) == (sigma >= edge_of(boundary, sigmas))
 
 
-def describe_boundary(boundary: StageBoundary) -> str:
+def describe_boundary(boundary: StageBoundary) -> Sentence:
     if boundary.unit == SIGMA:
-        return f"from sigma {boundary.at:g} up"
-    return f"in the first {100 * boundary.at:g}% of the steps"
+        return say("from sigma %1 up", f"{boundary.at:g}")
+    return say("in the first %1 of the steps", f"{100 * boundary.at:g}%")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..base.errors import InputError
+from ..base.sentences import say
 
 # Patterns are written by strangers, and some regular expressions never end: a file's together get this.
 MAX_SECONDS = 1.0
@@ -82,8 +83,12 @@ class StatedScale:
                 found = regex.match(rf"(.*\.)?({pattern})$", name, timeout=max(self._seconds, 0.001))
             except TimeoutError:
                 raise InputError(
-                    f"{self._label} holds a pattern in its metadata that takes too long to match "
-                    f"({pattern[:60]!r}): the file is damaged or made to do harm. Use another version of it."
+                    say(
+                        "%1 holds a pattern in its metadata that takes too long to match "
+                        "(%2): the file is damaged or made to do harm. Use another version of it.",
+                        self._label,
+                        f"{pattern[:60]!r}",
+                    )
                 ) from None
             except (regex.error, RecursionError, OverflowError):
                 continue

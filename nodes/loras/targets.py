@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..base.flux2 import FAMILIES
+from ..base.sentences import say
 
 _BLOCK = re.compile(
     r"(?P<kind>single_transformer_blocks|single_stream_blocks|single_blocks|double_stream_blocks|double_blocks"
@@ -162,13 +163,17 @@ class UnknownModule(Exception):
     """The name means no weight of this model; the text says why, to complete "not used: ..."."""
 
 
+class MissingBlock(UnknownModule):
+    """Of a block beyond those that this model has."""
+
+
 def find_target(name: str, architecture: Architecture) -> Target:
     """The weight that a file's module `name` means. Raises UnknownModule."""
     plain = _NOISE.sub("", _plain(name))
     plain = plain.removesuffix("_lora").removesuffix("_base_layer")
     block = _BLOCK.search(plain)
     if _OTHER_NETWORKS.search(plain[: block.start()] if block else plain):
-        raise UnknownModule("belongs to a text encoder or another network, not to the transformer")
+        raise UnknownModule(say("belongs to a text encoder or another network and not to the transformer"))
     if block:
         return _find_in_block(block, architecture)
     for spelling in sorted(GLOBAL, key=len, reverse=True):
@@ -177,7 +182,7 @@ def find_target(name: str, architecture: Architecture) -> Target:
                 break
             # diffusers' AdaLayerNormContinuous stores scale before shift, BFL's final layer the other way.
             return _checked(GLOBAL[spelling], _WHOLE, architecture, swapped=spelling == "norm_out_linear")
-    raise UnknownModule("no such part in FLUX.2")
+    raise UnknownModule(say("no such part in FLUX.2"))
 
 
 def is_of_flux1(name: str) -> bool:
@@ -206,10 +211,14 @@ def _find_in_block(block: re.Match[str], architecture: Architecture) -> Target:
     kind, names = ("single_blocks", SINGLE) if single else ("double_blocks", DOUBLE)
     index = int(block["index"])
     if index >= architecture.count(kind):
-        raise UnknownModule(f"block {index} of {kind}, of which this model has {architecture.count(kind)}")
+        raise MissingBlock(
+            say("block %1 of %2 (this model has %3 of them)", index, kind, architecture.count(kind))
+        )
     rest = block["rest"].replace("attn1_", "attn_")
     if rest not in names:
-        raise UnknownModule("a part of FLUX.1's blocks" if rest in _FLUX1_ONLY else "no such part in FLUX.2")
+        raise UnknownModule(
+            say("a part of FLUX.1's blocks") if rest in _FLUX1_ONLY else say("no such part in FLUX.2")
+        )
     module, rows = names[rest]
     return _checked(f"{kind}.{index}.{module}", rows, architecture)
 
@@ -218,7 +227,7 @@ def _checked(
     module: str, rows: tuple[int, int] | None, architecture: Architecture, swapped: bool = False
 ) -> Target:
     if module not in architecture.shapes:
-        raise UnknownModule(f"this model has no {module}")
+        raise UnknownModule(say("this model has no %1", module))
     if rows is None:
         return Target(module, swapped=swapped)
     unit = architecture.hidden

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..base.errors import InputError
 from ..base.safetensors import Header, read_header
+from ..base.sentences import say
 from .parts import BOFT, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET, Part, compute_delta
 from .plan import FilePlan, PlannedPart
 
@@ -38,12 +39,16 @@ class LoraFile:
                 # Copies, so that the file is not held open or mapped.
                 read = {key: file.get_tensor(key).clone() for key in missing}
         except (SafetensorError, OSError, RuntimeError) as error:
-            raise InputError(f"{label} cannot be read ({error}): download it again.") from error
+            raise InputError(say("%1 cannot be read (%2): download it again.", label, error)) from error
         for key, tensor in read.items():
             if tensor.is_floating_point() and not torch.isfinite(tensor.float().sum()):
                 raise InputError(
-                    f"{label} holds values that are not numbers ({key[:80]}): its training failed or the "
-                    "file is damaged. Use another version of it."
+                    say(
+                        "%1 holds values that are not numbers (%2): its training failed or the "
+                        "file is damaged. Use another version of it.",
+                        label,
+                        key[:80],
+                    )
                 )
         self.tensors.update(read)
 
@@ -63,7 +68,7 @@ class OpenFiles:
             stat = os.stat(path)
         except OSError as error:
             raise InputError(
-                f'lora "{name}" cannot be read ({error.strerror}): check that it is there.'
+                say('lora "%1" cannot be read (%2): check that it is there.', name, error.strerror)
             ) from error
         key = (os.path.abspath(path), stat.st_mtime_ns, stat.st_size)
         with self._lock:
@@ -98,7 +103,9 @@ def _build(file: LoraFile, planned: PlannedPart, weight: float) -> tuple[Part, f
     alpha = float(file.tensors[planned.alpha_key].flatten()[0]) if planned.alpha_key else planned.alpha
     scale = planned.scale(alpha) * (float(tensor("scalar").flatten()[0]) if "scalar" in planned.keys else 1.0)
     if not torch.isfinite(torch.tensor(scale)):
-        raise InputError(f"{file.header.label} states a scale of {scale} for {planned.source}: damaged.")
+        raise InputError(
+            say("%1 states a scale of %2 for %3: damaged.", file.header.label, scale, planned.source)
+        )
     magnitude = tensor("magnitude") if "magnitude" in planned.keys else None
     swap = _swap_halves if planned.target.swapped else _keep
     magnitude = magnitude if magnitude is None or _is_per_column(magnitude) else swap(magnitude)

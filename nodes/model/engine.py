@@ -141,7 +141,7 @@ def _load_nano_set(request: LoaderRequest) -> KleinSet:
         from .nano import load_nano
     except ModuleNotFoundError as error:
         raise InputError(
-            f"diffusion_model is {NANO}, which this copy of the pack lacks: pick a file."
+            say("diffusion_model is %1, which this copy of the pack lacks: pick a file.", NANO)
         ) from error
     model, clip, vae = load_nano()
     config = model.model.model_config.unet_config
@@ -168,8 +168,13 @@ def _loading(field: str, name: str) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f'{field} "{name}" could not be loaded although it looked right (ComfyUI says: {reason}): '
-            "download it again, or pick the original file."
+            say(
+                '%1 "%2" could not be loaded although it looked right (ComfyUI says: %3): '
+                "download it again, or pick the original file.",
+                field,
+                name,
+                reason,
+            )
         ) from error
 
 
@@ -178,8 +183,12 @@ def _load_gguf_model(request: LoaderRequest) -> tuple[Any, KleinFacts]:
     load = gguf_loader("UnetLoaderGGUF", "diffusion_model", name)
     if request.weight_dtype != "default":
         raise InputError(
-            f'weight_dtype is {request.weight_dtype}, but diffusion_model "{name}" is a GGUF file with its '
-            "own: set weight_dtype to default."
+            say(
+                'weight_dtype is %1, but diffusion_model "%2" is a GGUF file with its '
+                "own: set weight_dtype to default.",
+                request.weight_dtype,
+                name,
+            )
         )
     with _loading("diffusion_model", name):
         model = load(unet_name=name)[0]
@@ -187,8 +196,12 @@ def _load_gguf_model(request: LoaderRequest) -> tuple[Any, KleinFacts]:
     if facts is None:
         kind = name_other_family(model) or "FLUX.2 [dev]"
         raise InputError(
-            f'diffusion_model "{name}" is {kind}, not FLUX.2 [klein]: pick a Klein GGUF file, or load this '
-            "one with the nodes made for it."
+            say(
+                'diffusion_model "%1" is %2, not FLUX.2 [klein]: pick a Klein GGUF file, or load this '
+                "one with the nodes made for it.",
+                name,
+                kind,
+            )
         )
     return model, replace(facts, dtype=gguf_quantisation(name))
 
@@ -223,9 +236,13 @@ def choose_text_encoder(choice: str, facts: KleinFacts) -> _Encoder:
         return second_best
     family = find_family_of_encoder(width) or KLEIN_4B
     raise InputError(
-        f"text_encoder is automatic, but no file in models/text_encoders is the {encoder_name(width)} this "
-        f"model needs: download {family.encoder_file} into "
-        "that folder."
+        say(
+            "text_encoder is automatic, but no file in models/text_encoders is the %1 this "
+            "model needs: download %2 into "
+            "that folder.",
+            encoder_name(width),
+            family.encoder_file,
+        )
     )
 
 
@@ -242,8 +259,10 @@ def choose_vae(choice: str) -> str:
         except (ValueError, OSError) as error:
             logger.debug("Not the VAE: %s", error)
     raise InputError(
-        "vae is automatic, but no file in models/vae is the FLUX.2 VAE: download flux2-vae.safetensors into "
-        "that folder."
+        say(
+            "vae is automatic, but no file in models/vae is the FLUX.2 VAE: "
+            "download flux2-vae.safetensors into that folder."
+        )
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..base import seams
 from ..base.errors import InputError
+from ..base.sentences import say
 from .choices import AUTOMATIC, NANO, LoaderRequest, is_gguf
 
 comfy_nodes = seams.find("nodes")
@@ -90,7 +91,11 @@ def gguf_loader(node: str, field: str, name: str) -> Callable[..., tuple]:
     loader = comfy_nodes.NODE_CLASS_MAPPINGS.get(node)
     if loader is None:
         raise InputError(
-            f'{field} "{name}" is a GGUF file, which ComfyUI reads only with the pack ComfyUI-GGUF (city96): '
-            "install that pack, or pick a .safetensors file."
+            say(
+                '%1 "%2" is a GGUF file, which ComfyUI reads only with the pack ComfyUI-GGUF (city96): '
+                "install that pack, or pick a .safetensors file.",
+                field,
+                name,
+            )
         )
     return getattr(loader(), loader.FUNCTION)

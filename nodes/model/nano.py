@@ -14,6 +14,7 @@ import torch
 
 from ..base import seams
 from ..base.errors import InputError
+from ..base.sentences import say
 from .nano_autoencoder import CHANNELS, KEPT, NanoAutoencoder
 from .nano_text import PAD_TOKEN, QUERIES, NanoTextEncoder
 
@@ -69,7 +70,10 @@ def _read(name: str) -> dict[str, torch.Tensor]:
     path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file():
         raise InputError(
-            f"diffusion_model is klein-nano (built in), but the pack lacks {path.name}: install it again."
+            say(
+                "diffusion_model is klein-nano (built in), but the pack lacks %1: install it again.",
+                path.name,
+            )
         )
     return comfy.utils.load_torch_file(str(path), safe_load=True)
 

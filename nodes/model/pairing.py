@@ -13,6 +13,7 @@ from ..base.errors import InputError
 from ..base.families import FLUX3_IMAGE, FLUX3_OTHER, FLUX3_WAY, find_flux3
 from ..base.flux2 import FAMILIES
 from ..base.safetensors import Header
+from ..base.sentences import Sentence, say
 from .facts import KleinFacts, count_blocks, facts_from_shapes
 
 # Hidden states after these many layers feed the model (BFL's OUTPUT_LAYERS_QWEN3); later layers feed nothing.
@@ -26,7 +27,7 @@ _QWEN3_NAMES = {
     **{family.encoder_width: family.encoder for family in FAMILIES},
 }
 _ENCODER_FILES = {family.encoder_width: family.encoder_file for family in FAMILIES}
-_MODEL_NAMES = {family.context_width: f"a {family.title} Klein" for family in FAMILIES}
+_MODEL_NAMES = {family.context_width: say("a %1 Klein", family.title) for family in FAMILIES}
 # How a file chooses the attention of a block (ComfyUI from about 0.36): int8 on cards that have it.
 _OWN_ATTENTION = ".comfy_attention.config"
 _MODEL_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
@@ -38,29 +39,29 @@ _LAYER_WEIGHTS = (
 _LORA_MARKS = ("lora_A.", "lora_down.", ".lora.down", "lokr_w")
 # key fragment -> what a file with such a key is; the first match wins
 _KINDS = (
-    ("double_stream_modulation_img.linear.", "FLUX.2 in the diffusers layout"),
-    ("single_transformer_blocks.", "a diffusers model"),
-    ("double_stream_modulation_img.lin.", "a FLUX.2 diffusion model"),
-    ("individual_token_refiner.", "a HunyuanVideo diffusion model"),
-    ("distilled_guidance_layer.", "a Chroma diffusion model"),
-    ("double_blocks.0.img_attn.", "a FLUX.1 diffusion model"),
-    ("joint_blocks.0.", "a Stable Diffusion 3 diffusion model"),
-    ("context_refiner.0.", "a Z-Image or Lumina diffusion model"),
-    ("transformer_blocks.0.img_mod.", "a Qwen-Image diffusion model"),
-    ("input_blocks.0.0.", "a Stable Diffusion 1.x, 2.x or SDXL model"),
-    ("blocks.0.cross_attn.", "a Wan diffusion model"),
-    ("pre_feedforward_layernorm.", "a Gemma text encoder"),
-    ("self_attn.q_norm.weight", "a Qwen3 text encoder"),
-    ("encoder.block.0.layer.0.SelfAttention.", "a T5 text encoder"),
-    ("text_model.encoder.layers.", "a CLIP text encoder"),
-    ("transformer.resblocks.0.", "a CLIP text encoder"),
-    ("layers.0.self_attn.q_proj.bias", "a Qwen2.5 text encoder"),
-    ("layers.0.self_attn.q_proj.", "a language model other than Qwen3"),
-    ("taesd_decoder.", "a preview VAE"),
-    ("decoder.conv_in.", "a VAE"),
-    ("decoder.conv1.", "a VAE"),
-    ("decoder.mid", "a VAE"),
-    ("encoder.conv_in.", "a VAE"),
+    ("double_stream_modulation_img.linear.", say("FLUX.2 in the diffusers layout")),
+    ("single_transformer_blocks.", say("a diffusers model")),
+    ("double_stream_modulation_img.lin.", say("a %1 diffusion model", "FLUX.2")),
+    ("individual_token_refiner.", say("a %1 diffusion model", "HunyuanVideo")),
+    ("distilled_guidance_layer.", say("a %1 diffusion model", "Chroma")),
+    ("double_blocks.0.img_attn.", say("a %1 diffusion model", "FLUX.1")),
+    ("joint_blocks.0.", say("a %1 diffusion model", "Stable Diffusion 3")),
+    ("context_refiner.0.", say("a %1 diffusion model", "Z-Image or Lumina")),
+    ("transformer_blocks.0.img_mod.", say("a %1 diffusion model", "Qwen-Image")),
+    ("input_blocks.0.0.", say("a Stable Diffusion 1.x, 2.x or SDXL model")),
+    ("blocks.0.cross_attn.", say("a %1 diffusion model", "Wan")),
+    ("pre_feedforward_layernorm.", say("a %1 text encoder", "Gemma")),
+    ("self_attn.q_norm.weight", say("a %1 text encoder", "Qwen3")),
+    ("encoder.block.0.layer.0.SelfAttention.", say("a %1 text encoder", "T5")),
+    ("text_model.encoder.layers.", say("a %1 text encoder", "CLIP")),
+    ("transformer.resblocks.0.", say("a %1 text encoder", "CLIP")),
+    ("layers.0.self_attn.q_proj.bias", say("a %1 text encoder", "Qwen2.5")),
+    ("layers.0.self_attn.q_proj.", say("a language model other than Qwen3")),
+    ("taesd_decoder.", say("a preview VAE")),
+    ("decoder.conv_in.", say("a VAE")),
+    ("decoder.conv1.", say("a VAE")),
+    ("decoder.mid", say("a VAE")),
+    ("encoder.conv_in.", say("a VAE")),
 )
 
 
@@ -68,24 +69,30 @@ def describe_kind(keys: Iterable[str]) -> str:
     """What sort of file has these keys, as words to fit "it is ..."."""
     keys = list(keys)
     if any(mark in key for key in keys for mark in _LORA_MARKS):
-        return "a LoRA"
+        return say("a LoRA")
     flux3 = find_flux3(keys)
     if flux3:
         return flux3
     for fragment, kind in _KINDS:
         if any(fragment in key for key in keys):
             return kind
-    return "something this node does not know"
+    return say("something this node does not know")
 
 
 def _list(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    shown, more = ", ".join(names[:3]), len(names) - 3
+    return say("%1 and %2 more", shown, more) if more > 0 else shown
 
 
 def _missing(label: str, names: list[str]) -> ValueError:
-    return ValueError(
-        f"{label} lacks {len(names)} of the weights it should hold ({_list(names)}): "
-        "it was saved or converted incompletely, so download the original."
+    return InputError(
+        say(
+            "%1 lacks %2 of the weights it should hold (%3): it was saved or converted incompletely, "
+            "so download the original.",
+            label,
+            len(names),
+            _list(names),
+        )
     )
 
 
@@ -104,23 +111,39 @@ def check_diffusion_model(header: Header, variant: str = "auto") -> KleinFacts:
     kind = describe_kind(tensors)
     if kind == "FLUX.2 in the diffusers layout":
         raise InputError(
-            f"{header.label} is {kind}, which ComfyUI does not read: use the single-file version, "
-            "for example flux-2-klein-base-4b.safetensors."
+            say(
+                "%1 is %2, which ComfyUI does not read: use the single-file version, "
+                "for example flux-2-klein-base-4b.safetensors.",
+                header.label,
+                kind,
+            )
         )
     if kind in (FLUX3_IMAGE, FLUX3_OTHER):
         raise InputError(
-            f"{header.label} is {kind}, another family than FLUX.2 [klein], which is what Kleinod runs: "
-            f"{FLUX3_WAY}. For this node pick a FLUX.2 Klein, for example flux-2-klein-base-4b.safetensors."
+            say(
+                "%1 is %2, another family than FLUX.2 [klein], which is what Kleinod runs: "
+                "%3. For this node pick a FLUX.2 Klein, for example flux-2-klein-base-4b.safetensors.",
+                header.label,
+                kind,
+                FLUX3_WAY,
+            )
         )
     if kind != "a FLUX.2 diffusion model":
         raise InputError(
-            f"{header.label} is not FLUX.2 [klein]; it is {kind}: pick a Klein, for example "
-            "flux-2-klein-base-4b.safetensors."
+            say(
+                "%1 is not FLUX.2 [klein]; it is %2: pick a Klein, for example "
+                "flux-2-klein-base-4b.safetensors.",
+                header.label,
+                kind,
+            )
         )
     if any(key.startswith("guidance_in.") for key in tensors):
         raise InputError(
-            f"{header.label} is FLUX.2 [dev], not [klein]: it needs another text encoder and guidance, so "
-            "load it with ComfyUI's own loaders or pick a Klein."
+            say(
+                "%1 is FLUX.2 [dev], not [klein]: it needs another text encoder and guidance, so "
+                "load it with ComfyUI's own loaders or pick a Klein.",
+                header.label,
+            )
         )
     missing = [name for name in _model_weights(tensors) if not _present(tensors, name)]
     if missing:
@@ -128,8 +151,13 @@ def check_diffusion_model(header: Header, variant: str = "auto") -> KleinFacts:
     hidden, channels = header.matrix("img_in.weight")
     if hidden % 128 or channels != 128:
         raise InputError(
-            f"{header.label} is {hidden} wide and reads {channels} channels, but a FLUX.2 [klein] is a "
-            "multiple of 128 wide and reads 128: pick a Klein."
+            say(
+                "%1 is %2 wide and reads %3 channels, but a FLUX.2 [klein] is a "
+                "multiple of 128 wide and reads 128: pick a Klein.",
+                header.label,
+                hidden,
+                channels,
+            )
         )
     return facts_from_shapes(
         header.shapes,
@@ -186,16 +214,23 @@ def check_text_encoder(header: Header, facts: KleinFacts) -> dict[str, int]:
     tensors = header.tensors
     kind = describe_kind(tensors)
     if kind != "a Qwen3 text encoder" or "model.embed_tokens.weight" not in tensors:
-        wanted = _ENCODER_FILES.get(facts.context_width // 3, "the Qwen3 encoder made for it")
-        raise InputError(f"{header.label} is not a Qwen3 text encoder; it is {kind}: pick {wanted}.")
+        wanted = _ENCODER_FILES.get(facts.context_width // 3, say("the Qwen3 encoder made for it"))
+        raise InputError(
+            say("%1 is not a Qwen3 text encoder; it is %2: pick %3.", header.label, kind, wanted)
+        )
     vocabulary, width = header.matrix("model.embed_tokens.weight")
     if 3 * width != facts.context_width:
         raise InputError(encoder_mismatch(header.label, width, facts))
     layers = count_blocks(tensors, "model.layers")
     if layers < ENCODER_LAYERS:
         raise InputError(
-            f"{header.label} has {layers} layers, but Klein reads the output of layer {ENCODER_LAYERS}: "
-            "pick an encoder that was not shortened."
+            say(
+                "%1 has %2 layers, but Klein reads the output of layer %3: "
+                "pick an encoder that was not shortened.",
+                header.label,
+                layers,
+                ENCODER_LAYERS,
+            )
         )
     names = [f"model.layers.{index}.{part}" for index in range(ENCODER_LAYERS) for part in _LAYER_WEIGHTS]
     missing = [name for name in names if f"{name}.weight" not in tensors]
@@ -206,7 +241,9 @@ def check_text_encoder(header: Header, facts: KleinFacts) -> dict[str, int]:
         for part in ("self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj")
     )
     if min(queries, keys) < 128 or queries % 128 or keys % 128:
-        raise InputError(f"{header.label} has attention heads of another width than Qwen3's 128: pick Qwen3.")
+        raise InputError(
+            say("%1 has attention heads of another width than Qwen3's 128: pick Qwen3.", header.label)
+        )
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
@@ -218,14 +255,17 @@ def check_text_encoder(header: Header, facts: KleinFacts) -> dict[str, int]:
     }
 
 
-def encoder_mismatch(label: str, width: int, facts: KleinFacts) -> str:
+def encoder_mismatch(label: str, width: int, facts: KleinFacts) -> Sentence:
     """The sentence for a Qwen3 of another width than the model reads."""
-    came = _QWEN3_NAMES.get(width, f"a Qwen3 of width {width}")
-    model = _MODEL_NAMES.get(facts.context_width, f"a Klein of text width {facts.context_width}")
-    needed = _QWEN3_NAMES.get(facts.context_width // 3, f"a Qwen3 of width {facts.context_width // 3}")
-    file = _ENCODER_FILES.get(facts.context_width // 3)
-    return f"{label} is {came}, but diffusion_model is {model}: pick {needed}" + (
-        f", for example {file}." if file else "."
+    came = _QWEN3_NAMES.get(width) or say("a Qwen3 of width %1", width)
+    model = _MODEL_NAMES.get(facts.context_width) or say("a Klein of text width %1", facts.context_width)
+    read = facts.context_width // 3
+    needed = _QWEN3_NAMES.get(read) or say("a Qwen3 of width %1", read)
+    file = _ENCODER_FILES.get(read)
+    if not file:
+        return say("%1 is %2, but diffusion_model is %3: pick %4.", label, came, model, needed)
+    return say(
+        "%1 is %2, but diffusion_model is %3: pick %4, for example %5.", label, came, model, needed, file
     )
 
 
@@ -237,21 +277,27 @@ def encoder_name(width: int) -> str:
 def check_vae(header: Header) -> None:
     """ValueError unless this is a whole FLUX.2 VAE: 32 latent channels with batch-norm statistics."""
     tensors = header.tensors
-    advice = "pick the FLUX.2 VAE, flux2-vae.safetensors."
+    advice = say("pick the FLUX.2 VAE, flux2-vae.safetensors.")
     kind = describe_kind(tensors)
     if kind != "a VAE":
-        raise InputError(f"{header.label} is not a VAE; it is {kind}: {advice}")
+        raise InputError(say("%1 is not a VAE; it is %2: %3", header.label, kind, advice))
     stem = tensors.get("decoder.conv_in.weight")
     if stem is None or len(stem.shape) < 2:
-        raise InputError(f"{header.label} has no decoder that this node knows: {advice}")
+        raise InputError(say("%1 has no decoder that this node knows: %2", header.label, advice))
     channels = stem.shape[1]
     if channels == 16 and len(stem.shape) == 4:
         raise InputError(
-            f"{header.label} is the VAE of FLUX.1, SD3 or Z-Image (16 latent channels), but FLUX.2 [klein] "
-            f"needs 32: {advice}"
+            say(
+                "%1 is the VAE of FLUX.1, SD3 or Z-Image (16 latent channels), but FLUX.2 [klein] "
+                "needs 32: %2",
+                header.label,
+                advice,
+            )
         )
     if channels != 32 or len(stem.shape) != 4 or "bn.running_mean" not in tensors:
-        raise InputError(f"{header.label} is the VAE of another model ({channels} latent channels): {advice}")
+        raise InputError(
+            say("%1 is the VAE of another model (%2 latent channels): %3", header.label, channels, advice)
+        )
     needed = (
         "encoder.conv_in.weight",
         "encoder.conv_out.weight",
@@ -266,16 +312,16 @@ def check_vae(header: Header) -> None:
 def describe_width(width: int) -> str:
     """Which text encoder makes conditioning of this width, in words."""
     known = {
-        192: "klein-nano's encoder",
-        768: "CLIP-L, as Stable Diffusion 1.5 uses",
+        192: say("klein-nano's encoder"),
+        768: "CLIP-L, Stable Diffusion 1.5",
         1280: "CLIP-G",
-        2048: "SDXL's or a T5 encoder",
-        2304: "Gemma 2, as Lumina uses",
-        2560: "Qwen3-4B loaded for Z-Image: set the Load CLIP type to flux2",
-        3584: "Qwen2.5-VL, as Qwen-Image uses",
-        4096: "T5-XXL, as FLUX.1 and SD3 use",
-        **{family.context_width: f"{family.encoder}, for a {family.title} Klein" for family in FAMILIES},
-        15360: "Mistral 3, as FLUX.2 [dev] uses",
-        20480: "Qwen3-VL-4B, as FLUX 3 uses",
+        2048: "SDXL, T5",
+        2304: "Gemma 2, Lumina",
+        2560: say("Qwen3-4B loaded for Z-Image: set the Load CLIP type to flux2"),
+        3584: "Qwen2.5-VL, Qwen-Image",
+        4096: "T5-XXL, FLUX.1, SD3",
+        **{family.context_width: f"{family.encoder}, FLUX.2 [klein] {family.title}" for family in FAMILIES},
+        15360: "Mistral 3, FLUX.2 [dev]",
+        20480: "Qwen3-VL-4B, FLUX 3",
     }
-    return known.get(width, "an encoder this node does not know")
+    return known.get(width) or say("an encoder this node does not know")

@@ -70,9 +70,12 @@ def truncate(
     name = next((key for key in _TOKENIZERS if key in tokens), None)
     if name is None:
         raise InputError(
-            f"clip is not a text encoder of FLUX.2 [klein] (it makes {', '.join(map(str, tokens)) or 'no'} "
-            "tokens): connect the CLIP of the Klein Loader, or Load CLIP with type flux2 and "
-            "qwen_3_4b.safetensors."
+            say(
+                "clip is not a text encoder of FLUX.2 [klein] (it makes %1 "
+                "tokens): connect the CLIP of the Klein Loader, or Load CLIP with type flux2 and "
+                "qwen_3_4b.safetensors.",
+                ", ".join(map(str, tokens)) or "no",
+            )
         )
     rows = tokens[name]
     count = max((count_tokens(row) for row in rows), default=0)
@@ -135,6 +138,11 @@ def check_encoder_width(width: int) -> None:
     if width in _FOREIGN_WIDTHS:
         known = " or ".join(f"{family.context_width} ({family.title})" for family in FAMILIES)
         raise InputError(
-            f"clip makes conditioning {width} wide ({describe_width(width)}), but FLUX.2 [klein] reads "
-            f"{known}: connect the CLIP of the Klein Loader, or Load CLIP with type flux2."
+            say(
+                "clip makes conditioning %1 wide (%2), but FLUX.2 [klein] reads "
+                "%3: connect the CLIP of the Klein Loader, or Load CLIP with type flux2.",
+                width,
+                describe_width(width),
+                known,
+            )
         )

@@ -14,7 +14,7 @@ import torch
 from ..base import seams
 from ..base.errors import InputError
 from ..base.flux2 import FAMILIES, KLEIN_4B, KLEIN_9B, find_family_of_encoder
-from ..base.sentences import Sentence
+from ..base.sentences import Sentence, say
 from .facts import KleinFacts
 from .nano import NanoTextModel
 from .nano_words import describe_unknown, find_unknown_words
@@ -71,7 +71,7 @@ def check_loaded_encoder(clip: Any, name: str, facts: KleinFacts) -> None:
     """ValueError unless a CLIP loaded by another pack is the Qwen3 that the model reads."""
     label = f'text_encoder "{name}"'
     if getattr(clip.cond_stage_model, "clip", None) not in [family.tokenizer for family in FAMILIES]:
-        raise InputError(f"{label} is not a Qwen3 text encoder: pick the one made for the model.")
+        raise InputError(say("%1 is not a Qwen3 text encoder: pick the one made for the model.", label))
     width = _encoder_module(clip).transformer.model.config.hidden_size
     if 3 * width != facts.context_width:
         raise InputError(encoder_mismatch(label, width, facts))
@@ -98,8 +98,10 @@ def _is_read(key: str) -> bool:
 
 def _refuse_generation(*args: Any, **kwargs: Any) -> None:
     raise InputError(
-        "clip comes from the Klein Loader, which keeps only the layers that pictures need, so it cannot "
-        "write text: use Load CLIP for the Generate Text node."
+        say(
+            "clip comes from the Klein Loader, which keeps only the layers that pictures need, so it cannot "
+            "write text: use Load CLIP for the Generate Text node."
+        )
     )
 
 
@@ -107,7 +109,7 @@ def encode_prompt(clip: Any, text: str, field: str) -> tuple[list, PromptReport]
     """Text, cut at 512 tokens, to conditioning `[[tensor [1, 512, width], {...}]]`, and its report."""
     seams.require(seams.PROMPTS)
     if clip is None:
-        raise InputError("clip is empty: connect the CLIP of the Klein Loader.")
+        raise InputError(say("clip is empty: connect the CLIP of the Klein Loader."))
     # Half of an emoji, where text was cut in the middle of one, is no Unicode that tokenizers take.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     tokens, report = truncate(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..base.flux2 import CELL, KLEIN_4B, TEXT_TOKENS
 from ..base.references import References
+from ..base.sentences import Sentence, say
 
 HIDDEN_4B = KLEIN_4B.hidden
 # ComfyUI's own estimate for FLUX.2 (`supported_models.Flux2`, `BaseModel.memory_required`): MiB per token and
@@ -38,14 +39,20 @@ def extra_mebibytes(reference_tokens: int, branches: int = 2) -> float:
     return reference_tokens * MEBIBYTES_PER_TOKEN * branches
 
 
-def describe_cost(references: References) -> list[str]:
+def describe_cost(references: References) -> list[Sentence]:
     """Sentences about a picture as large as the matched reference, made with FLUX.2 [klein] 4B."""
     width, height = references.canvas
     tokens, own = references.tokens, count_tokens(references.canvas)
     factor = step_factor(own, tokens)
+    memory = [f"{extra_mebibytes(tokens, branches) / 1024:.1f}" for branches in (2, 1)]
     return [
-        f"{tokens:,} reference tokens beside {own:,} of a {width}x{height} picture and {TEXT_TOKENS} of text",
-        f"each step takes about {factor:.1f} times as long as without references (klein 4B)",
-        f"about {extra_mebibytes(tokens) / 1024:.1f} GB more graphics memory with guidance, "
-        f"{extra_mebibytes(tokens, 1) / 1024:.1f} GB without",
+        say(
+            "%1 reference tokens beside %2 of a %3 picture and %4 of text",
+            f"{tokens:,}",
+            f"{own:,}",
+            f"{width}x{height}",
+            TEXT_TOKENS,
+        ),
+        say("each step takes about %1 times as long as without references (klein 4B)", f"{factor:.1f}"),
+        say("about %1 GB more graphics memory with guidance and %2 GB without", *memory),
     ]

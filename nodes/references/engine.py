@@ -11,6 +11,7 @@ from ..base import seams
 from ..base.errors import InputError
 from ..base.flux2 import CELL, LATENT_CHANNELS
 from ..base.references import Reference, References
+from ..base.sentences import say
 from .latents import LatentCache
 
 comfy = seams.modules("comfy.model_management", "comfy.utils")
@@ -56,8 +57,10 @@ def add_references(conditioning: list, latents: list[Tensor], control: Any = Non
 def _cache_of(vae: Any) -> LatentCache:
     if vae is None:
         raise InputError(
-            "references is connected, but vae is not: connect the vae of Klein Loader, which turns the "
-            "images into what the model reads."
+            say(
+                "references is connected, but vae is not: connect the vae of Klein Loader, which turns the "
+                "images into what the model reads."
+            )
         )
     cache = vae.patcher.get_attachment(CACHE)
     if cache is None:
@@ -72,9 +75,16 @@ def _encode(vae: Any, item: Reference, number: int) -> Tensor:
     expected = (1, LATENT_CHANNELS, height // CELL, width // CELL)
     if tuple(latent.shape) != expected:
         raise InputError(
-            f"vae turned image {number} ({width}x{height}) into a latent of shape {list(latent.shape)}, but "
-            f"FLUX.2 [klein] needs {list(expected)}: connect the vae of Klein Loader, or load "
-            "flux2-vae.safetensors."
+            say(
+                "vae turned image %1 (%2x%3) into a latent of shape %4, but "
+                "FLUX.2 [klein] needs %5: connect the vae of Klein Loader, or load "
+                "flux2-vae.safetensors.",
+                number,
+                width,
+                height,
+                list(latent.shape),
+                list(expected),
+            )
         )
     logger.debug("Encoded reference %d, %dx%d.", number, width, height)
     return latent

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..base.errors import InputError
 from ..base.pictures import BACKGROUNDS, check_mask, fit_mask, to_rgb, to_unit
+from ..base.sentences import say
 from .sizing import MAX_ASPECT, MIN_SIDE
 
 MAX_PICTURES = 100
@@ -71,11 +72,15 @@ def collect(
             label = f"{name}" if len(pixels) == 1 else f"{name}, picture {index + 1} of {len(pixels)},"
             frames.append(Frame(single, parts[index], label, places_here[index]))
     if not frames:
-        raise InputError("images is empty: connect at least one image to Klein References.")
+        raise InputError(say("images is empty: connect at least one image to Klein References."))
     if len(frames) > MAX_PICTURES:
         raise InputError(
-            f"images holds {len(frames)} pictures, but Klein References takes at most {MAX_PICTURES}: is a "
-            "video connected? Pick some of its frames first."
+            say(
+                "images holds %1 pictures, but Klein References takes at most %2: is a "
+                "video connected? Pick some of its frames first.",
+                len(frames),
+                MAX_PICTURES,
+            )
         )
     return frames
 
@@ -89,24 +94,27 @@ def clean(frame: Frame, background: str = "white", mask_use: str = FILL) -> Pict
     notes: list[str] = []
     if frame.pixels.shape[-1] not in (1, 2, 3, 4):
         raise InputError(
-            f"{frame.label} has {frame.pixels.shape[-1]} channels, but an image has 1 (grey), 3 (colour) "
-            "or 4 (colour with transparency)."
+            say(
+                "%1 has %2 channels, but an image has 1 (grey), 3 (colour) or 4 (colour with transparency).",
+                frame.label,
+                frame.pixels.shape[-1],
+            )
         )
     rgb = to_rgb(to_unit(frame.pixels, frame.label, notes), background, notes)
     height, width = rgb.shape[:2]
     box = (0, 0, width, height)
     mask = None if frame.mask is None else fit_mask(frame.mask, (width, height), frame.label)
     if mask is not None and not mask.any():
-        notes.append("its mask is empty, so all of it is used")
+        notes.append(say("all of it is used because its mask is empty"))
     elif mask is not None:
         if mask_use in (FILL, CROP_AND_FILL):
             rgb = torch.lerp(torch.full_like(rgb, BACKGROUNDS[background]), rgb, mask[..., None])
-            notes.append(f"{background} outside its mask")
+            notes.append(say("%1 outside its mask", background))
         if mask_use in (CROP, CROP_AND_FILL):
             box = _surround(mask)
             left, top, right, bottom = box
             rgb = rgb[top:bottom, left:right]
-            notes.append("cut to its mask")
+            notes.append(say("cut to its mask"))
     return Picture(rgb, (width, height), box, frame.label, tuple(notes))
 
 
@@ -122,8 +130,11 @@ def _pair(sockets: Mapping[str, Any] | None, kind: str, images: Mapping[int, Any
     found = {_number(name): value for name, value in (sockets or {}).items() if _holds(value)}
     for number in sorted(set(found) - set(images)):
         raise InputError(
-            f"{kind}_{number} is connected, but image_{number} is not: a {kind} belongs to the image of its "
-            "number."
+            say(
+                "%1_%2 is connected, but image_%2 is not: a %1 belongs to the image of its number.",
+                kind,
+                number,
+            )
         )
     return found
 
@@ -135,8 +146,14 @@ def _split_masks(found: Mapping[int, Any], kind: str, number: int, count: int) -
     masks = _split(found[number], f"{kind}_{number}", 3)
     if len(masks) not in (1, count):
         raise InputError(
-            f"{kind}_{number} holds {len(masks)} masks, but image_{number} holds {count} images: connect one "
-            "mask for all, or one for each."
+            say(
+                "%1_%2 holds %3 masks, but image_%2 holds %4 images: connect one "
+                "mask for all, or one for each.",
+                kind,
+                number,
+                len(masks),
+                count,
+            )
         )
     return [*masks] if len(masks) > 1 else [*masks] * count
 
@@ -158,14 +175,20 @@ def _split(value: Any, name: str, dimensions: int) -> list[Tensor]:
             continue
         kind = "an IMAGE [batch, height, width, channels]" if dimensions == 4 else "a MASK"
         if not isinstance(batch, Tensor):
-            raise InputError(f"{name} is a value of the kind {type(batch).__name__}, but must be {kind}.")
+            raise InputError(
+                say("%1 is a value of the kind %2, but must be %3.", name, type(batch).__name__, kind)
+            )
         if batch.ndim == dimensions - 1:
             batch = batch[None]
         if batch.ndim != dimensions:
-            raise InputError(f"{name} has the shape {list(batch.shape)}, but must be {kind}.")
+            raise InputError(say("%1 has the shape %2, but must be %3.", name, list(batch.shape), kind))
         if batch.numel() == 0:
             raise InputError(
-                f"{name} is empty: its shape is {list(batch.shape)}. Check the node before it, or unplug it."
+                say(
+                    "%1 is empty: its shape is %2. Check the node before it, or unplug it.",
+                    name,
+                    list(batch.shape),
+                )
             )
         singles += batch.unbind(0)
     return singles

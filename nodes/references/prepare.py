@@ -13,6 +13,7 @@ from torch import Tensor
 from ..base.errors import InputError
 from ..base.pictures import BACKGROUNDS
 from ..base.references import Reference, References
+from ..base.sentences import say
 from .pictures import FILL, MASK_USES, Picture, clean, clean_place, collect
 from .resample import resize
 from .sizing import AUTO, SizePlan, plan_sizes
@@ -39,7 +40,9 @@ class Preparation:
         for name, choices in (("background", tuple(BACKGROUNDS)), ("mask_use", MASK_USES)):
             value = getattr(self, name)
             if value not in choices:
-                raise InputError(f"{name} is '{value}', but it must be one of: {', '.join(choices)}.")
+                raise InputError(
+                    say("%1 is '%2', but it must be one of: %3.", name, value, ", ".join(choices))
+                )
 
 
 def prepare_references(

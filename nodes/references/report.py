@@ -15,25 +15,24 @@ MIN_CANVAS = 128
 _MENTION = re.compile(r"\b(?:images?|pictures?)\s*#?\s*(\d{1,3})\b", re.IGNORECASE)
 
 
-def describe_item(number: int, item: Reference) -> str:
+def describe_item(number: int, item: Reference) -> Sentence:
     """One line: `image 2: 4000x3000 used as 1168x880, 0.5% cut off`."""
-    words = [f"image {number}: {format_size(item.given)}"]
+    name = say("image %1", number)
     if item.size == item.given:
-        words.append(" used as it is")
+        used = [say("%1 used as it is", format_size(item.given))]
     else:
-        words.append(f" used as {format_size(item.size)}")
-        words.append(f", {format_lost(item)}")
-    return "".join(words) + "".join(f"; {note}" for note in (*item.notes, *item.weighing))
+        used = [say("%1 used as %2", format_size(item.given), format_size(item.size)), format_lost(item)]
+    return join("; ", [join(": ", [name, join(", ", used)]), *map(Sentence, item.notes), *item.weighing])
 
 
 def describe(references: References) -> str:
     """The whole info text: a line for each picture, the cost, the size of an edit, warnings."""
     lines = [describe_item(number, item) for number, item in enumerate(references.items, start=1)]
-    lines.append("")
+    lines.append(Sentence(""))
     lines += describe_cost(references)
     width, height = references.canvas
-    lines.append(f"width and height: {width}x{height}, the size of image {references.matched}")
-    lines += [f"Warning: {text}" for text in list_warnings(references)]
+    lines.append(say("width and height: %1 (the size of image %2)", f"{width}x{height}", references.matched))
+    lines += [say("Warning: %1", text) for text in list_warnings(references)]
     return "\n".join(lines)
 
 
@@ -119,8 +118,10 @@ def format_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def format_lost(item: Reference) -> str:
+def format_lost(item: Reference) -> Sentence:
     """How much was cut off: `nothing cut off`, `0.5% cut off`."""
     if item.lost < 1e-9:
-        return "nothing cut off"
-    return f"{100 * item.lost:.1f}% cut off" if item.lost >= 0.0005 else "less than 0.1% cut off"
+        return say("nothing cut off")
+    if item.lost < 0.0005:
+        return say("less than 0.1% cut off")
+    return say("%1 cut off", f"{100 * item.lost:.1f}%")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from ..base.errors import InputError
 from ..base.flux2 import CELL
+from ..base.sentences import say
 
 AUTO, TOTAL, EACH, NATIVE = "auto", "total megapixels", "megapixels per image", "native"
 POLICIES = (AUTO, TOTAL, EACH, NATIVE)
@@ -55,9 +56,11 @@ def plan_sizes(
     Raises ValueError for a side under 64 pixels or an aspect over 8, before or after sizing.
     """
     if policy not in POLICIES:
-        raise InputError(f"size is '{policy}', but it must be one of: {', '.join(POLICIES)}.")
+        raise InputError(say("size is '%1', but it must be one of: %2.", policy, ", ".join(POLICIES)))
     if policy in (TOTAL, EACH) and not 0 < megapixels < math.inf:
-        raise InputError(f"megapixels is {megapixels}, but it must be more than 0: 1 is 1024 x 1024 pixels.")
+        raise InputError(
+            say("megapixels is %1, but it must be more than 0: 1 is 1024 x 1024 pixels.", megapixels)
+        )
     for size, label in zip(given, labels, strict=True):
         check_shape(size, label)
     if policy == NATIVE:
@@ -76,13 +79,25 @@ def check_shape(size: Size, label: str) -> None:
     width, height = size
     if min(size) < MIN_SIDE:
         raise InputError(
-            f"{label} is {width}x{height}, but both sides of a reference must be at least {MIN_SIDE} "
-            "pixels: use a larger picture, or enlarge it with Upscale Image first."
+            say(
+                "%1 is %2x%3, but both sides of a reference must be at least %4 "
+                "pixels: use a larger picture, or enlarge it with Upscale Image first.",
+                label,
+                width,
+                height,
+                MIN_SIDE,
+            )
         )
     if max(size) > MAX_ASPECT * min(size):
         raise InputError(
-            f"{label} is {width}x{height}: one side is over {MAX_ASPECT} times the other, which Klein does "
-            "not understand. Crop it, or split it into several images."
+            say(
+                "%1 is %2x%3: one side is over %4 times the other, which Klein does "
+                "not understand. Crop it, or split it into several images.",
+                label,
+                width,
+                height,
+                MAX_ASPECT,
+            )
         )
 
 
@@ -109,8 +124,16 @@ def fit_within(given: Size, pixels: float, label: str) -> SizePlan:
     used = (across, down)
     if min(used) < MIN_SIDE:
         raise InputError(
-            f"{label} ({width}x{height}) would become {used[0]}x{used[1]}, but both sides must stay at least "
-            f"{MIN_SIDE} pixels: raise megapixels, or connect fewer images."
+            say(
+                "%1 (%2x%3) would become %4x%5, but both sides must stay at least "
+                "%6 pixels: raise megapixels, or connect fewer images.",
+                label,
+                width,
+                height,
+                used[0],
+                used[1],
+                MIN_SIDE,
+            )
         )
     scale = max(used[0] / width, used[1] / height)
     if scale == 1:

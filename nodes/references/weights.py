@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ..base.errors import InputError
 from ..base.references import MAX_WEIGHT, Reference
+from ..base.sentences import say
 
 _RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*%?\s*-\s*(\d+(?:\.\d+)?)\s*%?")
 
@@ -29,8 +30,13 @@ def parse_weights(text: str, count: int) -> list[float]:
             weights.append(float(word) if word else 1.0)
         except ValueError as error:
             raise InputError(
-                f"weights says '{word}' for image {number}, but it must be a number from 0 to "
-                f"{MAX_WEIGHT:g}: write one for each image, with commas between them, as in 1, 0.5."
+                say(
+                    "weights says '%1' for image %2, but it must be a number from 0 to "
+                    "%3: write one for each image, with commas between them, as in 1, 0.5.",
+                    word,
+                    number,
+                    f"{MAX_WEIGHT:g}",
+                )
             ) from error
     return weights + [1.0] * (count - len(weights))
 
@@ -42,8 +48,12 @@ def parse_steps(text: str, count: int) -> list[tuple[float, float]]:
         found = _RANGE.fullmatch(word)
         if word and not found:
             raise InputError(
-                f"steps says '{word}' for image {number}, but it must be two percentages: write from and to "
-                "for each image, with commas between them, as in 0-60, 40-100."
+                say(
+                    "steps says '%1' for image %2, but it must be two percentages: write from and to "
+                    "for each image, with commas between them, as in 0-60, 40-100.",
+                    word,
+                    number,
+                )
             )
         ranges.append((float(found[1]) / 100, float(found[2]) / 100) if found else (0.0, 1.0))
     return ranges + [(0.0, 1.0)] * (count - len(ranges))
@@ -55,8 +65,12 @@ def _split(text: str, field: str, count: int) -> list[str]:
         words.pop()
     if len(words) > count:
         raise InputError(
-            f"{field} names {len(words)} images, but {count} {'is' if count == 1 else 'are'} connected: "
-            "write one entry for each image."
+            say(
+                "%1 names %2 images, and there are %3: write one entry for each image.",
+                field,
+                len(words),
+                count,
+            )
         )
     return words
 

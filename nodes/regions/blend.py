@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .geometry import Crop
 
 
@@ -28,8 +29,13 @@ def fit_back(painted: Tensor, crop: Crop) -> Tensor:
     """
     if tuple(painted.shape[:2]) != (crop.target_height, crop.target_width):
         raise InputError(
-            f"vae made {painted.shape[1]}x{painted.shape[0]} pixels of a crop painted at "
-            f"{crop.target_width}x{crop.target_height}: load flux2-vae.safetensors."
+            say(
+                "vae made %1x%2 pixels of a crop painted at %3x%4: load flux2-vae.safetensors.",
+                painted.shape[1],
+                painted.shape[0],
+                crop.target_width,
+                crop.target_height,
+            )
         )
     return resize(painted.float(), (crop.height, crop.width)).clamp(0, 1)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .geometry import Box
 
 LEVEL = 0.5
@@ -34,15 +35,24 @@ def fit_masks(mask: Tensor, count: int, picture: tuple[int, int]) -> Tensor:
     """
     if mask.ndim not in (2, 3, 4) or not mask.numel():
         raise InputError(
-            f"mask has the shape {list(mask.shape)}, but must be masks [batch, height, width]: connect a "
-            "MASK."
+            say(
+                "%1 has the shape %2, but must be a mask [batch, height, width]: connect a MASK.",
+                "mask",
+                list(mask.shape),
+            )
         )
     masks = mask.detach().reshape(-1, *mask.shape[-2:]).float()
     if not bool(torch.isfinite(masks).all()):
-        raise InputError("mask holds values that are not numbers (NaN): look at the node before it.")
+        raise InputError(
+            say("%1 holds values that are not numbers (NaN): look at the node before it.", "mask")
+        )
     if len(masks) not in (1, count):
         raise InputError(
-            f"mask holds {len(masks)} masks, but image holds {count} pictures: connect one mask, or one each."
+            say(
+                "mask holds %1 masks, but image holds %2 pictures: connect one mask, or one each.",
+                len(masks),
+                count,
+            )
         )
     return resize_masks(masks, picture).expand(count, picture[1], picture[0])
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base import seams
+from ..base.sentences import say
 from .blend import blend, cut_out, fit_back
 from .colour import match_colours
 from .prompts import RegionPrompts
@@ -89,8 +90,12 @@ class Painter:
             # Outside of the except clause, whose traceback would keep the batch's tensors alive.
             comfy.model_management.soft_empty_cache()
             self.notes.append(
-                f"{failed} {self.prompts.noun} at once need more memory than there is; went on with "
-                f"{self.limit} at once."
+                say(
+                    "%1 %2 at once need more memory than there is; went on with %3 at once.",
+                    failed,
+                    self.prompts.noun,
+                    self.limit,
+                )
             )
         return painted, sigma
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..base.sentences import say
 from ..sampling import checks
 from .conditioning import Conditioning, fits_one_batch, strip_picture
 from .waves import AnyRegion, Region
@@ -62,11 +63,15 @@ class RegionPrompts:
             checks.check_conditioning(field, given, self.width)
             stripped, dropped = strip_picture(given)
             if dropped:
-                names = " and ".join(dropped)
-                self.notes.append(f"{field}: {names} of the whole picture are not used on {self.noun}.")
+                names = " + ".join(dropped)
+                self.notes.append(
+                    say("%1: %2 of the whole picture are not used on %3.", field, names, self.noun)
+                )
             return stripped
         if not text.strip() and default:
-            self.notes.append(f'{field}: no prompt was given, so the {self.noun} were asked for "{default}"')
+            self.notes.append(
+                say('%1: no prompt was given, so the %2 were asked for "%3"', field, self.noun, default)
+            )
         made = self.encode(text.strip() or default, f"{field}_prompt")
         checks.check_conditioning("clip", made, self.width)
         return made

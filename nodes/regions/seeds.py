@@ -9,6 +9,7 @@ permutation of the 32-bit numbers.
 from __future__ import annotations
 
 from ..base.errors import InputError
+from ..base.sentences import say
 
 REGIONS_A_PICTURE = 4096
 MAX_PICTURES = 1 << 20
@@ -20,9 +21,15 @@ def seed_of_region(seed: int, picture: int, region: int) -> int:
     "4096)."""
     if not 0 <= region < REGIONS_A_PICTURE or not 0 <= picture < MAX_PICTURES:
         raise InputError(
-            f"Region {region + 1} of picture {picture + 1} is more than one run can hold: at most "
-            f"{REGIONS_A_PICTURE:,} regions of a picture and {MAX_PICTURES:,} pictures. Paint them in "
-            "several runs."
+            say(
+                "Region %1 of picture %2 is more than one run can hold: at most "
+                "%3 regions of a picture and %4 pictures. Paint them in "
+                "several runs.",
+                region + 1,
+                picture + 1,
+                f"{REGIONS_A_PICTURE:,}",
+                f"{MAX_PICTURES:,}",
+            )
         )
     run = _permute(seed & _MASK) ^ _permute(seed >> 32 & _MASK ^ 0x5BD1E995)
     return _permute((run + picture * REGIONS_A_PICTURE + region) & _MASK)

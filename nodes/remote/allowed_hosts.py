@@ -8,6 +8,7 @@ from typing import Any
 
 from ..base.errors import InputError
 from ..base.files import write_json
+from ..base.sentences import say
 from .folder import make_private_folder
 from .hosts import HOST_NAME
 from .services import find_service, list_services
@@ -43,8 +44,11 @@ class AllowedHosts:
         for given, name in zip(hosts, names, strict=True):
             if not HOST_NAME.fullmatch(name):
                 raise InputError(
-                    f"'{given}' is no name of a host. Write it as it stands in the address, between https:// "
-                    "and the next slash, such as images.example.com."
+                    say(
+                        "'%1' is no name of a host. Write it as it stands in the address, between https:// "
+                        "and the next slash, such as images.example.com.",
+                        given,
+                    )
                 )
         stored = self.describe() | {service: sorted(set(names))}
         make_private_folder(self.file.parent)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..base.sentences import say
 from .errors import Abandoned, StillRunning
 from .retry import Deadline
 
@@ -76,7 +77,7 @@ class RequestLocks:
             except Timeout:
                 if not is_wanted():
                     raise Abandoned(
-                        "Interrupted while another ComfyUI was at work on the same job."
+                        say("Interrupted while another ComfyUI was at work on the same job.")
                     ) from None
                 deadline.wait(0.1)
         try:

@@ -10,43 +10,47 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-_HINT = "check the computer's clock, and whether a proxy or a virus scanner stands in between"
+from ..base.sentences import Sentence, join, say
+
+_HINT = say("check the computer's clock and whether a proxy or a virus scanner stands in between")
 
 
-def explain(error: BaseException, url: str) -> str:
+def explain(error: BaseException, url: str) -> Sentence:
     """A clause without a full stop, fit to follow "could not be reached:"."""
-    host = urlsplit(url).hostname or "the service"
+    host = urlsplit(url).hostname or say("the service")
     chain = list(_unfold(error))
     text = " ".join(str(entry) for entry in chain)
     through = _name_proxy(url)
     if isinstance(error, requests.exceptions.InvalidSchema) or "SOCKS support" in text:
         if "SOCKS" in text:
-            return f"the proxy {through} needs the Python package PySocks, which is not installed"
-        return f"the proxy {through} has a scheme that cannot be used"
+            return say("the proxy %1 needs the Python package PySocks and it is not installed", through)
+        return say("the proxy %1 has a scheme that cannot be used", through)
     if isinstance(error, requests.exceptions.InvalidProxyURL):
-        return f"the address of the proxy {through} cannot be read"
+        return say("the address of the proxy %1 cannot be read", through)
     if "invalid path" in text and ("CA certificate" in text or "TLS" in text):
         path = text.rpartition("invalid path:")[2].strip()
-        return (
-            f"the certificate bundle {path} does not exist, which REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names"
+        return say(
+            "the certificate bundle that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names does not exist (%1)", path
         )
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return f"the certificate of {host} could not be verified ({_reason(chain)}); {_HINT}"
+        unverified = say("the certificate of %1 could not be verified (%2)", host, _reason(chain))
+        return join("; ", [unverified, _HINT])
     if any(isinstance(entry, (ssl.SSLError, urllib3.exceptions.SSLError)) for entry in chain):
-        return f"no secure connection to {host} could be agreed on ({_reason(chain)}); {_HINT}"
+        insecure = say("no secure connection to %1 could be agreed on (%2)", host, _reason(chain))
+        return join("; ", [insecure, _HINT])
     if any(isinstance(entry, urllib3.exceptions.ProxyError) for entry in chain) or isinstance(
         error, requests.exceptions.ProxyError
     ):
-        return f"the proxy {through} does not let the connection through ({_last(chain)})"
+        return say("the proxy %1 does not let the connection through (%2)", through, _last(chain))
     if any(isinstance(entry, (socket.gaierror, urllib3.exceptions.NameResolutionError)) for entry in chain):
-        return f"the name {host} could not be looked up, so there is no network or no name server"
+        return say("the name %1 could not be looked up: there is no network or no name server", host)
     if any(isinstance(entry, ConnectionRefusedError) for entry in chain):
-        return f"nothing answers at {host}"
+        return say("nothing answers at %1", host)
     if isinstance(error, requests.exceptions.ConnectTimeout):
-        return f"{host} did not answer in time"
+        return say("%1 did not answer in time", host)
     if any(isinstance(entry, (TimeoutError, urllib3.exceptions.TimeoutError)) for entry in chain):
-        return "the line stood still while the request was being sent"
-    return f"the connection to {host} broke before the request had left ({_last(chain)})"
+        return say("the line stood still while the request was being sent")
+    return say("the connection to %1 broke before the request had left (%2)", host, _last(chain))
 
 
 def _unfold(error: BaseException | None) -> Iterator[BaseException]:
@@ -88,5 +92,7 @@ def _name_proxy(url: str) -> str:
     proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
     parts = urlsplit(proxy if "://" in proxy else f"//{proxy}")
     return (
-        f"{parts.scheme}://{parts.hostname or ''}:{parts.port or ''}".strip(":/") if proxy else "in between"
+        f"{parts.scheme}://{parts.hostname or ''}:{parts.port or ''}".strip(":/")
+        if proxy
+        else say("in between")
     )

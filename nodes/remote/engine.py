@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from ..base.sentences import say
 from .accounts import Accounts
 from .allowed_hosts import AllowedHosts
 from .concurrency import RequestLocks, name_lock
@@ -204,8 +205,10 @@ class Engine:
                 result = running.future.result()
             else:
                 raise StillRunning(
-                    "The job has not finished within the deadline of this node; it goes on. Nothing is lost: "
-                    "queue again and it is picked up without a second bill."
+                    say(
+                        "The job has not finished within the deadline of this node; it goes on. "
+                        "Nothing is lost: queue again and it is picked up without a second bill."
+                    )
                 ) from None
         return result if mine else replace(result, paid_now=False)
 
@@ -233,6 +236,9 @@ def _wrap(problem: Exception) -> RemoteError:
     name = type(problem).__name__
     logger.error("A remote job stopped on %s in %s line %s.", name, where.name, where.lineno)
     return RemoteError(
-        f"Kleinod stopped on an unexpected {name}. If the job was sent, it is in the ledger: queue again, or "
-        "use Recover in the Klein Jobs panel."
+        say(
+            "Kleinod stopped on an unexpected %1. If the job was sent, it is in the ledger: queue again, or "
+            "use Recover in the Klein Jobs panel.",
+            name,
+        )
     )

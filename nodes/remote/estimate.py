@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .engine import Engine
 from .images import UPLOAD_FORMATS, estimate_bytes
 from .prices import find_usual_cost
@@ -59,7 +60,7 @@ def _read(name: str, text: str) -> Any:
     if not re.fullmatch(r"[-+.\d]\S*", text) and not name.endswith(("width", "height", "steps", "results")):
         return text
     if not _NUMBER.fullmatch(text):
-        raise InputError(f"{name} is '{text[:40]}', but must be a whole number.")
+        raise InputError(say("%1 is '%2', but must be a whole number.", name, text[:40]))
     return int(text)
 
 
@@ -67,7 +68,7 @@ def _read_count(text: str) -> int:
     count = _read("references", text) if text else 0
     if not isinstance(count, int) or not 0 <= count <= _MAX_REFERENCES:
         raise InputError(
-            f"references is '{text[:40]}', but must be from 0 to {_MAX_REFERENCES} input images."
+            say("references is '%1', but must be from 0 to %2 input images.", text[:40], _MAX_REFERENCES)
         )
     return count
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..base.sentences import say
 from .errors import StorageError
 
 
@@ -23,6 +24,10 @@ def refuse_folder(folder: Path, error: Exception) -> StorageError:
     """The sentence for a folder that cannot be written."""
     words = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
     return StorageError(
-        f"Kleinod cannot write to its folder {folder} ({words}), where it notes every paid job before it is "
-        "sent. Nothing was sent. Make the folder writable, or free some space, and queue again."
+        say(
+            "Kleinod cannot write to its folder %1 (%2), where it notes every paid job before it is "
+            "sent. Nothing was sent. Make the folder writable, or free some space, and queue again.",
+            folder,
+            words,
+        )
     )

@@ -103,12 +103,12 @@ class Follower:
             raise error
 
     def _describe(self, job: Job, complaint: str, silent: int) -> str:
-        words = "has not finished in time"
+        words = say("has not finished in time")
         said = "; ".join(dict.fromkeys(failure.message for failure in self._failures)) or complaint
         if said:
-            words += f"; it last said: {self.talk.transport.clean(said)}"
+            words = say("has not finished in time and last said: %1", self.talk.transport.clean(said))
         if silent >= LOST_POLLS:
-            words = f"shows no trace of it; if so later too, 'take' {job.take + 1} orders it anew"
+            words = say("shows no trace of it (if so later too: 'take' %1 orders it anew)", job.take + 1)
         return words
 
     def _list_pictures(self, job: Job) -> set[str]:
@@ -133,8 +133,13 @@ class Follower:
             if isinstance(error, UnknownHost):
                 raise
             raise Unsafe(
-                f"{self.talk.service.title}'s picture cannot be used. {error} The job {job.id} stays in the "
-                "ledger: queue again, or use Recover in the Klein Jobs panel."
+                say(
+                    "%1's picture cannot be used. %2 The job %3 stays in the "
+                    "ledger: queue again, or use Recover in the Klein Jobs panel.",
+                    self.talk.service.title,
+                    error,
+                    job.id,
+                )
             ) from None
         seed, cost, nsfw = image.seed, image.cost_usd, image.nsfw
         self.running.received[image.item_id] = ReceivedImage(pixels, seed, nsfw, cost, image.item_id)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from ..base.addresses import is_loopback
+from ..base.sentences import say
 from .environment import read_address
 from .errors import UnknownHost, Unsafe
 
@@ -47,8 +48,12 @@ class Endpoint:
         own = _is_plain(parts) and _matches(self.service.key_hosts, parts)
         if not (own or self.is_override(url)):
             raise Unsafe(
-                f"{self.service.title} answered with an address that is not its own: Kleinod was asked to "
-                f"send the API key to {_name_origin(parts)} and refused."
+                say(
+                    "%1 answered with an address that is not its own: Kleinod was asked to "
+                    "send the API key to %2 and refused.",
+                    self.service.title,
+                    _name_origin(parts),
+                )
             )
         return url
 
@@ -61,22 +66,35 @@ class Endpoint:
             return url
         if self.service.own_path:
             raise Unsafe(
-                f"{self.service.title} put the picture on {_name_origin(parts)}, which is not the address it "
-                "has here. Enter that one under Settings > Kleinod > API keys > Own servers, or clear "
-                "public_address in the settings of its API."
+                say(
+                    "%1 put the picture on %2, which is not the address it "
+                    "has here. Enter that one under Settings > Kleinod > API keys > Own servers, or clear "
+                    "public_address in the settings of its API.",
+                    self.service.title,
+                    _name_origin(parts),
+                )
             )
         host = (parts.hostname or "").lower()
         if not _is_plain(parts) or not HOST_NAME.fullmatch(host):
             raise Unsafe(
-                f"{self.service.title} answered with an address that is not its own: Kleinod was told to "
-                f"fetch a picture from {_name_origin(parts)} and refused."
+                say(
+                    "%1 answered with an address that is not its own: Kleinod was told to "
+                    "fetch a picture from %2 and refused.",
+                    self.service.title,
+                    _name_origin(parts),
+                )
             )
         if not _matches(self.service.picture_hosts, parts) and host not in allowed:
             raise UnknownHost(
-                f"{self.service.title} put the picture on the host {host}, which Kleinod does not know. If "
-                f"you trust it, add {host} under Settings > Kleinod > Picture hosts and queue again: the job "
-                f"is not paid twice. You can also open the picture yourself, as long as its address is "
-                f"valid: {url[:_MAX_SHOWN]}"
+                say(
+                    "%1 put the picture on the host %2, which Kleinod does not know. If "
+                    "you trust it, add %2 under Settings > Kleinod > Picture hosts and queue again: the job "
+                    "is not paid twice. You can also open the picture yourself, as long as its address is "
+                    "valid: %3",
+                    self.service.title,
+                    host,
+                    url[:_MAX_SHOWN],
+                )
             )
         return url
 
@@ -121,9 +139,12 @@ def _check_override(address: str) -> str:
     parts = _split(address)
     if parts.query or parts.fragment or "@" in parts.netloc or not is_loopback(parts.hostname or ""):
         raise Unsafe(
-            f"The address '{address}' from the environment must be this machine's own, such as "
-            "http://127.0.0.1:8080 or http://127.0.0.1:8188/kleinod/api/runware. Correct or remove the "
-            "variable."
+            say(
+                "The address '%1' from the environment must be this machine's own, such as "
+                "http://127.0.0.1:8080 or http://127.0.0.1:8188/kleinod/api/runware. Correct or remove the "
+                "variable.",
+                address,
+            )
         )
     return address
 
@@ -133,7 +154,9 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise Unsafe("The service answered with an address that cannot be read; it was refused.") from None
+        raise Unsafe(
+            say("The service answered with an address that cannot be read; it was refused.")
+        ) from None
     return parts
 
 
@@ -146,7 +169,9 @@ def check_public(host: str) -> None:
     """Refuses a host that resolves to a private, loopback, link-local or otherwise special address."""
     address = _find_private(host)
     if address:
-        raise Unsafe(f"{host} leads to a private network address ({address}); the picture was not fetched.")
+        raise Unsafe(
+            say("%1 leads to a private network address (%2); the picture was not fetched.", host, address)
+        )
 
 
 def _find_private(host: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .errors import Unsafe
 
 MAX_PIXELS = 24_000_000
@@ -46,7 +47,7 @@ def decode(data: bytes) -> np.ndarray:
     """
     kind = sniff(data)
     if kind is None:
-        raise Unsafe("The service sent something that is no PNG, JPEG or WEBP picture.")
+        raise Unsafe(say("The service sent something that is no PNG, JPEG or WEBP picture."))
     try:
         with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
             width, height = picture.size
@@ -54,15 +55,20 @@ def decode(data: bytes) -> np.ndarray:
             # too.
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise Unsafe(
-                    f"The service sent a picture of {width}x{height}, more than Kleinod opens (24 "
-                    f"megapixels)."
+                    say(
+                        "The service sent a picture of %1x%2, more than Kleinod opens (24 megapixels).",
+                        width,
+                        height,
+                    )
                 )
             picture.load()
             return _to_array(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
-        raise Unsafe("The service sent a picture far larger than Kleinod opens (24 megapixels).") from None
+        raise Unsafe(
+            say("The service sent a picture far larger than Kleinod opens (24 megapixels).")
+        ) from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise Unsafe(f"The service sent a damaged picture ({type(error).__name__}).") from None
+        raise Unsafe(say("The service sent a damaged picture (%1).", type(error).__name__)) from None
 
 
 def _to_array(picture: Image.Image) -> np.ndarray:
@@ -87,7 +93,7 @@ def split_frames(images: Any) -> list[np.ndarray]:
             )
         if not np.isfinite(array).all():
             raise InputError(
-                "A reference image holds values that are not numbers (NaN); check the node before it."
+                say("A reference image holds values that are not numbers (NaN); check the node before it.")
             )
         frames += [_to_rgb(frame) for frame in array]
     return frames
@@ -114,8 +120,12 @@ def collect_frames(references: Any, pictures: Any, most: int, title: str) -> lis
     """
     if references is not None and references.weighing:
         raise InputError(
-            f"references weighs {references.weighing}, but {title} knows neither weights, steps nor places: "
-            "empty them in Klein References, or make this picture with Klein Sampler."
+            say(
+                "references weighs %1, but %2 knows neither weights, steps nor places: "
+                "empty them in Klein References, or make this picture with Klein Sampler.",
+                references.weighing,
+                title,
+            )
         )
     batches = [] if references is None else list(references.images)
     given = pictures if isinstance(pictures, (list, tuple)) else [pictures]
@@ -123,8 +133,13 @@ def collect_frames(references: Any, pictures: Any, most: int, title: str) -> lis
     frames = split_frames(batches) if batches else []
     if len(frames) > most:
         raise InputError(
-            f"references and images hold {len(frames)} pictures together, and {title} takes at most {most}. "
-            "Connect fewer; each frame of a batch counts as one."
+            say(
+                "references and images hold %1 pictures together, and %2 takes at most %3. "
+                "Connect fewer; each frame of a batch counts as one.",
+                len(frames),
+                title,
+                most,
+            )
         )
     return frames
 
@@ -175,11 +190,11 @@ def from_base64(text: str) -> bytes:
     """The bytes of base64 or a data URI; Unsafe when too long or not base64."""
     text = text.partition(",")[2] if text.startswith("data:") else text
     if len(text) > (64 << 20) * 4 // 3 + 4:
-        raise Unsafe("The service sent more than the 64 MB allowed for one picture.")
+        raise Unsafe(say("The service sent more than the 64 MB allowed for one picture."))
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
-        raise Unsafe("The service sent a picture that is not base64.") from None
+        raise Unsafe(say("The service sent a picture that is not base64.")) from None
 
 
 def make_placeholder(width: int, height: int) -> np.ndarray:

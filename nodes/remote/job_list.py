@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .engine import Engine
 from .errors import JobFailed
 from .images import decode, encode, sniff
@@ -91,7 +92,7 @@ def recover_to_files(engine: Engine, job_id: str, save: Save) -> dict[str, Any]:
         handle.leave()
     if result.job is None or not any(image.pixels is not None for image in result.images):
         reasons = "; ".join(dict.fromkeys(image.message for image in result.images if image.message))
-        raise JobFailed(f"There is no picture to fetch for this job: {reasons or 'none came'}.")
+        raise JobFailed(say("There is no picture to fetch for this job: %1.", reasons or "none came"))
     data, names = [], []
     for number, image in enumerate(result.images):
         if image.pixels is not None:
@@ -159,6 +160,9 @@ def _read(engine: Engine, item: Item) -> bytes:
     data = engine.store.read(item.file)
     if data is None:
         raise InputError(
-            "This picture was cleared away to save space. Recover in the Klein Jobs panel fetches it again."
+            say(
+                "This picture was cleared away to save space. Recover in the Klein Jobs panel fetches it "
+                "again."
+            )
         )
     return data

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..base.errors import ArtistError, InputError
 from ..base.files import write_json
+from ..base.sentences import join, say
 from .environment import name_key_variable, read_variable
 from .errors import NoKey
 from .folder import make_private_folder, refuse_folder
@@ -77,23 +78,25 @@ class KeyStore:
             value = read()
             if value:
                 return Secret(self.check(value), source)
-        whose = "" if profile == "default" else f" for profile '{profile}'"
-        own = (
-            ""
-            if profile == "default"
-            else " If that is a machine of your own, add it under Own servers there."
+        advice = say(
+            "Save one under Settings > Kleinod > API keys, or set the environment variable %1.", variable
         )
-        raise NoKey(
-            f"There is no {known.title} API key{whose} yet, so nothing was sent. Save one under Settings > "
-            f"Kleinod > API keys, or set the environment variable {variable}.{own}"
-        )
+        if profile == "default":
+            none = say("There is no %1 API key yet, so nothing was sent.", known.title)
+            raise NoKey(join(" ", [none, advice]))
+        none = say("There is no %1 API key for profile '%2' yet, so nothing was sent.", known.title, profile)
+        own = say("If that is a machine of your own, add it under Own servers there.")
+        raise NoKey(join(" ", [none, advice, own]))
 
     def _find_own(self, name: str) -> Secret:
         value = self._read().get(OWN_SERVERS, {}).get(name)
         if not value:
             raise NoKey(
-                f"There is no key for your server '{name}', so nothing was sent. Enter its address and key "
-                "under Settings > Kleinod > API keys > Own servers."
+                say(
+                    "There is no key for your server '%1', so nothing was sent. Enter its address and key "
+                    "under Settings > Kleinod > API keys > Own servers.",
+                    name,
+                )
             )
         return Secret(self.check(value), "file")
 
@@ -137,7 +140,7 @@ class KeyStore:
         known, name = find_service(service), check_profile(profile)
         if name in stored.get(OWN_SERVERS, {}):
             raise InputError(
-                f"'{name}' is the name of a server of your own. Choose another one for this account."
+                say("'%1' is the name of a server of your own. Choose another one for this account.", name)
             )
         stored.setdefault(known.name, {})[name] = self.check(key)
         self._write(stored)
@@ -164,7 +167,7 @@ class KeyStore:
         """`key`, if it can be one. Raises InputError."""
         if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise InputError(
-                "An API key is 8 to 256 visible characters without spaces. Copy it again, whole."
+                say("An API key is 8 to 256 visible characters without spaces. Copy it again, whole.")
             )
         return key
 
@@ -173,16 +176,21 @@ class KeyStore:
         try:
             if self.file.is_symlink():
                 raise InputError(
-                    "Kleinod's key file is a link to another place, so it was not used. Put the file itself "
-                    "into ComfyUI's user/__kleinod folder, or delete the link and save the keys again."
+                    say(
+                        "Kleinod's key file is a link to another place, so it was not used. "
+                        "Put the file itself into ComfyUI's user/__kleinod folder, "
+                        "or delete the link and save the keys again."
+                    )
                 )
             handle = os.open(self.file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
             with os.fdopen(handle, encoding="utf-8") as file:
                 if os.name == "posix" and stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
                     raise InputError(
-                        "Other users of this computer can read Kleinod's key file, so it was not used. Run "
-                        "'chmod 600' on keys.json in ComfyUI's user/__kleinod folder, and consider changing "
-                        "the keys."
+                        say(
+                            "Other users of this computer can read Kleinod's key file, so it was not used. "
+                            "Run 'chmod 600' on keys.json in ComfyUI's user/__kleinod folder, "
+                            "and consider changing the keys."
+                        )
                     )
                 stored = json.load(file)
         except InputError:
@@ -191,15 +199,20 @@ class KeyStore:
             return {}
         except OSError as error:
             raise InputError(
-                f"Kleinod's key file cannot be read ({error.strerror or type(error).__name__}). Look at "
-                "keys.json in ComfyUI's user/__kleinod folder."
+                say(
+                    "Kleinod's key file cannot be read (%1). Look at "
+                    "keys.json in ComfyUI's user/__kleinod folder.",
+                    error.strerror or type(error).__name__,
+                )
             ) from None
         except (ValueError, RecursionError):
             stored = None
         if not _is_table(stored):
             raise InputError(
-                "Kleinod's key file is damaged. Delete keys.json in ComfyUI's user/__kleinod folder and save "
-                "the keys again."
+                say(
+                    "Kleinod's key file is damaged. Delete keys.json in ComfyUI's user/__kleinod folder "
+                    "and save the keys again."
+                )
             )
         return stored
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .errors import SpendLimit
 from .job_request import JobRequest
 from .ledger_file import open_ledger
@@ -217,7 +218,7 @@ class Ledger:
         rows = self._jobs("where id = ?", job_id)
         if not rows:
             raise InputError(
-                f"The ledger has no job '{job_id}'. Pick one from the list of Klein Recover Job."
+                say("The ledger has no job '%1'. Pick one from the list of Klein Recover Job.", job_id)
             )
         return rows[0]
 
@@ -303,9 +304,15 @@ class Ledger:
         ):
             if limit > 0 and (so_far := spent()) + request.estimate_usd > limit + 1e-9:
                 raise SpendLimit(
-                    f"Sending this job (about {format_usd(request.estimate_usd)}) would pass your limit of "
-                    f"{format_usd(limit)} for {name}; {format_usd(so_far)} is spent. Nothing was sent. Raise "
-                    "the limit under Settings > Kleinod > Spending."
+                    say(
+                        "Sending this job (about %1) would pass your limit of "
+                        "%2 for %3; %4 is spent. Nothing was sent. Raise "
+                        "the limit under Settings > Kleinod > Spending.",
+                        format_usd(request.estimate_usd),
+                        format_usd(limit),
+                        name,
+                        format_usd(so_far),
+                    )
                 )
 
     def _insert(self, request: JobRequest, previous: Job | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..base.errors import InputError
 from ..base.files import write_json
+from ..base.sentences import say
 from .concurrency import MAX_CONCURRENT
 from .folder import make_private_folder, refuse_folder
 
@@ -28,10 +29,16 @@ class Limits:
         for name in ("run_usd", "day_usd"):
             if not 0 <= float(getattr(self, name)) < 1e6:
                 raise InputError(
-                    f"{name} is {getattr(self, name)}, but must be an amount in USD from 0 (no limit) on."
+                    say(
+                        "%1 is %2, but must be an amount in USD from 0 (no limit) on.",
+                        name,
+                        getattr(self, name),
+                    )
                 )
         if not 1 <= int(self.concurrency) <= MAX_CONCURRENT:
-            raise InputError(f"concurrency is {self.concurrency}, but must be from 1 to {MAX_CONCURRENT}.")
+            raise InputError(
+                say("concurrency is %1, but must be from 1 to %2.", self.concurrency, MAX_CONCURRENT)
+            )
 
 
 def read_limits(folder: Path) -> Limits:
@@ -43,8 +50,11 @@ def read_limits(folder: Path) -> Limits:
         return Limits()
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"Kleinod's spending limits cannot be read ({error}), so nothing was sent. Set them again under "
-            "Settings > Kleinod > Spending."
+            say(
+                "Kleinod's spending limits cannot be read (%1), so nothing was sent. Set them again under "
+                "Settings > Kleinod > Spending.",
+                error,
+            )
         ) from None
 
 

@@ -11,6 +11,7 @@ from comfy_api.v0_0_2 import io
 from ..base import sockets
 from ..base.errors import InputError
 from ..base.notices import reports_errors
+from ..base.sentences import say
 from .inputs import (
     list_bfl_inputs,
     list_outputs,
@@ -176,5 +177,5 @@ class KleinodRecoverJob(io.ComfyNode):
     async def execute(cls, job, moderation="error", deadline=600) -> io.NodeOutput:
         found = _UUID.search(job)
         if found is None:
-            raise InputError(f"job is '{job}', which holds no job id. Pick a job from the list.")
+            raise InputError(say("job is '%1', which holds no job id. Pick a job from the list.", job))
         return await run_recovery(cls.hidden.unique_id, found.group(), moderation, deadline)

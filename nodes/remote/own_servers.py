@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from ..base.addresses import is_loopback
 from ..base.errors import InputError
 from ..base.files import write_json
+from ..base.sentences import say
 from .errors import Refused
 from .folder import make_private_folder, refuse_folder
 from .hosts import Endpoint
@@ -72,20 +73,26 @@ class OwnServers:
         name = check_profile(name)
         if name == "default" or self.keys.has_profile(name):
             raise InputError(
-                f"The name '{name}' is that of an account whose API key is stored here. "
-                "Choose another one, such as workstation."
+                say(
+                    "The name '%1' is that of an account whose API key is stored here. "
+                    "Choose another one, such as workstation.",
+                    name,
+                )
             )
         address = check_address(address, plain is True)
         parts = urlsplit(address)
         if self.own_port and parts.port == self.own_port and is_this_machine(parts.hostname or ""):
             raise InputError(
-                f"{parts.netloc} is this very ComfyUI: a node would wait for its own queue for ever. "
-                "To draw here, use Klein Sampler; enter the address of another machine."
+                say(
+                    "%1 is this very ComfyUI: a node would wait for its own queue for ever. "
+                    "To draw here, use Klein Sampler; enter the address of another machine.",
+                    parts.netloc,
+                )
             )
         self.keys.check(key)
         servers = self._read()
         if len(servers) >= _MAX_SERVERS and name not in servers:
-            raise InputError(f"There are {_MAX_SERVERS} servers already: clear one first.")
+            raise InputError(say("There are %1 servers already: clear one first.", _MAX_SERVERS))
         self.keys.clear_own(name)  # never an old key at a new address
         self._write({**servers, name: OwnServer(name, address)})
         self.keys.save_own(name, key)
@@ -102,15 +109,23 @@ class OwnServers:
         server = self.find(profile)
         if server is None:
             raise Refused(
-                f"There is no server named '{profile}' any more, so nothing was sent. "
-                "Add it under Settings > Kleinod > API keys > Own servers."
+                say(
+                    "There is no server named '%1' any more, so nothing was sent. "
+                    "Add it under Settings > Kleinod > API keys > Own servers.",
+                    profile,
+                )
             )
         endpoint = server.find_endpoint(find_service(service_name))
         if base and endpoint.base != base:
             raise Refused(
-                f"This job went to {urlsplit(base).netloc}, but '{profile}' is now {server.host}, so nothing "
-                "was sent. Enter the former address again under Settings > Kleinod > API keys > Own servers, "
-                "or order the picture anew."
+                say(
+                    "This job went to %1, but '%2' is now %3, so nothing was sent. "
+                    "Enter the former address again under Settings > Kleinod > API keys > Own servers, "
+                    "or order the picture anew.",
+                    urlsplit(base).netloc,
+                    profile,
+                    server.host,
+                )
             )
         return endpoint
 
@@ -128,8 +143,10 @@ class OwnServers:
             return {}
         except (OSError, ValueError, AttributeError):
             raise InputError(
-                "The list of your own servers is damaged. Delete servers.json in ComfyUI's user/__kleinod "
-                "folder and enter them again."
+                say(
+                    "The list of your own servers is damaged. "
+                    "Delete servers.json in ComfyUI's user/__kleinod folder and enter them again."
+                )
             ) from None
 
     def _write(self, servers: Mapping[str, OwnServer]) -> None:
@@ -180,14 +197,20 @@ def check_address(address: object, plain: bool) -> str:
         or len(text) > 500
     ):
         raise InputError(
-            f"address is '{text[:80]}', but must be that of a ComfyUI with Kleinod, such as "
-            "http://192.168.1.20:8188 or https://pictures.example.com."
+            say(
+                "address is '%1', but must be that of a ComfyUI with Kleinod, such as "
+                "http://192.168.1.20:8188 or https://pictures.example.com.",
+                text[:80],
+            )
         )
     if parts.scheme == "http" and not plain and not is_loopback(host):
         raise InputError(
-            f"{parts.netloc} would be asked without encryption: everybody on the way could read the key, the "
-            "prompts and the pictures. Tick the box that allows it, on a network that you trust, or give an "
-            "address that begins with https://."
+            say(
+                "%1 would be asked without encryption: everybody on the way could read the key, "
+                "the prompts and the pictures. Tick the box that allows it, on a network that you trust, "
+                "or give an address that begins with https://.",
+                parts.netloc,
+            )
         )
     path = next((parts.path[: -len(end)] for end in _ENDINGS if parts.path.endswith(end)), parts.path)
     return f"{parts.scheme}://{parts.netloc}{path or API_PATH}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from ..base.errors import InputError
+from ..base.sentences import say
 
-KEY_AS_PROFILE = (
+KEY_AS_PROFILE = say(
     "profile looks like an API key, and it would be saved with the workflow. Write the name of a profile, "
     "such as default; the key itself goes into Settings > Kleinod > API keys. If this workflow was saved or "
     "shared with the key in it, change the key."
@@ -22,7 +23,9 @@ def check_profile(profile: object) -> str:
     if isinstance(profile, str) and looks_like_key(profile):
         raise InputError(KEY_AS_PROFILE)
     if not isinstance(profile, str) or not _PROFILE.fullmatch(profile):
-        raise InputError("A profile's name is 1 to 40 letters, digits, spaces, dots, dashes or underscores.")
+        raise InputError(
+            say("A profile's name is 1 to 40 letters, digits, spaces, dots, dashes or underscores.")
+        )
     return profile
 
 

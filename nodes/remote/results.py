@@ -42,8 +42,11 @@ def deliver(result: JobResult, policy: str, size: tuple[int, int] = (0, 0)) -> D
     if policy == "error" and not shown and any(p.kind == MODERATION for p in result.images):
         reasons = "; ".join(dict.fromkeys(p.message for p in result.images if p.message))
         raise Moderated(
-            f"{reasons}. Change the prompt or the images, or set 'moderation' to placeholder or skip to let "
-            "the graph go on. Whether a moderated job is billed is up to the service."
+            say(
+                "%1. Change the prompt or the images, or set 'moderation' to placeholder or skip to let "
+                "the graph go on. Whether a moderated job is billed is up to the service.",
+                reasons,
+            )
         )
     pixels = [entry[0] for entry in shown]
     return Delivery(

@@ -135,7 +135,7 @@ class JobRunner:
         try:
             answer = talk.submit(job, request.body, not fresh)
         except StillRunning as error:
-            raise explain_pending(job.service, job, "gives no clear answer") from error
+            raise explain_pending(job.service, job, say("gives no clear answer")) from error
         except ForeignJob as error:
             job = self.ledger.renumber(job.id)
             self._note_failure(job, error)
@@ -203,8 +203,12 @@ class JobRunner:
         if job.state == FAILED:
             words = job.message.rstrip(" .")
             raise JobFailed(
-                f"{title} accepted the job and then failed: {words}. Whether a failed job is billed is "
-                f"between you and {title}. Queue again to try anew."
+                say(
+                    "%1 accepted the job and then failed: %2. Whether a failed job is billed is "
+                    "between you and %1. Queue again to try anew.",
+                    title,
+                    words,
+                )
             )
         images = read_images(self.ledger, self.store, job, running)
         if images is None:
@@ -212,9 +216,11 @@ class JobRunner:
         arrived = sum(image.pixels is not None for image in images)
         note = ""
         if job.state == ACCEPTED:
-            note = (
-                f"{arrived} of {job.wanted} pictures have come in time; the job goes on, and Recover in the "
-                "Klein Jobs panel fetches the others"
+            note = say(
+                "%1 of %2 pictures have come in time: the job goes on and Recover in the Klein Jobs panel "
+                "fetches the others",
+                arrived,
+                job.wanted,
             )
         self.store.trim(lambda job_id: job_id != job.id and self._is_delivered(job_id))
         return JobResult(
@@ -255,12 +261,17 @@ class JobRunner:
                 return self._hand_over(job, started, False, running)
             job = self._unwritten.get(job.id) or self.ledger.read(job.id)
             if job.state in (REFUSED, FAILED, UNKNOWN) and not job.vendor_id:
-                raise JobFailed(f"There is nothing to fetch for the job {job.id}: {job.message or job.state}")
+                raise JobFailed(
+                    say("There is nothing to fetch for the job %1: %2", job.id, job.message or job.state)
+                )
             service = find_service(job.service)
             if job.state == SUBMITTING and not service.repeats_safely:
                 raise JobFailed(
-                    f"{service.title}'s answer to this job never arrived, so its number is unknown and it "
-                    "cannot be fetched."
+                    say(
+                        "%1's answer to this job never arrived, so its number is unknown and it "
+                        "cannot be fetched.",
+                        service.title,
+                    )
                 )
             running.reach = WITH_SERVICE
             endpoint = self.accounts.find_endpoint_at(job.service, job.profile, job.base)

@@ -53,7 +53,7 @@ from .transport import Transport
 logger = logging.getLogger("kleinod.remote")
 
 CONFLICT_POLLS = 4
-ABANDONED = "Interrupted before the request was sent. Nothing was billed."
+ABANDONED = say("Interrupted before the request was sent. Nothing was billed.")
 
 
 class ForeignJob(Refused):
@@ -91,7 +91,7 @@ class Conversation:
         if resumed and not service.repeats_safely:
             raise _maybe_billed(title, job)
         unclear = resumed
-        refusal: Refused = NotReached(f"{title} could not be reached. Nothing was sent or billed.")
+        refusal: Refused = NotReached(say("%1 could not be reached. Nothing was sent or billed.", title))
         tries, posted = self.transport.policy.tries, False
         for attempt in range(tries):
             if unclear and (status := self.ask(job)).known:
@@ -126,8 +126,12 @@ class Conversation:
         if not unclear:
             raise refusal
         raise StillRunning(
-            f"{title} gives no clear answer (job {job.id}). Queue again later: the job keeps its number, so "
-            "it is billed once at most."
+            say(
+                "%1 gives no clear answer (job %2). Queue again later: the job keeps its number, so "
+                "it is billed once at most.",
+                title,
+                job.id,
+            )
         )
 
     def ask(self, job: Job, count: int = 0) -> JobStatus:
@@ -152,9 +156,15 @@ class Conversation:
     def locked_out(self, job: Job, words: str) -> RemoteError:
         """Asking about a job is not allowed: the job itself may well be under way."""
         return StillRunning(
-            f"{self.service.title} does not let the API key of the profile '{job.profile}' ask for the job "
-            f"{job.id} ({self.transport.clean(words)}). It stays in the ledger: correct the key under "
-            "Settings > Kleinod > API keys and queue again; it is not paid twice."
+            say(
+                "%1 does not let the API key of the profile '%2' ask for the job "
+                "%3 (%4). It stays in the ledger: correct the key under "
+                "Settings > Kleinod > API keys and queue again; it is not paid twice.",
+                self.service.title,
+                job.profile,
+                job.id,
+                self.transport.clean(words),
+            )
         )
 
     def _send(self, job: Job, body: Mapping[str, Any], unclear: bool) -> Answer:
@@ -164,7 +174,7 @@ class Conversation:
             if not unclear and not self.is_wanted():
                 raise Abandoned(ABANDONED)
             if self.deadline.left <= 0:
-                raise NotSent("the deadline passed while it was being sent; raise it for a slow line")
+                raise NotSent(say("the deadline passed while it was being sent (raise it for a slow line)"))
             if total > 1 << 20:
                 megabytes = f"{sent / 1e6:.1f}", f"{total / 1e6:.1f}"
                 self.tell(say("Sending %1 of %2 MB", *megabytes), sent / total)
@@ -211,22 +221,35 @@ class Conversation:
 
 def lost(title: str, job: Job) -> JobFailed:
     return JobFailed(
-        f"{title} no longer knows the job {job.vendor_id or job.id}, so its result is gone. To make the "
-        f"picture again, set 'take' to {job.take + 1}; that is a new, billed job."
+        say(
+            "%1 no longer knows the job %2, so its result is gone. To make the "
+            "picture again, set 'take' to %3; that is a new, billed job.",
+            title,
+            job.vendor_id or job.id,
+            job.take + 1,
+        )
     )
 
 
 def _not_reached(title: str, cause: str) -> NotReached:
     return NotReached(
-        f"{title} could not be reached: {cause}. Nothing was sent or billed. Repair that and queue again."
+        say(
+            "%1 could not be reached: %2. Nothing was sent or billed. Repair that and queue again.",
+            title,
+            cause,
+        )
     )
 
 
 def _maybe_billed(title: str, job: Job) -> MaybeBilled:
     return MaybeBilled(
-        f"{title} gave no clear answer to this request and may have billed it; {title} cannot recognise a "
-        "repeated request, so Kleinod does not send it again by itself. Look at the usage page of your "
-        f"{title} account; to send it again, set 'take' to {job.take + 1}."
+        say(
+            "%1 gave no clear answer to this request and may have billed it; %1 cannot recognise a "
+            "repeated request, so Kleinod does not send it again by itself. Look at the usage page of your "
+            "%1 account; to send it again, set 'take' to %2.",
+            title,
+            job.take + 1,
+        )
     )
 
 
@@ -235,34 +258,66 @@ def _refuse(kind: str, service: Service, job: Job, words: str) -> Refused:
     words = words.rstrip(" .")  # the sentence around them ends itself
     title = service.title
     if service.own_path and kind == BALANCE:
-        return Refused(f"{title} says: {words}. Its owner sets what a key may have; queue again later.")
+        return Refused(
+            say("%1 says: %2. Its owner sets what a key may have; queue again later.", title, words)
+        )
     texts = {
-        BALANCE: f"{title} says the balance is empty. Nothing was billed for this job. Top up at "
-        f"{service.key_page} and queue again: the job resumes.",
-        KEY: f"{title} did not accept the API key of the profile '{job.profile}'. Nothing was billed. Check "
-        "it with the Test button under Settings > Kleinod > API keys.",
-        PERMISSION: f"{title} says the API key of the profile '{job.profile}' may not do this: {words}. "
-        "Nothing was billed.",
-        BUSY: f"{title} is too busy and turned the job down several times ({words}). Nothing was billed. "
-        "Queue again in a while.",
-        GONE: f"{title} does not know this model or address: {words}. Nothing was billed.",
-        REDIRECT: f"{title} answered with a redirect, which Kleinod never follows with a key. Nothing was "
-        "billed. Check the network: something stands between ComfyUI and the service.",
+        BALANCE: say(
+            "%1 says the balance is empty. Nothing was billed for this job. Top up at %2 and queue again: "
+            "the job resumes.",
+            title,
+            service.key_page,
+        ),
+        KEY: say(
+            "%1 did not accept the API key of the profile '%2'. Nothing was billed. Check it with the Test "
+            "button under Settings > Kleinod > API keys.",
+            title,
+            job.profile,
+        ),
+        PERMISSION: say(
+            "%1 says the API key of the profile '%2' may not do this: %3. Nothing was billed.",
+            title,
+            job.profile,
+            words,
+        ),
+        BUSY: say(
+            "%1 is too busy and turned the job down several times (%2). Nothing was billed. "
+            "Queue again in a while.",
+            title,
+            words,
+        ),
+        GONE: say("%1 does not know this model or address: %2. Nothing was billed.", title, words),
+        REDIRECT: say(
+            "%1 answered with a redirect, which Kleinod never follows with a key. Nothing was billed. "
+            "Check the network: something stands between ComfyUI and the service.",
+            title,
+        ),
     }
-    other = f"{title} turned the request down: {words}. Nothing was billed. Change that and queue again."
+    other = say(
+        "%1 turned the request down: %2. Nothing was billed. Change that and queue again.", title, words
+    )
     return Refused(texts.get(kind, other))
 
 
 def refuse_key(service: Service, profile: str) -> Refused:
     """A free question has shown that the key does not work."""
     return Refused(
-        f"{service.title} did not accept the API key of the profile '{profile}'. Nothing was sent or billed. "
-        "Save a working one under Settings > Kleinod > API keys."
+        say(
+            "%1 did not accept the API key of the profile '%2'. Nothing was sent or billed. "
+            "Save a working one under Settings > Kleinod > API keys.",
+            service.title,
+            profile,
+        )
     )
 
 
 def explain_pending(service: str, job: Job, words: str) -> StillRunning:
     return StillRunning(
-        f"{name_service(service)} {words} (job {job.id}). Nothing is lost: queue again and the job is picked "
-        "up without a second bill, or fetch it later from the Klein Jobs panel."
+        say(
+            "%1 %2 (job %3). Nothing is lost: queue again and the job is picked "
+            "up without a second bill, or fetch it later from the Klein Jobs panel.",
+            name_service(service),
+            words,
+            job.id,
+        )
     )

@@ -26,6 +26,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from ..base.sentences import say
 from .connection_errors import explain
 from .errors import Expired, NotSent, RemoteError, TransportError, Unclear, Unsafe
 from .hosts import Endpoint, check_public
@@ -131,7 +132,8 @@ class Transport:
                 raise Unclear(type(error).__name__) from None
             raise NotSent(self.clean(explain(error, call.url))) from None
         if not answer.sent and answer.status >= 500:
-            raise NotSent(f"the service answered HTTP {answer.status} before the request had left") from None
+            status = answer.status
+            raise NotSent(say("the service answered HTTP %1 before the request had left", status)) from None
         return answer
 
     def ask(self, call: HttpCall, deadline: Deadline) -> Answer:
@@ -171,8 +173,11 @@ class Transport:
                     raise Expired(f"HTTP {status}")
                 if status < 500 and status != 429:
                     raise Unsafe(
-                        f"{self.endpoint.service.title}'s picture server answered HTTP {status} instead of a "
-                        "picture."
+                        say(
+                            "%1's picture server answered HTTP %2 instead of a picture.",
+                            self.endpoint.service.title,
+                            status,
+                        )
                     )
             except Expired:
                 raise
@@ -260,7 +265,7 @@ class Transport:
         stated = response.headers.get("Content-Length", "")
         if stated.isdigit() and int(stated) > limit:
             return b"", Unsafe(
-                f"{title} announced {int(stated) >> 20} MB, more than the {limit >> 20} MB allowed."
+                say("%1 announced %2 MB, more than the %3 MB allowed.", title, int(stated) >> 20, limit >> 20)
             )
         parts: list[bytes] = []
         size = 0
@@ -268,7 +273,9 @@ class Transport:
             for part in _pieces(response.raw):
                 size += len(part)
                 if size > limit:
-                    problem = Unsafe(f"{title} sent more than the {limit >> 20} MB allowed; it was cut off.")
+                    problem = Unsafe(
+                        say("%1 sent more than the %2 MB allowed; it was cut off.", title, limit >> 20)
+                    )
                     return b"".join(parts), problem
                 parts.append(part)
                 if time.monotonic() > ends:

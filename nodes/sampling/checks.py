@@ -10,24 +10,33 @@ from torch import Tensor
 
 from ..base.errors import InputError
 from ..base.flux2 import CELL, LATENT_CHANNELS
+from ..base.sentences import say
 from ..model.pairing import describe_width
 
 
 def check_conditioning(name: str, conditioning: Any, expected_width: int | None) -> None:
     """`conditioning` is ComfyUI's list of `[tensor [B, tokens, width], dict]`; None skips the width."""
     if not conditioning:
-        raise InputError(f"{name} is empty: connect Klein Prompt's {name} output, or a CLIP Text Encode.")
+        raise InputError(say("%1 is empty: connect Klein Prompt's %1 output, or a CLIP Text Encode.", name))
     for tensor, _ in conditioning:
         width = tensor.shape[-1]
         if expected_width is not None and width != expected_width:
             raise InputError(
-                f"{name} comes from the wrong text encoder ({describe_width(width)}). Connect the clip of "
-                f"the Klein Loader that loads model, which reads {describe_width(expected_width)}."
+                say(
+                    "%1 comes from the wrong text encoder (%2). Connect the clip of "
+                    "the Klein Loader that loads model, which reads %3.",
+                    name,
+                    describe_width(width),
+                    describe_width(expected_width),
+                )
             )
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(
-                f"{name} holds values that are not numbers (NaN): look at the node that made it, or choose "
-                "another precision for the text encoder."
+                say(
+                    "%1 holds values that are not numbers (NaN): look at the node that made it, or choose "
+                    "another precision for the text encoder.",
+                    name,
+                )
             )
 
 
@@ -40,16 +49,21 @@ def check_references(name: str, conditioning: Any) -> None:
         if whole and len(shape) == 4 and shape[1] == LATENT_CHANNELS and 0 not in shape:
             if bool(torch.isfinite(latent).all()):
                 continue
-            problem = "holds values that are not numbers (NaN)"
+            problem = say("holds values that are not numbers (NaN)")
         elif not whole or len(shape) != 4:
-            problem = f"has the shape {shape}, which is no still picture's"
+            problem = say("has the shape %1, which is no still picture's", shape)
         elif 0 in shape:
-            problem = f"is empty: its shape is {shape}"
+            problem = say("is empty: its shape is %1", shape)
         else:
-            problem = f"has {shape[1]} channels, but FLUX.2 [klein] works with {LATENT_CHANNELS}"
+            problem = say("has %1 channels, but FLUX.2 [klein] works with %2", shape[1], LATENT_CHANNELS)
         raise InputError(
-            f"Reference latent {number} in {name} {problem}. Encode the image with the vae of Klein Loader "
-            "(flux2-vae.safetensors), or connect it to Klein References."
+            say(
+                "Reference latent %1 in %2 %3. Encode the image with the vae of Klein Loader "
+                "(flux2-vae.safetensors), or connect it to Klein References.",
+                number,
+                name,
+                problem,
+            )
         )
 
 
@@ -64,9 +78,15 @@ def check_areas(name: str, conditioning: Any, size: tuple[int, int]) -> None:
     for left, top, _, _ in list_areas(conditioning, size):
         if left >= size[0] or top >= size[1]:
             raise InputError(
-                f"An area in {name} begins at {left},{top} and so lies outside of the picture of "
-                f"{size[0]}x{size[1]} pixels: ComfyUI counts areas in cells of 8 pixels, FLUX.2 [klein] has "
-                "cells of 16. Use ConditioningSetAreaPercentage, or set half of x, y, width and height."
+                say(
+                    "An area in %1 begins at %2,%3 and so lies outside of the picture of %4x%5 pixels: "
+                    "ComfyUI counts areas in cells of 8 pixels, FLUX.2 [klein] has cells of 16. "
+                    "Use ConditioningSetAreaPercentage, or set half of x, y, width and height.",
+                    name,
+                    left,
+                    top,
+                    *size,
+                )
             )
 
 
@@ -86,39 +106,51 @@ def list_areas(conditioning: Any, size: tuple[int, int]) -> list[tuple[int, int,
 def check_vae(vae: Any) -> None:
     """A FLUX.2 VAE has 128 channels and flat pictures; anything else would fail after all the sampling."""
     if vae is None:
-        raise InputError("vae is empty: the loader found no VAE in its file. Load flux2-vae.safetensors.")
+        raise InputError(
+            say("vae is empty: the loader found no VAE in its file. Load flux2-vae.safetensors.")
+        )
     channels = getattr(vae, "latent_channels", LATENT_CHANNELS)
     dimensions = getattr(vae, "latent_dim", 2)
     if channels != LATENT_CHANNELS or dimensions != 2:
-        kind = f"{channels} latent channels" if dimensions == 2 else "video latents"
+        kind = say("%1 latent channels", channels) if dimensions == 2 else say("video latents")
         raise InputError(
-            f"vae works with {kind}, but FLUX.2 [klein] needs the FLUX.2 VAE with {LATENT_CHANNELS}: "
-            "load flux2-vae.safetensors (the FLUX.1 VAE, ae.safetensors, does not fit)."
+            say(
+                "vae works with %1, but FLUX.2 [klein] needs the FLUX.2 VAE with %2: "
+                "load flux2-vae.safetensors (the FLUX.1 VAE, ae.safetensors, does not fit).",
+                kind,
+                LATENT_CHANNELS,
+            )
         )
 
 
 def check_one_source(latent: Any, image: Any) -> None:
     if latent is not None and image is not None:
         raise InputError(
-            "latent and image are both connected, but a run starts from one picture: unplug one."
+            say("latent and image are both connected, but a run starts from one picture: unplug one.")
         )
 
 
 def check_latent(samples: Any) -> None:
     """LATENT samples `[B, 128, H/16, W/16]`."""
     if getattr(samples, "is_nested", False) or samples.ndim != 4:
-        raise InputError("latent holds video or several media; Klein Sampler works on still pictures.")
+        raise InputError(say("latent holds video or several media; Klein Sampler works on still pictures."))
     if samples.shape[1] != LATENT_CHANNELS:
         raise InputError(
-            f"latent has {samples.shape[1]} channels, but FLUX.2 [klein] works with {LATENT_CHANNELS}: "
-            "encode the picture with the FLUX.2 VAE, or start from Empty Flux 2 Latent."
+            say(
+                "latent has %1 channels, but FLUX.2 [klein] works with %2: "
+                "encode the picture with the FLUX.2 VAE, or start from Empty Flux 2 Latent.",
+                samples.shape[1],
+                LATENT_CHANNELS,
+            )
         )
     if 0 in samples.shape:
-        raise InputError(f"latent is empty: its shape is {list(samples.shape)}.")
+        raise InputError(say("latent is empty: its shape is %1.", list(samples.shape)))
     if not bool(torch.isfinite(samples).all()):
         raise InputError(
-            "latent holds values that are not numbers (NaN or infinity): look at the node that made it. A "
-            "VAE in fp16 is a common cause; try its fp32 precision."
+            say(
+                "latent holds values that are not numbers (NaN or infinity): "
+                "look at the node that made it. A VAE in fp16 is a common cause; try its fp32 precision."
+            )
         )
 
 
@@ -126,6 +158,14 @@ def check_encoded(samples: Tensor, width: int, height: int) -> None:
     """What the VAE made of a `width` x `height` picture."""
     if tuple(samples.shape[1:]) != (LATENT_CHANNELS, height // 16, width // 16):
         raise InputError(
-            f"vae turned a {width}x{height} picture into a latent of shape {list(samples.shape[1:])}, but "
-            f"FLUX.2 needs [{LATENT_CHANNELS}, {height // 16}, {width // 16}]: load flux2-vae.safetensors."
+            say(
+                "vae turned a %1x%2 picture into a latent of shape %3, but "
+                "FLUX.2 needs [%4, %5, %6]: load flux2-vae.safetensors.",
+                width,
+                height,
+                list(samples.shape[1:]),
+                LATENT_CHANNELS,
+                height // 16,
+                width // 16,
+            )
         )

@@ -182,7 +182,7 @@ def sample_pictures(
     """
     seams.require(seams.SAMPLING)
     check_model(model)
-    check_patches(model.model_options)
+    check_patches(model)
     checks.check_vae(vae)
     checks.check_one_source(latent, image)
     width = context_width(model)
@@ -305,15 +305,23 @@ def check_model(model: Any) -> None:
     if not isinstance(latent_format, comfy.latent_formats.Flux2):
         kind = type(model.model).__name__
         raise InputError(
-            f"model is {kind} with {latent_format.latent_channels} latent channels, but Klein Sampler runs "
-            "FLUX.2 models: connect Klein Loader, or Load Diffusion Model with a flux-2-klein file."
+            say(
+                "model is %1 with %2 latent channels, but Klein Sampler runs "
+                "FLUX.2 models: connect Klein Loader, or Load Diffusion Model with a flux-2-klein file.",
+                kind,
+                latent_format.latent_channels,
+            )
         )
     family = name_other_family(model)
     if family:
-        way = FLUX3_WAY if "FLUX 3" in family else "ComfyUI's KSampler runs it"
+        way = FLUX3_WAY if "FLUX 3" in family else say("ComfyUI's KSampler runs it")
         raise InputError(
-            f"model is {family}, which has FLUX.2's latents but another schedule and other blocks, and Klein "
-            f"nodes run FLUX.2 alone. {way}; for Klein nodes connect Klein Loader."
+            say(
+                "model is %1, which has FLUX.2's latents but another schedule and other blocks, and Klein "
+                "nodes run FLUX.2 alone. %2; for Klein nodes connect Klein Loader.",
+                family,
+                way,
+            )
         )
 
 
@@ -427,8 +435,12 @@ def sample_results(
         result = result.to(comfy.model_management.intermediate_device())
         if index == 0 and not torch.isfinite(result).all():
             raise InputError(
-                f"The picture of seed {seed} came out as not-a-number. Most often the weight type is the "
-                "cause: choose default or bf16 in the loader; else unplug LoRAs and acceleration one by one."
+                say(
+                    "The picture of seed %1 came out as not-a-number. "
+                    "Most often the weight type is the cause: choose default or bf16 in the loader; "
+                    "else unplug LoRAs and acceleration one by one.",
+                    seed,
+                )
             )
         yield result
 

@@ -156,7 +156,7 @@ class KleinodSampler(io.ComfyNode):
             )  # fmt: skip
         if cls.hidden is not None and cls.hidden.unique_id is not None:
             seeds = [seed for seed in made.report.request.seeds for _ in range(made.report.batch)]
-            tell_seeds(cls.hidden.extra_pnginfo, str(cls.hidden.unique_id), seeds)
+            tell_seeds(cls.hidden.prompt, cls.hidden.extra_pnginfo, str(cls.hidden.unique_id), seeds)
         shown = made.strip()
         if made.report.asked and cls.hidden is not None:
             note_early_end(cls.hidden.unique_id)

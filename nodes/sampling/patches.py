@@ -12,13 +12,13 @@ from __future__ import annotations
 import inspect
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..acceleration.attached import flatten, name_all
+from ..acceleration.attached import AROUND_GUIDANCE, flatten, name_all, places_of
 from ..base import seams
 from ..base.errors import InputError
 from ..base.sentences import Sentence, say
@@ -32,24 +32,38 @@ _ATTENTION = "attn1_patch"
 _FLOW = torch.tensor([0.5, 1 - 0.5 * 3])
 
 
-def check_patches(model_options: Mapping[str, Any]) -> None:
-    """Raises InputError for a patch of attention that FLUX.2 would call in vain."""
-    patches = model_options.get("transformer_options", {}).get("patches", {})
+def check_patches(model: Any) -> None:
+    """Raises InputError for what would die deep inside a run of a MODEL (ModelPatcher): a patch of attention
+    that FLUX.2 would call in vain, a function around guidance that reads what such a patch never notes."""
+    patches = model.model_options.get("transformer_options", {}).get("patches", {})
     odd = [function for function in flatten(patches.get(_ATTENTION)) if not _takes_flux(function)]
     if odd:
         raise InputError(
-            f"model carries {' and '.join(name_all(odd))}, which is made for Stable Diffusion's attention "
-            "and stops in FLUX.2 [klein]'s: take that node off."
+            say(
+                "model carries %1, which is made for Stable Diffusion's attention "
+                "and stops in FLUX.2 [klein]'s: take that node off.",
+                " and ".join(name_all(odd)),
+            )
+        )
+    waiting = _find_waiting(model)
+    if waiting:
+        raise InputError(
+            say(
+                "model carries %1, which reads attention that FLUX.2 [klein] never shows it: "
+                "take that node off.",
+                " and ".join(name_all(waiting)),
+            )
         )
 
 
 def warn_of_idle(model: Any) -> list[Sentence]:
     """A sentence for what has no effect on a MODEL (ModelPatcher), or spoils it."""
-    options = model.model_options.get("transformer_options", {})
-    groups = {**options.get("patches", {}), **options.get("patches_replace", {})}
-    # The network's code is only read where there is something to look for.
-    asked = set(_list_constants(model.model.diffusion_model)) if groups else set()
-    idle = [function for key, group in groups.items() if key not in asked for function in flatten(group)]
+    idle = _find_idle(model)
+    asks = {function: places_of(function) for function in _list_around_guidance(model)}
+    asks = {function: places for function, places in asks.items() if places}
+    if asks:
+        asked = _list_asked(model)
+        idle += [function for function, places in asks.items() if not places & asked]
     said = []
     if idle:
         names = " and ".join(name_all(idle))
@@ -57,6 +71,44 @@ def warn_of_idle(model: Any) -> list[Sentence]:
             say("%1 on the model has no effect: FLUX.2 [klein] has none of the places it changes.", names)
         )
     return [*said, *_judge_sampling(model)]
+
+
+def _find_idle(model: Any) -> list[Any]:
+    """Patches on places that the network does not have."""
+    options = model.model_options.get("transformer_options", {})
+    groups = {**options.get("patches", {}), **options.get("patches_replace", {})}
+    if not groups:  # the network's code is only read where there is something to look for
+        return []
+    asked = _list_asked(model)
+    return [function for key, group in groups.items() if key not in asked for function in flatten(group)]
+
+
+def _find_waiting(model: Any) -> list[Any]:
+    """Functions around guidance that share a variable, still None, with a patch that is never called."""
+    idle = _find_idle(model)
+    noted = {id(cell) for function in idle for cell in _cells_of(function) if _is_none(cell)}
+    around = _list_around_guidance(model) if noted else []
+    return [function for function in around if noted & {id(cell) for cell in _cells_of(function)}]
+
+
+def _cells_of(function: Any) -> tuple[types.CellType, ...]:
+    """The variables that it shares with what made it."""
+    return getattr(function, "__closure__", None) or ()
+
+
+def _is_none(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is None
+    except ValueError:  # not yet filled
+        return False
+
+
+def _list_around_guidance(model: Any) -> list[Any]:
+    return [function for name in AROUND_GUIDANCE for function in flatten(model.model_options.get(name))]
+
+
+def _list_asked(model: Any) -> set[str]:
+    return set(_list_constants(model.model.diffusion_model))
 
 
 def _judge_sampling(model: Any) -> list[Sentence]:

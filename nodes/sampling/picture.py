@@ -47,8 +47,14 @@ def fit_picture(width: int, height: int) -> PictureFit:
     short, long = min(width, height), max(width, height)
     if short < 1 or long * MIN_SIZE > short * MAX_SIZE:
         raise InputError(
-            f"image is {width}x{height}: it is too narrow to fit between {MIN_SIZE} and {MAX_SIZE} pixels. "
-            "Crop it to at most 16 times as long as wide."
+            say(
+                "image is %1x%2: it is too narrow to fit between %3 and %4 pixels. "
+                "Crop it to at most 16 times as long as wide.",
+                width,
+                height,
+                MIN_SIZE,
+                MAX_SIZE,
+            )
         )
     scale = 1.0
     if long > MAX_SIZE:

@@ -68,7 +68,7 @@ def compute_mu(mode: str, tokens: int, steps: int) -> float:
     if mode == MU_CAPPED:
         tokens = min(tokens, ONE_MEGAPIXEL_TOKENS)
     elif mode != MU_AUTO:
-        raise InputError(f"mu is {mode!r}, but only {', '.join(MU_MODES)} are known.")
+        raise InputError(say("mu is %1, but only %2 are known.", repr(mode), ", ".join(MU_MODES)))
     return fit_mu(tokens, steps)
 
 
@@ -97,7 +97,7 @@ def fast_sigmas(steps: int, mu: float, start: float = 1.0) -> Tensor:
     before.
     """
     if steps < 1:
-        raise InputError(f"steps is {steps}, but a run needs at least 1. Set steps to 8 or more.")
+        raise InputError(say("steps is %1, but a run needs at least 1. Set steps to 8 or more.", steps))
     first = unshift_sigma(start, mu)
     tail = min(KEPT_TAIL, steps - 1)
     edge = first * tail / (FINENESS * steps)
@@ -152,13 +152,13 @@ def build_schedule(
     Raises ValueError where there is nothing to run: strength 0, or too little of it for one step.
     """
     if not 0 < strength <= 1:
-        raise InputError(f"strength is {strength}, but a schedule needs a value above 0 and up to 1.")
+        raise InputError(say("strength is %1, but a schedule needs a value above 0 and up to 1.", strength))
     mu = compute_mu(mu_mode, tokens, steps)
     if strength_mode == NOISE_LEVEL:
         return Schedule(respace_sigmas(rule, native_sigmas(steps, mu, strength), mu), mu)
     if strength_mode != SCHEDULE:
         raise InputError(
-            f"strength_mode is {strength_mode!r}, but only {', '.join(STRENGTH_MODES)} are known."
+            say("strength_mode is %1, but only %2 are known.", repr(strength_mode), ", ".join(STRENGTH_MODES))
         )
     sigmas = respace_sigmas(rule, native_sigmas(steps, mu), mu)
     kept = count_run_steps(steps, strength, strength_mode)

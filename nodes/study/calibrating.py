@@ -69,8 +69,10 @@ def list_subjects(
     if clip is None:
         if prompts.strip():
             raise InputError(
-                "prompts has text, but clip is empty, which has to read it. "
-                "Connect the CLIP of Klein Loader, or empty prompts to use positive alone."
+                say(
+                    "prompts has text, but clip is empty, which has to read it. "
+                    "Connect the CLIP of Klein Loader, or empty prompts to use positive alone."
+                )
             )
         return [Subject(positive, one) for one in seeds[:pictures]], [ONE_PROMPT]
     facts = facts_of(model)
@@ -105,8 +107,11 @@ def calibrate(
     check_model(model)
     if count_blocks(model.model.diffusion_model) == (0, 0):
         raise InputError(
-            f"Klein Calibrate reads FLUX.2 [klein]'s blocks, but the connected model is "
-            f"{name_other_family(model) or 'one without blocks'}. Connect a Klein model."
+            say(
+                "Klein Calibrate reads FLUX.2 [klein]'s blocks, but the connected model is "
+                "%1. Connect a Klein model.",
+                name_other_family(model) or "one without blocks",
+            )
         )
     width = context_width(model)
     for subject in subjects:

@@ -92,8 +92,11 @@ def list_candidates(
         chosen.append(Candidate("EasyCache 0.2", CORE, steps, core_threshold=0.2))
     if not chosen:
         raise InputError(
-            "There is nothing to compare: presets, fewer_steps, kleinod_fast and easycache are all off and "
-            "acceleration_settings is not connected. Switch on at least one."
+            say(
+                "There is nothing to compare: presets, fewer_steps, "
+                "kleinod_fast and easycache are all off and acceleration_settings is not connected. "
+                "Switch on at least one."
+            )
         )
     return [Candidate(UNCACHED, UNCACHED, steps), *chosen]
 

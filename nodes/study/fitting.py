@@ -54,8 +54,12 @@ def check_steps(steps: int) -> None:
     """Raises InputError where a run is too short to say anything."""
     if steps < MIN_STEPS:
         raise InputError(
-            f"steps is {steps}, but Klein Calibrate needs at least {MIN_STEPS} to see how a run goes. "
-            "Use the number of steps you paint with, such as 28."
+            say(
+                "steps is %1, but Klein Calibrate needs at least %2 to see how a run goes. "
+                "Use the number of steps you paint with, such as 28.",
+                steps,
+                MIN_STEPS,
+            )
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from ..base.errors import InputError
+from ..base.sentences import say
 
 # An identical picture has no finite PSNR; this is where tables stop counting.
 MAX_DECIBELS = 100.0
@@ -67,6 +68,10 @@ def _gauss(size: int, like: Tensor) -> Tensor:
 def _require_alike(got: Tensor, wanted: Tensor) -> None:
     if got.shape != wanted.shape:
         raise InputError(
-            f"Pictures of different sizes cannot be compared: {tuple(got.shape)} and "
-            f"{tuple(wanted.shape)}. Make both with the same width and height."
+            say(
+                "Pictures of different sizes cannot be compared: %1 and "
+                "%2. Make both with the same width and height.",
+                tuple(got.shape),
+                tuple(wanted.shape),
+            )
         )

@@ -15,6 +15,9 @@ LEAST = 2.8
 """Contrast of WCAG 2; of ComfyUI's own small labels the faintest has 2.84."""
 LEAST_TITLE = 2.0
 """Of thin letters even the darkest pixel is mixed with the ground."""
+LEAST_IDLE = 1.6
+"""Of a row whose value comes by a wire: ComfyUI draws it half transparent on every node, in every theme.
+Where it draws elements they are `disabled`, and not looked at."""
 
 _PALETTE = """
 async (palette) => {
@@ -97,7 +100,8 @@ _READ = """
       drawn.push(clip(`title ${title}`, pos[0] + 28, pos[1] - 26, Math.min(200, size[0] - 40), 22));
       for (const widget of node.widgets ?? []) {
         if (widget.element || widget.hidden || !widget.last_y || !rows.includes(widget.type)) continue;
-        drawn.push(clip(`${title}: ${widget.name}`, pos[0] + 40, pos[1] + widget.last_y, size[0] - 80, 20));
+        const row = clip(`${title}: ${widget.name}`, pos[0] + 40, pos[1] + widget.last_y, size[0] - 80, 20);
+        drawn.push({ ...row, idle: Boolean(widget.computedDisabled) });
       }
     }
   }
@@ -122,6 +126,6 @@ def find_faint(studio: Studio) -> list[str]:
         if left < 72 or top < 90 or right > width or bottom > height or right - left < 8 or bottom - top < 6:
             continue  # off the page, or under its own bars
         contrast = contrast_within(picture.crop((left, top, right, bottom)))
-        if contrast < LEAST_TITLE:
+        if contrast < (LEAST_IDLE if one.get("idle") else LEAST_TITLE):
             faint.append(f"{one['name']}: {contrast:.2f}")
     return faint

@@ -59,11 +59,6 @@ def open_file(studio: Studio, name: str) -> None:
     studio.page.wait_for_timeout(400)  # Nodes 2.0 lays its elements out
 
 
-# Open: ComfyUI's light theme draws linked widgets of a subgraph and a LoRA row that is off with less contrast
-# than the rest.
-FAINT_IN_LIGHT = {"Klein - LoRA Stack", "Klein - Local or Remote"}
-
-
 @pytest.mark.parametrize("name", ORDER)
 def test_nothing_covers_anything(studio: Studio, renderer: str, name: str, artifacts: Path) -> None:
     studio.page.set_viewport_size({"width": 1600, "height": 900})
@@ -80,8 +75,7 @@ def test_nothing_covers_anything(studio: Studio, renderer: str, name: str, artif
             studio.page.set_viewport_size({"width": width, "height": height})
             assert find_disorder(measure(studio)) == [], f"{palette}, {width}x{height}"
             assert studio.page.evaluate(_CUT) == [], f"{palette}, {width}x{height}"
-        if palette == "dark" or name not in FAINT_IN_LIGHT:
-            assert find_faint(studio) == [], palette
+        assert find_faint(studio) == [], palette
     for width, height in PAGES:
         studio.page.set_viewport_size({"width": width, "height": height})
         studio.page.wait_for_timeout(200)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from kleinod.nodes import NODES
+from kleinod.nodes.base import errors
+from kleinod.nodes.remote import errors as remote_errors
 from kleinod.nodes.remote.services import list_services
 
 from tools.shipped import locales
@@ -41,6 +44,14 @@ NAMES = {
     "ABCD-EFGH-JKMN-PQRS",
 }
 NAMES |= {r"style.safetensors 0.8\nface.safetensors 1 low"}
+
+# Clients of the API read English; so do those who look into a detector's file, whose reader names what is
+# inside, and who call nodes from code.
+ENGLISH = ("service/", "base/doors", "base/acceleration", "acceleration/calibration", "loras/routes")
+ENGLISH += tuple(f"faces/{name}" for name in ("pickle", "torch_file", "network", "blueprint", "yolo"))
+ENGLISH += ("faces/mediapipe", "faces/detect", "faces/ultralytics", "base/references", "base/seams")
+ENGLISH += ("sampling/schedule", "model/facts", "remote/job_list", "remote/limits", "remote/images")
+ENGLISH += ("remote/allowed_hosts", "remote/services/__init__", "remote/concurrency", "remote/retry")
 
 each_language = pytest.mark.parametrize("language", locales.LANGUAGES)
 
@@ -176,6 +187,25 @@ def test_scripts_draw_nothing_past_the_languages() -> None:
         for text in re.findall(drawn + r"\s*[:=]\s*[\"`]([^\"`]*)[\"`]", script):
             plain = re.sub(r"\$\{[^}]*\}", "", text)
             assert text in NAMES or not re.search(r"[A-Za-z]{2}", plain), f"{file.name}: {text!r}"
+
+
+def test_what_stops_a_node_is_a_sentence_of_the_languages() -> None:
+    """An error's text is said on its node: it is made by `say`, not typed in."""
+    kinds = {name for room in (errors, remote_errors) for name, kind in vars(room).items() if is_error(kind)}
+    assert {"InputError", "NoKey"} <= kinds
+    typed = []
+    for file in sorted((ROOT / "nodes").rglob("*.py")):
+        if file.relative_to(ROOT / "nodes").as_posix().startswith(ENGLISH):
+            continue
+        for call in ast.walk(ast.parse(file.read_text("utf-8"))):
+            named = isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds
+            if named and call.args and isinstance(call.args[0], (ast.Constant, ast.JoinedStr)):
+                typed.append(f"{file.name}, line {call.lineno}")
+    assert typed == []
+
+
+def is_error(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, errors.ArtistError)
 
 
 def test_gaps_are_found() -> None:

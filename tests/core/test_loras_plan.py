@@ -73,7 +73,7 @@ def test_names(name: str, target: Target) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("double_blocks.5.img_attn.qkv", "block 5 of double_blocks, of which this model has 5"),
+        ("double_blocks.5.img_attn.qkv", r"block 5 of double_blocks \(this model has 5 of them\)"),
         ("lora_te1_text_model_encoder_layers_0_mlp_fc1", "text encoder"),
         ("text_encoder.transformer_blocks.0.attn.to_q", "text encoder"),
         ("controlnet.transformer_blocks.0.attn.to_q", "another network"),

@@ -203,7 +203,7 @@ def test_wrong_vaes() -> None:
 
 @pytest.mark.parametrize(
     ("width", "words"),
-    [(2560, r"Qwen3-4B loaded for Z-Image.*a 4B Klein"), (12288, "Qwen3-8B, for a 9B Klein")],
+    [(2560, r"Qwen3-4B loaded for Z-Image.*klein\] 4B"), (12288, "Qwen3-8B, FLUX.2")],
 )
 def test_conditioning_of_another_width(width: int, words: str) -> None:
     with pytest.raises(ValueError, match=f"negative comes from the wrong text encoder .*{words}"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kleinod_pure.sampling.own_seed import prompt_of_one, workflow_of_one
+from kleinod_pure.sampling.own_seed import prompt_of_one, tell_known_seeds, tell_seeds, workflow_of_one
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
@@ -27,6 +27,37 @@ def values_of(workflow: dict, number: str) -> dict[str, object]:
         names += ["control"] if options.get("control_after_generate") else []
     node = next(node for node in workflow["nodes"] if str(node["id"]) == number)
     return dict(zip(names, node["widgets_values"], strict=True))
+
+
+def a_prompt(guidance: float = 4, text: str = "a fox") -> dict:
+    return {
+        "1": {"class_type": "KleinodLoader", "inputs": {"diffusion_model": "klein-nano"}},
+        "2": {"class_type": "KleinodPrompt", "inputs": {"clip": ["1", 1], "positive": text}},
+        "3": {
+            "class_type": "KleinodSampler",
+            "inputs": {"model": ["1", 0], "positive": ["2", 0], "guidance": guidance},
+        },
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}},
+    }
+
+
+def known_seeds(prompt: dict) -> dict | None:
+    """What is written into the files of a run before anything runs."""
+    told = tell_known_seeds({"prompt": prompt, "extra_data": {"extra_pnginfo": {"workflow": {}}}})
+    return told["extra_data"]["extra_pnginfo"].get("kleinod_seeds")
+
+
+def test_seeds_of_pictures_that_are_still_known_are_told_again() -> None:
+    info: dict = {}
+    tell_seeds(a_prompt(guidance=4.0), info, "3", [7, 8])
+    assert info == {"kleinod_seeds": {"3": [7, 8]}}
+    other_file = a_prompt()
+    other_file["5"] = {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}}
+    assert known_seeds(other_file) == {"3": [7, 8]}, "what follows the sampler changes none of its pictures"
+    assert known_seeds(a_prompt(text="a cat")) is None, "what it reads does"
+    assert tell_known_seeds({"prompt": a_prompt()}) == {"prompt": a_prompt()}, "no page, no files' words"
+    tell_seeds(a_prompt(), info, "3", [9])  # the picture that it loads has changed: one result of it
+    assert info == {"kleinod_seeds": {}} and known_seeds(a_prompt()) is None
 
 
 def test_the_sampler_s_own_widgets_are_set() -> None:

@@ -39,7 +39,7 @@ def test_info_tells_sizes_cost_and_what_to_do() -> None:
     assert "image 1: 512x512 used as it is" in text
     assert "image 2: 500x300 used as 496x288" in text and "% cut off" in text
     assert f"{32 * 32 + 31 * 18:,} reference tokens beside 1,024" in text
-    assert "width and height: 512x512, the size of image 1" in text
+    assert "width and height: 512x512 (the size of image 1)" in text
     assert "Warning" not in text
 
 

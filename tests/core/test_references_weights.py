@@ -58,7 +58,7 @@ def test_steps_are_read_as_they_are_written(text: str, expected: list[tuple[floa
     ("given_", "words"),
     [
         ({"weights": "strong"}, "weights says 'strong' for image 1"),
-        ({"weights": "1,1,1"}, "weights names 3 images, but 2 are connected"),
+        ({"weights": "1,1,1"}, "weights names 3 images, and there are 2"),
         ({"weights": "2.5"}, "weights holds 2.5"),
         ({"weights": "-1"}, "weights holds -1"),
         ({"weights": "nan"}, "weights holds nan"),

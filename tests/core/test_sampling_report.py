@@ -162,7 +162,7 @@ def test_what_kleinod_fast_goes_by_is_told_in_place_of_its_limits() -> None:
 
 def test_checks_name_the_input() -> None:
     cond = [[torch.zeros(1, 8, 2560), {}]]
-    with pytest.raises(ValueError, match="negative comes from the wrong text encoder .*4B Klein"):
+    with pytest.raises(ValueError, match="negative comes from the wrong text encoder .*klein. 4B"):
         check_conditioning("negative", cond, 7680)
     check_conditioning("negative", cond, None)
     with pytest.raises(ValueError, match="positive is empty"):

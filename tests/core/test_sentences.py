@@ -25,7 +25,7 @@ from kleinod_pure.sampling.request import SamplingRequest
 
 from tools.shipped import locales
 
-VALUES = ("7", "8.5", "flux-klein.safetensors", "1,024", "x2")
+VALUES = ("7", "8.5", "flux-klein.safetensors", "1,024", "x2", "16")
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ from comfy_extras.nodes_mahiro import Mahiro
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, ModelSamplingFlux, ModelSamplingSD3
 from comfy_extras.nodes_model_downscale import PatchModelAddDownscale
 from comfy_extras.nodes_nag import NAGuidance
+from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+from comfy_extras.nodes_sag import SelfAttentionGuidance
+from comfy_extras.nodes_slg import SkipLayerGuidanceDiT
 from comfy_extras.nodes_tcfg import TCFG
 from comfy_extras.nodes_tomesd import TomePatchModel
 from kleinod.nodes.base.errors import InputError
@@ -48,6 +51,27 @@ def test_what_klein_never_calls_is_said(parts: dict[str, Any]) -> None:
         "PatchModelAddDownscale on the model has no effect: FLUX.2 [klein] has none of the places it "
         "changes.",
     )
+
+
+def test_guidance_by_places_that_klein_lacks_is_said(parts: dict[str, Any]) -> None:
+    made = make(parts, PerturbedAttentionGuidance.execute(parts["model"], 3.0).args[0])
+    assert torch.allclose(made.image, make(parts, parts["model"]).image, atol=1e-3)
+    (said,) = made.report.warnings
+    assert said.startswith("PerturbedAttentionGuidance on the model has no effect")
+
+
+def test_guidance_by_places_that_klein_has_is_not_called_idle(parts: dict[str, Any]) -> None:
+    """Skip-layer guidance leaves out blocks, of which Klein has some."""
+    model = SkipLayerGuidanceDiT.execute(parts["model"], 3.0, 0.0, 1.0, "0", "0").args[0]
+    made = make(parts, model)
+    assert made.report.warnings == ()
+    assert not torch.equal(made.image, make(parts, parts["model"]).image)
+
+
+def test_guidance_by_attention_that_klein_never_shows_is_refused(parts: dict[str, Any]) -> None:
+    model = SelfAttentionGuidance.execute(parts["model"], 0.5, 2.0).args[0]
+    with pytest.raises(InputError, match="model carries SelfAttentionGuidance, which reads attention"):
+        make(parts, model)
 
 
 @pytest.mark.parametrize("node", [TCFG, Mahiro])

@@ -192,37 +192,39 @@ BOX = {"x": 8, "y": 8, "width": 40, "height": 40}
 OUT_OF_MEMORY = {
     "sampling, large": (
         lambda nano: sample(nano, full_card, width=2048, height=1024),
-        "Out of memory while painting 2048x1024. Lower width and height, or choose fp8_e4m3fn as "
+        "Out of memory while painting 2048x1024. What helps: lower width and height; choose fp8_e4m3fn as "
         "weight_dtype in Klein Loader.",
     ),
     "sampling, with an image": (
         lambda nano: sample(nano, full_card, image=torch.rand(1, 800, 800, 3)),
-        "Out of memory while painting 800x800. Connect a smaller image, or",
+        "Out of memory while painting 800x800. What helps: connect a smaller image; choose",
     ),
     "sampling, accelerated": (
         lambda nano: sample(nano, full_card, steps=8, acceleration="high"),
-        "Out of memory while painting 128x128. Set acceleration to none, or",
+        "Out of memory while painting 128x128. What helps: set acceleration to none; choose",
     ),
     "sampling, with references": (
         lambda nano: sample(nano, full_card, positive=prompt_with_references(nano), width=1024),
-        "Out of memory while painting 1024x128 with 1 reference. Lower width and height, connect fewer "
-        "references or",
+        "Out of memory while painting 1024x128 with 1 reference. What helps: lower width and height; connect "
+        "fewer references or",
     ),
     "the computer's own memory": (
         lambda nano: sample(nano, full_computer, width=1024),
-        "Out of memory while painting 1024x128. Lower width and height, or",
+        "Out of memory while painting 1024x128. What helps: lower width and height; choose",
     ),
     "faces": (
         lambda nano: refine((on_a_full_machine(nano[0], full_card), *nano[1:]), bounding_boxes=[BOX]),
-        "Out of memory while painting faces. Lower inpaint_size in Klein Face Settings, or",
+        "Out of memory while painting faces. What helps: lower inpaint_size in Klein Face Settings; choose",
     ),
     "the prompt": (
         lambda nano: read_prompt(nano),
-        "Out of memory while reading the prompt. Set text_encoder_device in Klein Loader to cpu, or",
+        "Out of memory while reading the prompt. What helps: set text_encoder_device in Klein Loader to cpu; "
+        "choose",
     ),
     "the prompt and references": (
         lambda nano: read_prompt(nano, references=references(), vae=nano[2]),
-        "Out of memory while reading the prompt and its references. Lower megapixels in Klein References, or",
+        "Out of memory while reading the prompt and its references. What helps: lower megapixels in Klein "
+        "References; set",
     ),
 }
 

@@ -185,7 +185,7 @@ def test_a_renamed_file_is_found_by_its_hash_at_both_times(model: Any, folder: P
 
 def test_the_report_names_trigger_words_of_the_file_or_beside_it(model: Any, folder: Path) -> None:
     (folder / "a.txt").write_text("anna woman, red\x07hat\n")
-    assert "   Trigger words: anna woman, red?hat." in stack(model, "a.safetensors")[3].splitlines()
+    assert "   Trigger words: anna woman, red?hat" in stack(model, "a.safetensors")[3].splitlines()
     assert "Trigger words" not in stack(model, "b")[3]
 
 

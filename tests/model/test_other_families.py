@@ -102,7 +102,7 @@ def test_prompt_refuses_flux3s_text_encoder(tokens: str) -> None:
 
 
 def test_sampler_says_whose_conditioning_it_was_given() -> None:
-    assert "Qwen3-VL-4B, as FLUX 3 uses" in sentence(sample, load_tiny_model())
+    assert "Qwen3-VL-4B, FLUX 3" in sentence(sample, load_tiny_model())
 
 
 def _others() -> list[type]:

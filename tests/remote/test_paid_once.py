@@ -274,7 +274,7 @@ def test_what_passes_is_asked_until_the_deadline_and_told_then(emulator, engine,
     body = error(code="rateLimitExceeded", taskType="getResponse")
     emulator.script("runware.poll", *[Turn(work=False, status=200, body=body)] * 20_000)
     asked = miss_deadline(engine, ask("runware"), lambda: emulator.count("runware.poll") > 9)
-    with pytest.raises(errors.StillRunning, match="it last said: No"):
+    with pytest.raises(errors.StillRunning, match="last said: No"):
         asked.result(90)
     assert engine.ledger.recent()[0].state == ACCEPTED
 
@@ -420,7 +420,7 @@ def not_tls() -> Iterator[int]:
     ("variables", "named"),
     [
         ({"HTTPS_PROXY": "socks5://127.0.0.1:9"}, "needs the Python package PySocks"),
-        ({"REQUESTS_CA_BUNDLE": "/nowhere/bundle.pem"}, "the certificate bundle /nowhere/bundle.pem"),
+        ({"REQUESTS_CA_BUNDLE": "/nowhere/bundle.pem"}, "does not exist (/nowhere/bundle.pem)"),
         ({"HTTPS_PROXY": "http://127.0.0.1:1"}, "the proxy http://127.0.0.1:1 does not let"),
         ({"KLEINOD_BFL_URL": "https://127.0.0.1:{not_tls}"}, "no secure connection to 127.0.0.1"),
         ({"KLEINOD_BFL_URL": "http://127.0.0.1:{closed}"}, "nothing answers at 127.0.0.1"),

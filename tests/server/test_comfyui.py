@@ -181,17 +181,22 @@ def test_no_previews_where_the_user_wants_none(comfy_server: Server) -> None:
     prompt = load(TEXT_TO_IMAGE)
     sampler_of(prompt).update(steps=2, results=2, seed=1234)
     number = next(number for number, node in prompt.items() if node["class_type"] == "KleinodSampler")
-    comfy_server.client.extra_data = {"preview_method": "none", "extra_pnginfo": {"workflow": {"nodes": []}}}
-    try:
-        result = comfy_server.client.run(prompt)
-    finally:
-        comfy_server.client.extra_data = {}
-    assert result.previews == 0
-    saved = [image for image in result.images() if image["type"] == "output"]
-    assert len(saved) == 2
-    for image in saved:
-        with Image.open(io.BytesIO(comfy_server.client.fetch_image(image))) as file:
-            assert json.loads(file.text["kleinod_seeds"]) == {number: [1234, 1235]}
+    for prefix in ("seeds", "seeds of known pictures"):  # the second time the sampler does not run
+        save = next(node for node in prompt.values() if node["class_type"] == "SaveImage")
+        save["inputs"]["filename_prefix"] = prefix
+        comfy_server.client.extra_data = {
+            "preview_method": "none", "extra_pnginfo": {"workflow": {"nodes": []}},
+        }  # fmt: skip
+        try:
+            result = comfy_server.client.run(prompt)
+        finally:
+            comfy_server.client.extra_data = {}
+        assert result.previews == 0
+        saved = [image for image in result.images() if image["type"] == "output"]
+        assert len(saved) == 2
+        for image in saved:
+            with Image.open(io.BytesIO(comfy_server.client.fetch_image(image))) as file:
+                assert json.loads(file.text["kleinod_seeds"]) == {number: [1234, 1235]}
 
 
 def test_two_runs_give_the_same_bits(comfy_server: Server) -> None:

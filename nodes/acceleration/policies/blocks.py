@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import InputError
+from ...base.sentences import say
 from ...base.values import HIGHER_REUSES_MORE, Acceleration
 from .. import signals
 from ..clock import SURE_FROM
@@ -166,8 +167,13 @@ class BlockCache(Policy):
         back, singles = cls.back_blocks(settings), model.single_blocks
         if back >= singles:
             raise InputError(
-                f"back_blocks is {back}, but this model has {singles} single blocks, one of which must be "
-                f"left to skip. Set back_blocks to {max(0, singles - 1)} or less."
+                say(
+                    "back_blocks is %1, but this model has %2 single blocks, one of which must be "
+                    "left to skip. Set back_blocks to %3 or less.",
+                    back,
+                    singles,
+                    max(0, singles - 1),
+                )
             )
         if steps is not None:
             cls.window(settings, steps)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...base.errors import InputError
+from ...base.sentences import say
 from ...base.values import Acceleration
 from .. import presets
 from ..clock import SURE_FROM
@@ -49,9 +50,12 @@ class GuidanceReuse(Policy):
     def check(cls, settings: Acceleration, model: ModelFacts, steps: int | None = None) -> None:
         if model.flux_kv_cache:
             raise InputError(
-                "Flux KV Cache keeps the references of both branches of guidance in one piece and gives the "
-                "prompt those of the negative prompt where only one branch runs. Remove Flux KV Cache and "
-                "use reference_cache, or set guidance_interval to 1 and guidance_end_percentage to 100."
+                say(
+                    "Flux KV Cache keeps the references of both branches of guidance in one piece and "
+                    "gives the prompt those of the negative prompt where only one branch runs. "
+                    "Remove Flux KV Cache and use reference_cache, "
+                    "or set guidance_interval to 1 and guidance_end_percentage to 100."
+                )
             )
 
     @classmethod
@@ -89,7 +93,7 @@ class GuidanceReuse(Policy):
         return self.mode != FULL
 
     def in_parts(self, guided: bool) -> str:
-        return "tiles or context windows run guidance in parts" if guided else ""
+        return say("tiles or context windows run guidance in parts") if guided else ""
 
     def learn_branches(self, conditional: Tensor, unconditional: Tensor) -> None:
         """Keep the difference of two fresh denoised pictures `[B, ...]`."""

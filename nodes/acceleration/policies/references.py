@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import InputError
+from ...base.sentences import say
 from ...base.values import Acceleration
 from .. import presets
 from ..clock import SURE_FROM
@@ -75,8 +76,10 @@ class ReferenceReuse(Policy):
     def check(cls, settings: Acceleration, model: ModelFacts, steps: int | None = None) -> None:
         if model.flux_kv_cache:
             raise InputError(
-                "Flux KV Cache and reference_cache both keep the keys of reference images. Remove Flux KV "
-                "Cache or set reference_cache to off."
+                say(
+                    "Flux KV Cache and reference_cache both keep the keys of reference images. "
+                    "Remove Flux KV Cache or set reference_cache to off."
+                )
             )
 
     @classmethod

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ...base.errors import InputError
 from ...base.fields import Field
+from ...base.sentences import say
 from ..retry import PollPace
 from ..status import JobStatus
 
@@ -176,8 +177,13 @@ def check_webhook(name: str, address: str) -> None:
     if not sound or len(address) > MAX_ADDRESS or not address.isprintable() or " " in address:
         shown = address if len(address) <= 80 else f"{address[:80]}..."
         raise InputError(
-            f"{name} is '{shown}', but must be an address such as https://example.com/hook, with a host, "
-            f"without a password, at most {MAX_ADDRESS} characters, or empty."
+            say(
+                "%1 is '%2', but must be an address such as https://example.com/hook, with a host, "
+                "without a password, at most %3 characters, or empty.",
+                name,
+                shown,
+                MAX_ADDRESS,
+            )
         )
 
 

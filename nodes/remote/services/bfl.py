@@ -18,6 +18,7 @@ from urllib.parse import quote
 from ...base.errors import InputError
 from ...base.fields import Field
 from ...base.flux2 import CELL, MAX_SEED
+from ...base.sentences import say
 from ..environment import read_variable
 from ..fields import UPLOAD_FORMAT
 from ..images import collect_frames, encode, split_frames
@@ -128,23 +129,32 @@ class BflRequest:
         for row in _REQUEST_FIELDS:
             row.check(getattr(self, row.name), row.name)
         if not self.prompt.strip():
-            raise InputError("prompt is empty, and BFL needs one. Write what the picture shows.")
+            raise InputError(say("prompt is empty, and BFL needs one. Write what the picture shows."))
         for name in ("width", "height"):
             value = getattr(self, name)
             if 0 < value < MIN_SIDE:
                 raise InputError(
-                    f"{name} is {value}, but must be 0 (BFL decides) or a multiple of {CELL} from {MIN_SIDE} "
-                    "on."
+                    say(
+                        "%1 is %2, but must be 0 (BFL decides) or a multiple of %3 from %4 on.",
+                        name,
+                        value,
+                        CELL,
+                        MIN_SIDE,
+                    )
                 )
         if self.width * self.height > MAX_PIXELS:
             raise InputError(
-                f"width x height is {self.width}x{self.height}, more than the 4 megapixels BFL makes."
+                say("width x height is %1x%2, more than the 4 megapixels BFL makes.", self.width, self.height)
             )
         check_webhook("webhook_url", self.webhook_url)
         if len(self.images) > len(IMAGE_INPUTS):
             raise InputError(
-                f"There are {len(self.images)} input images, and BFL takes at most {len(IMAGE_INPUTS)}. "
-                "Connect fewer; each frame of a batch counts as one."
+                say(
+                    "There are %1 input images, and BFL takes at most %2. "
+                    "Connect fewer; each frame of a batch counts as one.",
+                    len(self.images),
+                    len(IMAGE_INPUTS),
+                )
             )
 
     def to_body(self) -> dict[str, Any]:
@@ -317,8 +327,13 @@ def _check_gaps(inputs: Mapping[str, Any]) -> None:
             continue
         if before < number:
             raise InputError(
-                f"{name} is connected with {before} pictures before it, so BFL would take it as "
-                f"{IMAGE_INPUTS[before]}. Connect the pictures in order, without a gap."
+                say(
+                    "%1 is connected with %2 pictures before it, so BFL would take it as "
+                    "%3. Connect the pictures in order, without a gap.",
+                    name,
+                    before,
+                    IMAGE_INPUTS[before],
+                )
             )
         before += len(split_frames(picture))
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ...base.sentences import say
 from ..errors import Refused
 from ..retry import PollPace
 from ..status import JobStatus
@@ -45,11 +46,13 @@ class OwnRunware(_OwnServer, Runware):
     def read_balance(self, answer: Answer) -> float | None:
         if answer.status == 403:  # not for its key, which it would call unknown: it does not let us in
             words = "; ".join(describe_error(error) for error in read_errors(answer.body, ""))
-            raise Refused(f"{self.title} does not let this machine in: {words or 'HTTP 403'}")
+            raise Refused(say("%1 does not let this machine in: %2", self.title, words or "HTTP 403"))
         if answer.status == 404:
             raise Refused(
-                "At this address nothing answers API requests. If that is the right machine, switch it on "
-                "there under Settings > Kleinod > API that answers."
+                say(
+                    "At this address nothing answers API requests. If that is the right machine, "
+                    "switch it on there under Settings > Kleinod > API that answers."
+                )
             )
         return super().read_balance(answer)
 

@@ -30,6 +30,7 @@ from ...base.flux2 import (
     MIN_STEPS,
 )
 from ...base.schedulers import SCHEDULER_NAMES
+from ...base.sentences import say
 from ...base.values import API_LEVELS, FACE_FIELDS, LORA_STAGES, LORA_WEIGHT
 from ..fields import PRICE_CHECK, PROFILE, UPLOAD_FORMAT
 from ..images import collect_frames, encode, to_data_uri
@@ -266,23 +267,36 @@ class RunwareRequest:
         self._check_texts()
         if 0 < self.true_cfg_scale < MIN_GUIDANCE:
             raise InputError(
-                f"true_cfg_scale is {self.true_cfg_scale}, but must be 0 (not sent) or from 1 to 20."
+                say("true_cfg_scale is %1, but must be 0 (not sent) or from 1 to 20.", self.true_cfg_scale)
             )
         if 0 < self.ttl < MIN_TTL:
-            raise InputError(f"ttl is {self.ttl}, but must be 0 (not sent) or at least {MIN_TTL} seconds.")
+            raise InputError(
+                say("ttl is %1, but must be 0 (not sent) or at least %2 seconds.", self.ttl, MIN_TTL)
+            )
         if self.ttl and self.options.output_type != "URL":
-            raise InputError("ttl only applies when output_type is URL: set ttl to 0, or output_type to URL.")
+            raise InputError(
+                say("ttl only applies when output_type is URL: set ttl to 0, or output_type to URL.")
+            )
         if not _AIR.fullmatch(self.model):
-            raise InputError(f"model is '{self.model}', but must be a Runware model id such as {MODEL}.")
+            raise InputError(
+                say("model is '%1', but must be a Runware model id such as %2.", self.model, MODEL)
+            )
         if len(self.references) > MAX_REFERENCES:
             raise InputError(
-                f"references holds {len(self.references)} images, and Runware takes at most {MAX_REFERENCES} "
-                "for this model. Connect fewer; each frame of a batch counts as one."
+                say(
+                    "references holds %1 images, and Runware takes at most %2 "
+                    "for this model. Connect fewer; each frame of a batch counts as one.",
+                    len(self.references),
+                    MAX_REFERENCES,
+                )
             )
         if self.large_seed and not (self.large_seed.isdecimal() and self.sent_seed <= MAX_LARGE_SEED):
             raise InputError(
-                f"large_seed is '{self.large_seed[:40]}', but must be a whole number from 0 to "
-                f"{MAX_LARGE_SEED}, or empty."
+                say(
+                    "large_seed is '%1', but must be a whole number from 0 to %2, or empty.",
+                    self.large_seed[:40],
+                    MAX_LARGE_SEED,
+                )
             )
         self._check_loras()
         self._check_accelerator()
@@ -295,30 +309,44 @@ class RunwareRequest:
     def _check_texts(self) -> None:
         if not self.positive_prompt.strip():
             raise InputError(
-                "positive_prompt is empty, and Runware needs at least one character. Write what the picture "
-                "shows."
+                say(
+                    "positive_prompt is empty, and Runware needs at least one character. "
+                    "Write what the picture shows."
+                )
             )
         for name in ("positive_prompt", "negative_prompt"):
             length = len(getattr(self, name))
             if length > MAX_PROMPT:
                 raise InputError(
-                    f"{name} has {length} characters, and Runware takes at most {MAX_PROMPT}. Shorten it."
+                    say(
+                        "%1 has %2 characters, and Runware takes at most %3. Shorten it.",
+                        name,
+                        length,
+                        MAX_PROMPT,
+                    )
                 )
 
     def _check_loras(self) -> None:
         for row in self.loras:
             if not row.get("model"):
                 raise InputError(
-                    "loras holds a LoRA without an AIR id: Runware cannot see files of this computer. Write "
-                    "the id of the LoRA at Runware into its row of Klein LoRA Stack, or switch the row off."
+                    say(
+                        "loras holds a LoRA without an AIR id: Runware cannot see files of this computer. "
+                        "Write the id of the LoRA at Runware into its row of Klein LoRA Stack, "
+                        "or switch the row off."
+                    )
                 )
             LORA_WEIGHT.check(row.get("weight", 1.0), f"The weight of LoRA '{row['model']}'")
             LORA_WEIGHT.check_step(row.get("weight", 1.0), f"The weight of LoRA '{row['model']}'")
             stage = row.get("transformer", "both")
             if stage not in LORA_STAGES:
                 raise InputError(
-                    f"The stage of LoRA '{row['model']}' is '{stage}', but must be one of: "
-                    f"{', '.join(LORA_STAGES)}."
+                    say(
+                        "The stage of LoRA '%1' is '%2', but must be one of: %3.",
+                        row["model"],
+                        stage,
+                        ", ".join(LORA_STAGES),
+                    )
                 )
 
     def _check_accelerator(self) -> None:
@@ -326,15 +354,22 @@ class RunwareRequest:
         end = options.get("cacheEndStep")
         if end is not None and end > self.steps:
             raise InputError(
-                f"acceleration ends its cache at step {end} (cacheEndStep), but steps is {self.steps}: lower "
-                "cacheEndStep, raise steps, or give the window in percent."
+                say(
+                    "acceleration ends its cache at step %1 (cacheEndStep), but steps is %2: lower "
+                    "cacheEndStep, raise steps, or give the window in percent.",
+                    end,
+                    self.steps,
+                )
             )
         start, start_words = self._read_edge(options, "cacheStartStep", 0)
         end, end_words = self._read_edge(options, "cacheEndStep", self.steps)
         if start >= end:
             raise InputError(
-                f"acceleration starts its cache at {start_words or 'the first step'}, which must come before "
-                f"its end, {end_words or f'the last step ({self.steps})'}."
+                say(
+                    "acceleration starts its cache at %1, which must come before its end, %2.",
+                    start_words or "the first step",
+                    end_words or f"the last step ({self.steps})",
+                )
             )
 
     def _read_edge(self, options: Mapping[str, Any], name: str, open_edge: float) -> tuple[float, str]:
@@ -424,8 +459,13 @@ def order_references(pictures: Sequence[str], addresses: str, check: bool = True
             named[int(number)] = place
         elif check and not is_address(line):
             raise InputError(
-                f"reference_addresses, line {place + 1}, is '{line[:80]}', but must be an https address, a "
-                f"Runware UUID, or 'picture N' for one of the {len(pictures)} connected pictures, each once."
+                say(
+                    "reference_addresses, line %1, is '%2', but must be an https address, a "
+                    "Runware UUID, or 'picture N' for one of the %3 connected pictures, each once.",
+                    place + 1,
+                    line[:80],
+                    len(pictures),
+                )
             )
     placed = {place: pictures[number - 1] for number, place in named.items()}
     first = [picture for number, picture in enumerate(pictures, 1) if number not in named]
