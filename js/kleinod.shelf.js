@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * Kleinod's templates on ComfyUI's shelf: in an order of learning, each with a line that says what it is for. The page
- * has an extension's templates in the order in which the disk lists them, and repeats their names for a description.
+ * has an extension's templates in the order in which the disk lists them, and has no more to say of one than its name.
  */
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
@@ -9,16 +9,36 @@ import { inOrder, TEMPLATES } from "./lib/shelf.js";
 import { say } from "./lib/words.js";
 
 const CARD = "template-workflow-";
+const OWN = "kleinod-purpose";
 const PAUSE_MILLISECONDS = 100; // the page changes often, the shelf hardly ever
 
-/** @param {Element} card */
+/**
+ * Page 1.47 repeats the name below it, 1.58 leaves it at the title.
+ *
+ * @param {Element} card
+ */
 function describe(card) {
   const name = String(card.getAttribute("data-testid")).slice(CARD.length);
   const text = TEMPLATES[name];
+  /** @type {HTMLElement | null} */
+  const own = card.querySelector(`.${OWN}`);
+  if (own) {
+    // The page may use the card for another template.
+    if (!text) own.remove();
+    else if (own.textContent !== say(text)) own.textContent = own.title = say(text);
+    return;
+  }
+  if (!text) return;
   const line = card.querySelector("p");
-  // Somebody else's template of this name says something else.
-  if (!text || !line || line.title.replace(/ +/g, " ") !== name.replace(/[-_]/g, " ").replace(/ +/g, " ")) return;
-  line.textContent = line.title = say(text);
+  if (!line) {
+    const added = document.createElement("p");
+    added.className = `${OWN} m-0 text-sm text-muted-foreground`;
+    added.textContent = added.title = say(text);
+    card.querySelector("h3")?.after(added);
+    // Somebody else's template of this name says something else.
+  } else if (line.title.replace(/ +/g, " ") === name.replace(/[-_]/g, " ").replace(/ +/g, " ")) {
+    line.textContent = line.title = say(text);
+  }
 }
 
 app.registerExtension({
