@@ -9,6 +9,7 @@ import { api } from "../../scripts/api.js";
 import { addStyles, make } from "./lib/elements.js";
 import { describeAge, describeCost, describeDays, describeJob, describeSeeds, describeState, describeWorkers } from "./lib/job_text.js";
 import { learnLanguage } from "./lib/language.js";
+import { saySentences } from "./lib/sentences.js";
 import { call, wordsOf } from "./lib/server.js";
 import { addNode, changeGraph, findWidget, follow } from "./lib/widgets.js";
 import { say } from "./lib/words.js";
@@ -148,7 +149,7 @@ function makeCard(job, now) {
   const workers = describeWorkers(job);
   if (workers) card.append(make("div", { className: "kleinod-dim kleinod-workers" }, workers));
   card.append(makePrompt(job));
-  if (job.message) card.append(make("div", { className: "kleinod-dim" }, job.message));
+  if (job.message) card.append(make("div", { className: "kleinod-dim" }, saySentences(job.message)));
   const pictures = make("div", { className: "kleinod-pictures" });
   for (const { position, width, height, seed } of job.pictures) {
     const size = `${width}x${height}`;

@@ -8,6 +8,7 @@
 import { app } from "../../scripts/app.js";
 import { BUTTON, FIELD, make, makeButton, ROW } from "./lib/elements.js";
 import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
+import { saySentences } from "./lib/sentences.js";
 import { call, wordsOf } from "./lib/server.js";
 import { SERVICES } from "./lib/services.js";
 import { findWidget, follow, isOurs } from "./lib/widgets.js";
@@ -66,7 +67,7 @@ function makeKeyPanel(service) {
   const test = button(say("Test"), async () => {
     tell(say("Asking..."));
     const found = await call("keys/test", "POST", who());
-    tell(found.message, !found.ok);
+    tell(saySentences(found.message), !found.ok);
   });
   const clear = button(say("Clear"), async () => {
     await call("keys", "DELETE", who());

@@ -8,6 +8,7 @@
  */
 import { app } from "../../scripts/app.js";
 import { FIELD, make, makeButton, ROW } from "./lib/elements.js";
+import { saySentences } from "./lib/sentences.js";
 import { call, wordsOf } from "./lib/server.js";
 import { say } from "./lib/words.js";
 
@@ -46,7 +47,7 @@ function makeServersPanel() {
           button(say("Test"), async () => {
             tell(say("Asking..."));
             const found = await call("servers/test", "POST", { name: server.name });
-            tell(found.message, !found.ok);
+            tell(saySentences(found.message), !found.ok);
           }),
           button(say("Clear"), async () => show(await call("servers", "DELETE", { name: server.name }))),
         ),

@@ -1,6 +1,7 @@
 // @ts-check
 /** Kleinod's own routes on ComfyUI's server. No side effects on import. */
 import { api } from "../../../scripts/api.js";
+import { saySentences } from "./sentences.js";
 
 /**
  * @param {string} route what follows /kleinod/
@@ -19,5 +20,5 @@ export async function call(route, method = "GET", body = undefined) {
   return data;
 }
 
-/** The sentence in what was thrown. @param {unknown} thrown */
-export const wordsOf = (thrown) => (thrown instanceof Error ? thrown.message : String(thrown));
+/** The sentence in what was thrown, in the page's language. @param {unknown} thrown */
+export const wordsOf = (thrown) => saySentences(thrown instanceof Error ? thrown.message : String(thrown));

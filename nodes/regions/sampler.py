@@ -39,7 +39,7 @@ class CropSampler:
         references: Any = None, acceleration: Any = None,
     ) -> None:  # fmt: skip
         check_model(model)
-        check_patches(model.model_options)
+        check_patches(model)
         checks.check_vae(vae)
         self.request, self.vae = request, vae
         self.notes = [str(warning) for warning in warn_of_idle(model)]

@@ -205,4 +205,16 @@ def read_images(
             received
             or ReceivedImage(None, item.seed, item.nsfw, item.cost_usd, item.item_id, item.kind, item.message)
         )
-    return (*found, *left.values())
+    return order_by_seed((*found, *left.values()))
+
+
+def order_by_seed(results: tuple[ReceivedImage, ...]) -> tuple[ReceivedImage, ...]:
+    """Pictures in the order of their seeds, where these are the run of numbers that one job has; else as they
+    came. A service of several workers hands them over as each is done. What is no picture stands last.
+    """
+    pictures = [result for result in results if result.kind == "picture"]
+    seeds = {picture.seed for picture in pictures if picture.seed is not None}
+    if len(seeds) < len(pictures) or len(pictures) < 2 or max(seeds) - min(seeds) >= len(results):
+        return results
+    others = [result for result in results if result.kind != "picture"]
+    return (*sorted(pictures, key=lambda picture: picture.seed or 0), *others)

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from ..base.doors import Doors, answers_sentences
 from ..base.errors import ArtistError
+from ..base.sentences import say
 from .engine import Engine
 from .errors import NotSent, RemoteError, TransportError
 from .estimate import estimate
@@ -179,12 +180,15 @@ def _ask(engine: Engine, name: str, profile: str) -> dict[str, Any]:
     except RemoteError as error:
         return {"ok": False, "message": str(error)}
     except NotSent as error:
-        return {"ok": False, "message": f"{service.title} could not be reached: {error}."}
+        return {"ok": False, "message": say("%1 could not be reached: %2.", service.title, str(error))}
     except TransportError:
-        return {"ok": False, "message": f"{service.title} gave no usable answer. Try again in a while."}
+        words = say("%1 gave no usable answer. Try again in a while.", service.title)
+        return {"ok": False, "message": words}
     if service.own_path:
-        words = f"{profile} answers at {urlsplit(endpoint.base).netloc}, and the key works."
+        words = say("%1 answers at %2, and the key works.", profile, urlsplit(endpoint.base).netloc)
         return {"ok": True, "balance_usd": None, "message": words}
-    where = f" (an emulator at {endpoint.override})" if endpoint.override else ""
-    money = "the key works" if balance is None else f"the key works; the balance is ${balance:.2f}"
-    return {"ok": True, "balance_usd": balance, "message": f"{service.title}{where}: {money}."}
+    title = f"{service.title} (an emulator at {endpoint.override})" if endpoint.override else service.title
+    words = say("%1: the key works.", title)
+    if balance is not None:
+        words = say("%1: the key works, and the balance is $%2.", title, f"{balance:.2f}")
+    return {"ok": True, "balance_usd": balance, "message": words}

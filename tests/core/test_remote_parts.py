@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from kleinod_pure.remote import images
 from kleinod_pure.remote.concurrency import ConcurrencyLimit
 from kleinod_pure.remote.errors import SpendLimit, StillRunning, Unsafe
-from kleinod_pure.remote.job_request import JobRequest, RunContext
+from kleinod_pure.remote.following import order_by_seed
+from kleinod_pure.remote.job_request import JobRequest, ReceivedImage, RunContext
 from kleinod_pure.remote.ledger import FAILED, REFUSED, SAVED, SUBMITTING, Item, Ledger, format_usd
 from kleinod_pure.remote.limits import Limits, read_limits, write_limits
 from kleinod_pure.remote.result_store import ResultStore
@@ -293,3 +294,21 @@ def test_limits_are_kept_and_checked(tmp_path) -> None:
 )
 def test_amounts_are_written_with_all_their_digits(usd, text) -> None:
     assert format_usd(usd) == text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "order"),
+    [
+        ([41, 40, 42], [40, 41, 42]),
+        ([42, 40, "moderation"], [40, 42, "moderation"]),
+        ([9, 3], [9, 3]),  # no run of numbers: a service with seeds of its own
+        ([7, None], [7, None]),
+        ([5, 5], [5, 5]),
+    ],
+)
+def test_results_stand_in_the_order_of_their_seeds(seeds, order) -> None:
+    def make(seed):
+        return ReceivedImage(None, None, kind=seed) if isinstance(seed, str) else ReceivedImage(None, seed)
+
+    arranged = order_by_seed(tuple(make(seed) for seed in seeds))
+    assert [one.seed if one.kind == "picture" else one.kind for one in arranged] == order
