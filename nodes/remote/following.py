@@ -11,6 +11,7 @@ import logging
 import sqlite3
 import time
 from dataclasses import replace
+from typing import TypeVar
 
 from ..base.sentences import say
 from . import images
@@ -30,6 +31,8 @@ REFUSED_POLLS = 3
 _UNUSABLE_TIMES = 3
 # A service that says nothing about a job may have it in its queue; about one this old it has forgotten it.
 _FORGOTTEN_SECONDS = 3600.0
+
+Result = TypeVar("Result", bound=Item | ReceivedImage)
 
 
 class Follower:
@@ -208,7 +211,7 @@ def read_images(
     return order_by_seed((*found, *left.values()))
 
 
-def order_by_seed(results: tuple[ReceivedImage, ...]) -> tuple[ReceivedImage, ...]:
+def order_by_seed(results: tuple[Result, ...]) -> tuple[Result, ...]:
     """Pictures in the order of their seeds, where these are the run of numbers that one job has; else as they
     came. A service of several workers hands them over as each is done. What is no picture stands last.
     """

@@ -18,6 +18,7 @@ from ..base.errors import InputError
 from ..base.sentences import say
 from .engine import Engine
 from .errors import JobFailed
+from .following import order_by_seed
 from .images import decode, encode, sniff
 from .job_request import ReceivedImage
 from .ledger import Item, Job, start_of_day
@@ -123,7 +124,7 @@ def _describe(engine: Engine, job: Job) -> dict[str, Any]:
             "seed": item.seed,
             "worker": workers.get(item.item_id, ""),
         }
-        for item in engine.ledger.items(job.id)
+        for item in order_by_seed(tuple(engine.ledger.items(job.id)))
         if item.kind == "picture" and item.file
     ]
     return {name: getattr(job, name) for name in shown} | {
