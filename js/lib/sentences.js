@@ -8,7 +8,7 @@
  */
 import { listKnown, say } from "./words.js";
 
-/** @typedef {{english: string, form: RegExp, places: string[], weight: number}} Pattern */
+/** @typedef {{english: string, form: RegExp, places: string[], quoted: string[], weight: number}} Pattern */
 
 /** @type {Pattern[] | null} */
 let patterns = null;
@@ -19,7 +19,7 @@ const escape = (/** @type {string} */ text) => text.replace(/[.*+?^${}()|[\]\\]/
 
 /**
  * A whole sentence ends with a full stop, and its values may hold anything. A part of a line does not: there a comma,
- * semicolon or wide space ends a value, unless it is the last one, behind a colon or in brackets.
+ * semicolon, colon or wide space ends a value, unless it is the last one, behind a colon, in quotes or in brackets.
  * @param {string} english
  * @returns {Pattern}
  */
@@ -27,16 +27,17 @@ function readPattern(english) {
   const whole = english.endsWith(".");
   /** @type {string[]} */
   const places = [];
+  const quoted = [...english.matchAll(/"(%\d)"/g)].map((found) => found[1]);
   const pieces = english.split(/(%\d)/);
   const form = pieces.map((piece, index) => {
     if (!/^%\d$/.test(piece)) return escape(piece);
     if (places.includes(piece)) return `\\${places.indexOf(piece) + 1}`;
     places.push(piece);
     if (whole) return "(.+?)";
-    const last = index === pieces.length - 2 && /^[")]?$/.test(pieces[index + 1]) && /(: "?|\()$/.test(pieces[index - 1]);
-    return last ? "(.+)" : "((?:(?!, |; | {2}).)+?)";
+    const last = index === pieces.length - 2 && /^[")]?$/.test(pieces[index + 1]) && /(: |"|\()$/.test(pieces[index - 1]);
+    return last ? "(.+)" : "((?:(?!, |; |: | {2}).)+?)";
   });
-  return { english, form: new RegExp(`^${form.join("")}$`), places, weight: english.replace(/%\d/g, "").length };
+  return { english, form: new RegExp(`^${form.join("")}$`), places, quoted, weight: english.replace(/%\d/g, "").length };
 }
 
 function listPatterns() {
@@ -55,13 +56,15 @@ function listPatterns() {
 function sayPattern(text) {
   const known = listKnown();
   if (Object.hasOwn(known, text)) return known[text];
-  for (const { english, form, places } of listPatterns()) {
+  const small = text.charAt(0).toLowerCase() + text.slice(1); // a part that begins a sentence
+  if (Object.hasOwn(known, small)) return known[small].charAt(0).toUpperCase() + known[small].slice(1);
+  for (const { english, form, places, quoted } of listPatterns()) {
     const found = form.exec(text);
     if (!found) continue;
     /** @type {string[]} */
     const values = [];
     places.forEach((place, index) => {
-      values[Number(place[1]) - 1] = sayLine(found[index + 1]);
+      values[Number(place[1]) - 1] = quoted.includes(place) ? found[index + 1] : sayLine(found[index + 1]);
     });
     return say(english, ...values);
   }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,14 @@ def test_starts_without_files(file: Path) -> None:
 def test_a_note_explains(file: Path) -> None:
     notes = [node["widgets_values"][0] for node in load(file)["nodes"] if node["type"] == "MarkdownNote"]
     assert notes and all(len(note) > 200 for note in notes)
+
+
+@each_file
+def test_rows_name_the_very_files_that_come_with_the_pack(file: Path) -> None:
+    """Else the node says that it is another file than when the workflow was saved."""
+    built_in = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (ROOT / "nodes" / "loras" / "built_in").glob("*.safetensors")
+    }
+    rows = re.findall(r"(klein-nano \w+\.safetensors)[^\n\\]*?sha256=(\w{64})", file.read_text("utf-8"))
+    assert [name for name, digest in rows if built_in[name] != digest] == []

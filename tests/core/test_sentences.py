@@ -120,3 +120,21 @@ def test_lines_of_nodes_are_said_whole(call, speak, language: str) -> None:
 
 def test_parts_are_joined_as_the_page_cuts_them() -> None:
     assert join(", ", [say("%1 pictures", 2), say("seed %1", 7)]) == "2 pictures, seed 7"
+
+
+def test_a_label_is_no_part_of_a_value(call, speak) -> None:
+    words = speak("zh")
+    painted = str(call("sentences.js", "saySentences", "face 1: painted, 62x59 px at 19/22"))
+    assert painted.startswith(f"\u4eba\u8138 1: {words['painted']}, 62x59 px")
+    shares = call("sentences.js", "saySentences", "weight 1: 34 of 34 modules")
+    assert shares.startswith(f"{say(words['weight %1'], 1)}: ")
+
+
+def test_a_part_may_begin_a_line_and_quotes_hold_anything(call, speak) -> None:
+    words = speak("zh")
+    part = "another file than when the workflow was saved (other sha256)"
+    assert call("sentences.js", "saySentences", part.capitalize() + ".") == words[part] + "."
+    asked = '%1: no prompt was given, so the %2 were asked for "%3"'
+    given = ("positive", "faces", "The face of image 1: same person, same light.")
+    said = call("sentences.js", "saySentences", str(say(asked, *given)))
+    assert given[2] in said and "prompt was given" not in said
