@@ -38,8 +38,10 @@ def test_a_job_is_shown_opened_and_recovered(studio: Studio, renderer: str, arti
     assert card.locator("img").count() == 2
     card.get_by_text("a fox for the panel").wait_for()
     assert card.locator(".kleinod-seeds").inner_text().startswith("Seeds 3, ")
+    # This job's alone: pictures of earlier ones, further down, load when they are scrolled to.
     studio.page.wait_for_function(
-        "() => [...document.querySelectorAll('.kleinod-job img')].every((image) => image.naturalWidth > 0)"
+        "(card) => [...card.querySelectorAll('img')].every((image) => image.naturalWidth > 0)",
+        arg=card.element_handle(),
     )
     keep_screenshot(studio, artifacts / "screenshots", f"job-panel-{renderer}")
     address = card.locator("a").first.get_attribute("href")
