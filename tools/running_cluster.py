@@ -75,7 +75,8 @@ class RunningCluster:
         return self.find_processes(f"ServeReplica:kleinod:{replica}")
 
     def find_processes(self, word: str) -> list[psutil.Process]:
-        return [one for command in self._commands() for one in _find(command, word)]
+        roots = [psutil.Process(command.pid) for command in self._commands()]
+        return [one for root in roots for one in find_below(root, word)]
 
     def find_joined(self) -> list[psutil.Process]:
         """All processes of the second machine."""
@@ -85,9 +86,10 @@ class RunningCluster:
         return [one for one in (self.process, self.joined) if one is not None and one.poll() is None]
 
 
-def _find(command: subprocess.Popen[str], word: str) -> list[psutil.Process]:
+def find_below(process: psutil.Process, word: str) -> list[psutil.Process]:
+    """Processes that it started, and those that these did, with this word in their command."""
     found = []
-    for one in psutil.Process(command.pid).children(recursive=True):
+    for one in process.children(recursive=True):
         try:
             if word in " ".join(one.cmdline()):
                 found.append(one)

@@ -8,7 +8,7 @@ is built. `base/field_inputs.py` makes ComfyUI's inputs of the same rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,12 @@ class Field:
                     below + self.multiple,
                 )
             )
+
+
+def check_choice(label: str, value: Any, choices: Sequence[str]) -> None:
+    """Raises InputError, naming `label`, unless `value` is one of these words."""
+    if value not in choices:
+        raise InputError(say("%1 is '%2', but it must be one of: %3.", label, value, ", ".join(choices)))
 
 
 def check_fields(value: Any, fields: Iterable[Field]) -> None:

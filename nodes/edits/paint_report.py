@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..base.sentences import Sentence, join, say
-from ..regions.result import PAINTED, Painted, describe, describe_run
+from ..regions.result import PAINTED, Painted, describe, describe_run, write_notes
 from .plan import EditPlan, EditRegion
 from .request import EditRequest
 
@@ -53,7 +53,7 @@ def write_report(
                 f"{softest:.2f}",
             ),
         ]
-    return "\n".join([*lines, *(f"{say('note')}: {note}" for note in notes)])
+    return "\n".join([*lines, *write_notes(notes)])
 
 
 def describe_region(painted: PaintedRegion, many: bool) -> str:

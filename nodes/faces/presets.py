@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..base.errors import InputError
-from ..base.sentences import say
+from ..base.fields import check_choice
 from ..base.values import MASK_PERCENT, FaceRefinement
 
 API = "API defaults"
@@ -43,6 +42,5 @@ def choose_settings(preset: str, custom: FaceRefinement) -> FaceRefinement:
     """`custom` with the preset's numbers in `FIELDS`. Raises ValueError for an unknown preset."""
     if preset == CUSTOM:
         return custom
-    if preset not in PRESETS:
-        raise InputError(say("preset is '%1', but it must be one of: %2.", preset, ", ".join(PRESET_NAMES)))
+    check_choice("preset", preset, PRESET_NAMES)
     return replace(custom, **{name: getattr(PRESETS[preset], name) for name in FIELDS})

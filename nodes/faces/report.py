@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..base.sentences import Sentence, join, say
-from ..regions.result import PAINTED, Painted, describe, describe_run, write_row
+from ..regions.result import PAINTED, Painted, describe, describe_run, write_notes, write_row
 from .plan import FacePlan, FaceRegion, RefineRequest
 
 PaintedFace = Painted[FaceRegion]
@@ -45,7 +45,7 @@ def write_report(
         x, y = (round(edge) for edge in left.face.box[:2])
         line = join(": ", [say("left out at %1", f"{x},{y}"), Sentence(left.reason)])
         lines.append(join(", ", [say("picture %1", left.picture + 1), line]) if many else line)
-    return "\n".join([*lines, *(f"{say('note')}: {note}" for note in notes)])
+    return "\n".join([*lines, *write_notes(notes)])
 
 
 def headline(plan: FacePlan, results: Sequence[PaintedFace]) -> Sentence:

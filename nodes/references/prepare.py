@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base.errors import InputError
+from ..base.fields import check_choice
 from ..base.pictures import BACKGROUNDS
 from ..base.references import Reference, References
-from ..base.sentences import say
 from .pictures import FILL, MASK_USES, Picture, clean, clean_place, collect
 from .resample import resize
 from .sizing import AUTO, SizePlan, plan_sizes
@@ -38,11 +37,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         for name, choices in (("background", tuple(BACKGROUNDS)), ("mask_use", MASK_USES)):
-            value = getattr(self, name)
-            if value not in choices:
-                raise InputError(
-                    say("%1 is '%2', but it must be one of: %3.", name, value, ", ".join(choices))
-                )
+            check_choice(name, getattr(self, name), choices)
 
 
 def prepare_references(

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..base.errors import InputError
+from ..base.fields import check_choice
 from ..base.flux2 import CELL
 from ..base.sentences import say
 
@@ -55,8 +56,7 @@ def plan_sizes(
 
     Raises ValueError for a side under 64 pixels or an aspect over 8, before or after sizing.
     """
-    if policy not in POLICIES:
-        raise InputError(say("size is '%1', but it must be one of: %2.", policy, ", ".join(POLICIES)))
+    check_choice("size", policy, POLICIES)
     if policy in (TOTAL, EACH) and not 0 < megapixels < math.inf:
         raise InputError(
             say("megapixels is %1, but it must be more than 0: 1 is 1024 x 1024 pixels.", megapixels)

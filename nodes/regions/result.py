@@ -57,6 +57,11 @@ def describe_run(
     ]
 
 
+def write_notes(notes: Sequence[str]) -> list[str]:
+    """The last lines of a report."""
+    return [f"{say('note')}: {note}" for note in notes]
+
+
 def write_row(title: Sentence, text: Sentence) -> str:
     """The title in a column of its own."""
     return f"{title:<11}{text}"

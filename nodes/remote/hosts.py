@@ -7,6 +7,7 @@ altogether. A picture may also come from a host that the user has allowed for th
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import socket
@@ -102,7 +103,7 @@ class Endpoint:
         """Whether an address belongs to what replaces the service."""
         return bool(self.override) and _name_origin(_split(url)) == _name_origin(_split(self.override))
 
-    @property
+    @functools.cached_property
     def is_near(self) -> bool:
         """Whether it is a server of a private network, to which no proxy of the environment leads."""
         return bool(self.service.own_path) and is_private(urlsplit(self.override).hostname or "")

@@ -25,7 +25,7 @@ from PIL import Image
 from tests.server.vendors_clients import Door, VendorsClients
 from tools.launch.environment import Environment
 from tools.launch.server import Server
-from tools.running_cluster import RunningCluster, make_task, run_cluster
+from tools.running_cluster import RunningCluster, find_below, make_task, run_cluster
 
 pytestmark = [
     pytest.mark.server,
@@ -146,7 +146,7 @@ def test_kills_lose_and_double_nothing(cluster: RunningCluster) -> None:
     task = order()
     cluster.wait_for(task, 1)
     victim = cluster.find("Worker")[0]
-    comfyui = [one for one in victim.children(recursive=True) if "main.py" in " ".join(one.cmdline())]
+    comfyui = find_below(victim, "main.py")
     victim.kill()
     again = cluster.wait_for(task, 4)
     assert [item["seed"] for item in again] == [3, 4, 5, 6] and read_pictures(again) == pictures

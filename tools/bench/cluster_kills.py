@@ -30,9 +30,11 @@ import psutil
 from tools.bench.cluster import LORA, fetch
 from tools.bench.report import Row
 from tools.launch.environment import inherit_environment
-from tools.running_cluster import RunningCluster, make_task, run_cluster
+from tools.running_cluster import RunningCluster, find_below, make_task, run_cluster
 
 SEEDS = 10
+# Two sets of weights, so that routing has a choice.
+SETS: dict[str, dict[str, Any]] = {"plain": {}, "style": {"lora": [{"model": LORA, "weight": 0.6}]}}
 _PATIENCE = 600.0
 
 
@@ -43,7 +45,6 @@ class Hook:
     place: str = ""
     ids: Counter[str] = field(default_factory=Counter)
     pictures: Counter[str] = field(default_factory=Counter)
-    moments: list[float] = field(default_factory=list)
 
 
 @contextmanager
@@ -57,7 +58,6 @@ def run_hook() -> Iterator[Hook]:
             with mutex:
                 hook.ids[str(self.headers["webhook-id"])] += 1
                 hook.pictures.update(str(item.get("imageUUID") or item.get("taskUUID")) for item in items)
-                hook.moments.append(time.monotonic())
             self.send_response(204)
             self.end_headers()
 
@@ -113,11 +113,6 @@ def hash_picture(address: str) -> str:
     return hashlib.sha256(fetch(address)).hexdigest()
 
 
-def make_sets() -> dict[str, dict[str, Any]]:
-    """Two sets of weights, so that routing has a choice."""
-    return {"plain": {}, "style": {"lora": [{"model": LORA, "weight": 0.6}]}}
-
-
 def run(argv: list[str]) -> list[Row]:
     parser = argparse.ArgumentParser(prog="run.py bench cluster_kills")
     parser.add_argument("--clients", type=int, default=100)
@@ -138,17 +133,17 @@ def run(argv: list[str]) -> list[Row]:
 def measure(cluster: RunningCluster, hook: Hook, options: argparse.Namespace) -> list[Row]:
     shape = {"steps": 4}
     known = {}
-    for kind, more in make_sets().items():
+    for kind, more in SETS.items():
         count = SEEDS + options.results
         for item in cluster.ask(make_task(numberResults=count, seed=0, **shape, **more))["data"]:
             known[kind, item["seed"]] = hash_picture(item["imageURL"])
     draw = random.Random(options.seed)
     clients = []
     for _ in range(options.clients):
-        kind = draw.choice(list(make_sets()))
+        kind = draw.choice(list(SETS))
         task = make_task(
             numberResults=options.results, seed=draw.randrange(SEEDS), deliveryMethod="async",
-            webhookURL=f"http://{hook.place}/hook", **shape, **make_sets()[kind],
+            webhookURL=f"http://{hook.place}/hook", **shape, **SETS[kind],
         )  # fmt: skip
         clients.append(Client(task, kind))
     started = time.monotonic()
@@ -175,15 +170,11 @@ def kill_at_random(
         time.sleep(draw.uniform(2, 12))
         if not any(thread.is_alive() for thread in threads):
             break
-        workers = cluster.find("Worker")
-        victims = cluster.find("Front") if kind == "front" else workers
         if kind == "ComfyUI":
-            victims = [
-                child
-                for worker in workers
-                for child in worker.children(recursive=True)
-                if "main.py" in " ".join(child.cmdline())
-            ]
+            # Below the workers alone: a part of Ray itself is a main.py, too.
+            victims = [one for worker in cluster.find("Worker") for one in find_below(worker, "main.py")]
+        else:
+            victims = cluster.find(kind.capitalize())
         if victims:
             with suppress(psutil.Error):
                 draw.choice(victims).kill()
