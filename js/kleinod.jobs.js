@@ -151,10 +151,10 @@ function makeCard(job, now) {
   card.append(makePrompt(job));
   if (job.message) card.append(make("div", { className: "kleinod-dim" }, saySentences(job.message)));
   const pictures = make("div", { className: "kleinod-pictures" });
-  for (const { position, width, height, seed } of job.pictures) {
+  for (const [index, { position, width, height, seed }] of job.pictures.entries()) {
     const size = `${width}x${height}`;
     const title = seed === null ? say("%1. Click to open.", size) : say("%1, seed %2. Click to open.", size, seed);
-    const image = make("img", { src: pictureAddress(job, position, "thumbnail"), alt: say("Result %1", position + 1), title });
+    const image = make("img", { src: pictureAddress(job, position, "thumbnail"), alt: say("Result %1", index + 1), title });
     image.loading = "lazy";
     image.addEventListener("error", () => link.remove());
     const link = make("a", { href: pictureAddress(job, position, "picture"), target: "_blank", rel: "noopener" }, image);
