@@ -64,6 +64,15 @@ def make_doors() -> Doors:
     return Doors(cors=args.enable_cors_header, multi_user=args.multi_user, always=asks_for_code())
 
 
+def open_doors(doors: Doors) -> None:
+    """Add the pack's own addresses to ComfyUI's server."""
+    for register in (register_routes, register_lora_routes, register_request_routes, register_model_routes):
+        try:
+            register(doors)
+        except seams.MissingSeam as error:  # the panel it serves stays empty, the rest works
+            logger.warning("%s", error)
+
+
 class KleinodExtension(ComfyExtension):
     """What ComfyUI asks the pack for when it starts."""
 
@@ -76,16 +85,10 @@ class KleinodExtension(ComfyExtension):
                 "panels may be missing. Rename it to kleinod and restart.",
                 folder,
             )
-        doors = make_doors()
-        for register in (
-            register_routes, register_lora_routes, register_request_routes, register_model_routes,
-        ):  # fmt: skip
-            try:
-                register(doors)
-            except seams.MissingSeam as error:  # the panel it serves stays empty, the rest works
-                logger.warning("%s", error)
         server = seams.find_server()
-        if hasattr(server, "add_on_prompt_handler"):
+        if server is not None and not seams.missing(seams.ROUTES):
+            open_doors(make_doors())
+        if server is not None and not seams.missing(seams.KNOWN_SEEDS):
             server.add_on_prompt_handler(tell_known_seeds)
         for sentence in seams.report():
             logger.warning(sentence)

@@ -68,6 +68,15 @@ RIVAL = Feature("EasyCache as a candidate of Klein Compare", "The other candidat
 REMOTE = Feature("The remote nodes", "No job can be sent.")
 SERVICE = Feature("The API that answers and Copy/Paste as Runware JSON", "Graphs run from the page.")
 PAGE = Feature("What nodes say on the page", "It stands in ComfyUI's log and in the nodes' outputs.")
+PREVIEWS = Feature("The preview of Klein Sampler", "ComfyUI's own appear where they are switched on.")
+ROUTES = Feature(
+    "All that the page asks Kleinod for (keys, prices, lists of files, the API)",
+    "Nodes run with what stands in their inputs.",
+)
+KNOWN_SEEDS = Feature(
+    "The note of seeds in files of pictures that are not sampled anew",
+    "It is in all files that are saved in the run that samples.",
+)
 
 
 @dataclass(frozen=True)
@@ -268,7 +277,7 @@ SEAMS: tuple[Seam, ...] = (
     *_seams("comfy.model_management", REMOTE, processing_interrupted="0"),
     *_seams("comfy.cli_args", REMOTE, args__enable_cors_header="", args__multi_user="", args__port=""),
     *_seams("comfy_execution.graph_utils", FACES, REMOTE, ExecutionBlocker="1"),
-    *_seams("comfy_execution.utils", PAGE, REMOTE, get_executing_context="0"),
+    *_seams("comfy_execution.utils", PAGE, PREVIEWS, REMOTE, get_executing_context="0"),
     *_seams("comfy_extras.nodes_easycache", RIVAL, EasyCacheNode__execute="5"),
     *_seams("comfy_extras.nodes_mediapipe", MEDIAPIPE, FaceLandmarkerModel=""),
     *_seams(
@@ -299,6 +308,11 @@ SEAMS: tuple[Seam, ...] = (
     ),
     # Only what shows things hangs on the server: a script that samples has none, and needs none.
     *_seams("server", PAGE, PromptServer__send_progress_text="3"),
+    *_seams("server", KNOWN_SEEDS, PromptServer__add_on_prompt_handler="2"),
+    # What the server has only once it is made stands in the code that makes it.
+    Seam("server:PromptServer.__init__", (ROUTES,), speaks=("routes", "app")),
+    Seam("server:PromptServer.__init__", (PREVIEWS,), speaks=("client_id", "prompt_queue")),
+    *_seams("execution", PREVIEWS, PromptQueue__get_current_queue_volatile="1"),
 )
 
 

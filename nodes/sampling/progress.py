@@ -80,7 +80,7 @@ def choose_previewer(model: Any) -> tuple[Any, bool]:
 
 def _wants_previews() -> bool:
     """Whether someone looks, and has not chosen "none" in the page's settings or on the command line."""
-    if seams.missing(seams.PAGE) or any(word.startswith("--preview-method") for word in sys.argv):
+    if seams.missing(seams.PREVIEWS) or any(word.startswith("--preview-method") for word in sys.argv):
         return False
     server = seams.find_server()
     context = get_executing_context()

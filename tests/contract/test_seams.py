@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import kleinod.nodes as pack
 import pytest
+from aiohttp import web
 from kleinod.nodes.base import seams
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,6 +140,77 @@ def test_methods_called_on_comfyuis_objects_are_listed() -> None:
             and node.func.attr in methods
         }
         assert called == set(), f"of {place}"
+
+
+def test_what_is_read_off_the_server_is_listed() -> None:
+    """Its methods by name, what it has only once it is made among the words of the code that makes it."""
+    listed = {seam.place.rpartition(".")[2] for seam in seams.SEAMS}
+    listed |= {word for seam in seams.SEAMS if seam.place.startswith("server:") for word in seam.speaks}
+    read = {
+        f"{node.attr} ({file.relative_to(NODES).as_posix()}:{node.lineno})"
+        for file in NODES.rglob("*.py")
+        for tree in [ast.parse(file.read_text(encoding="utf-8"))]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr not in listed
+        # server.prompt_queue.get_...: whatever hangs on it belongs to ComfyUI as well
+        and ast.unparse(node).partition(".")[0] in _servers(tree)
+        and "server.app." not in ast.unparse(node)  # aiohttp's own
+    }
+    assert read == set()
+
+
+def _servers(tree: ast.AST) -> set[str]:
+    return {
+        ast.unparse(node.targets[0])
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and ast.unparse(node.value) == "seams.find_server()"
+    }
+
+
+@pytest.fixture
+def page_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """In the place of ComfyUI's server; afterwards nothing is known of what was missing."""
+    import server
+
+    handlers: list = []
+    instance = SimpleNamespace(
+        routes=web.RouteTableDef(),
+        app=web.Application(),
+        handlers=handlers,
+        add_on_prompt_handler=handlers.append,
+    )
+    monkeypatch.setattr(server.PromptServer, "instance", instance, raising=False)
+    seams.missing.cache_clear()
+    yield instance
+    monkeypatch.undo()
+    seams.missing.cache_clear()
+
+
+@pytest.mark.parametrize("gone", ["", "add_on_prompt_handler", "__init__"])
+def test_the_start_leaves_out_what_the_server_lacks(
+    page_server: SimpleNamespace, gone: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import server
+
+    if gone == "__init__":  # a later one that keeps its routes elsewhere
+        monkeypatch.setattr(server.PromptServer, gone, lambda self, loop: None)
+        del page_server.routes
+    elif gone:
+        monkeypatch.delattr(server.PromptServer, gone)
+        del page_server.add_on_prompt_handler
+    with caplog.at_level(logging.WARNING, "kleinod.pack"):
+        asyncio.run(pack.KleinodExtension().on_load())
+    titles = {
+        "": [],
+        "add_on_prompt_handler": [seams.KNOWN_SEEDS.title],
+        "__init__": [seams.ROUTES.title, seams.PREVIEWS.title],
+    }[gone]
+    said = [line for line in caplog.messages if " is off: " in line]
+    assert sorted(line.split(" is off: ")[0] for line in said) == sorted(titles)
+    assert bool(page_server.handlers) == (gone != "add_on_prompt_handler")
+    if gone != "__init__":
+        assert len(page_server.routes) > 20
 
 
 def test_nothing_is_listed_that_nobody_uses() -> None:

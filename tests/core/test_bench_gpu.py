@@ -51,4 +51,7 @@ def test_without_a_card_the_page_says_so_before_any_number() -> None:
     said, _, numbers = page.partition("## What was missed")
     assert "without a card" in said and "some processor" in said and "128 wide" in said
     assert "No time here says anything about a graphics card" in said
+    assert "One run" not in said, "nothing is made up about a load that was not measured"
+    busy = write_page(ENTRIES, MACHINE | {"took": "21 minutes", "busy": "1.9 and 5.2"}, small=True)
+    assert "One run of 21 minutes" in busy and "1.9 and 5.2 processes" in busy
     assert "1024x1024: steps" not in numbers and "ComfyUI's default on NVIDIA cards" not in numbers

@@ -33,6 +33,9 @@ RUNS = (
     ("dynamic", ("pictures", "steps"), 0.42),
     ("whole", ("compiled",), 0.16),
 )
+# One core compiles the 25 blocks for as long as it does all the rest.
+RUNS_WITHOUT_A_CARD = (("whole", ("pictures", "steps"), 0.6), ("whole", ("compiled",), 0.6))
+SECONDS, SECONDS_WITHOUT_A_CARD = 450, 2400
 MEMORY = {
     "whole": "weights kept whole in the card's memory (--disable-dynamic-vram)",
     "dynamic": "dynamic memory, ComfyUI's default on NVIDIA cards",
@@ -50,29 +53,41 @@ SMALL = "A network of random weights with the 4B's 25 blocks, 128 wide, at 128x1
 def run(argv: list[str]) -> list[Row]:
     parser = argparse.ArgumentParser(prog="run.py bench gpu")
     parser.add_argument("--cpu", action="store_true", help="a small network on the processor")
-    parser.add_argument("--seconds", type=float, default=450, help="for all of it (default 450)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"for all of it (default {SECONDS}, with --cpu {SECONDS_WITHOUT_A_CARD})",
+    )
     parser.add_argument("--page", type=Path, metavar="FILE", help="also write a page in Markdown to FILE")
     parser.add_argument("--log", type=Path, metavar="FILE", help="where rows are kept as they come")
     options = parser.parse_args(argv)
+    runs = RUNS_WITHOUT_A_CARD if options.cpu else RUNS
+    seconds = options.seconds or (SECONDS_WITHOUT_A_CARD if options.cpu else SECONDS)
+    busy = _measure_load()
     with tempfile.TemporaryDirectory() as folder:
         log = options.log or Path(folder) / "gpu.jsonl"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("", encoding="utf-8")
         began = time.monotonic()
-        for memory, sections, share in RUNS:
-            if options.cpu and memory == "dynamic":
-                continue
-            left = options.seconds - (time.monotonic() - began)
-            allowed = min(left, share * options.seconds * 1.25)
+        for memory, sections, share in runs:
+            left = seconds - (time.monotonic() - began)
+            allowed = min(left, share * seconds * 1.25)
             if allowed > 10:
                 _run_sections("cpu" if options.cpu else "gpu", memory, allowed, log, sections)
         entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     if options.page is not None:
         options.page.parent.mkdir(parents=True, exist_ok=True)
-        page = write_page(entries, describe_machine(), small=options.cpu)
+        took = f"{(time.monotonic() - began) / 60:.0f} minutes"
+        facts = {"took": took, "busy": " and ".join(filter(None, (busy, _measure_load())))}
+        page = write_page(entries, describe_machine() | facts, small=options.cpu)
         options.page.write_text(page, encoding="utf-8")
         print(f"\nThe page: {options.page}")
     return read_rows(entries)
+
+
+def _measure_load() -> str:
+    """How many processes wanted a core in the last five minutes; "" where the system does not say."""
+    return f"{os.getloadavg()[1]:.1f}" if hasattr(os, "getloadavg") else ""
 
 
 def _run_sections(device: str, memory: str, seconds: float, log: Path, sections: Iterable[str]) -> None:
@@ -132,7 +147,18 @@ def _introduce(machine: dict[str, object], small: bool) -> list[str]:
         "pixels instead of 1024x1024. **No time here says anything about a graphics card**: blocks this "
         "narrow cost little more than calling them, so a share of a step is larger here than on real "
         "weights. Left out, as only a card has them: dynamic memory, bfloat16, and how much memory is used.",
-        "",
+        "", *_tell_load(machine),
+    ]  # fmt: skip
+
+
+def _tell_load(machine: dict[str, object]) -> list[str]:
+    if not machine.get("busy"):
+        return []
+    return [
+        f"One run of {machine['took']} on {os.cpu_count()} cores that, at its start and at its end, "
+        f"{machine['busy']} processes wanted (the system's load). Where that is more than the cores, other "
+        "programs ran beside it: times then say little, and shares of a step only within their spread. "
+        "`run.py bench overhead` on an idle machine is the number to go by.", "",
     ]  # fmt: skip
 
 
