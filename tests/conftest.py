@@ -121,7 +121,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     return OneBrowser(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    later = [item for item in items for mark in item.iter_markers("python") if sys.version_info < mark.args]
+    if later:  # a client of others' that this Python never had: nothing is left out that could be installed
+        config.hook.pytest_deselected(items=later)
+        items[:] = [item for item in items if item not in later]
     asking = [item for item in items if item.get_closest_marker("gpu")]
     if asking and not _has_card():
         skip = pytest.mark.skip(reason="needs a CUDA device and KLEINOD_GPU=1")

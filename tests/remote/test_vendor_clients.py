@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.emulator import Emulator
 from tests.emulator.schedulers import SCHEDULERS
-from tests.remote.vendors import CLIENTS, run_client
+from tests.remote.vendors import CLIENTS, RUNWARE_SDK, run_client
 
 from .conftest import CANARY
 
@@ -33,6 +33,7 @@ def sdk_findings() -> dict:
         return found | {"accepted": emulator.accepted, "sizes": {fetch_size(url) for url in urls}}
 
 
+@RUNWARE_SDK
 def test_runware_sdk_by_rest_and_websocket(sdk_findings) -> None:
     images = sdk_findings["images"]
     assert set(images) == {"rest async", "rest sync", "websocket async", "websocket sync"}
@@ -43,6 +44,7 @@ def test_runware_sdk_by_rest_and_websocket(sdk_findings) -> None:
     assert sdk_findings["sizes"] == {(256, 192)}
 
 
+@RUNWARE_SDK
 def test_our_requests_use_only_fields_and_names_the_sdk_knows(sdk_findings) -> None:
     fields = sdk_findings["fields"]
     full = runware.RunwareRequest(
@@ -89,6 +91,7 @@ def test_blackforest_client() -> None:
         assert emulator.accepted == 2
 
 
+@RUNWARE_SDK
 def test_a_wrong_key_is_refused_to_them_too() -> None:
     with (
         Emulator(keys={CANARY}) as emulator,

@@ -10,10 +10,13 @@ import sys
 import venv
 from pathlib import Path
 
+import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = Path(__file__).with_name("clients")
+RUNWARE_SDK = pytest.mark.python(3, 11)
+"""For tests of Runware's present client, whose every release asks for Python 3.11."""
 
 
 def prepare(name: str, complete: bool = False) -> Path:

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.core.api_stage import make_task
-from tests.remote.vendors import run_client
+from tests.remote.vendors import RUNWARE_SDK, run_client
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ def fetch(address: str) -> Image.Image:
 
 
 class VendorsClients:
+    @RUNWARE_SDK
     def test_runware_sdk_by_rest_and_websocket(self, door: Door) -> None:
         found = run_client("runware-sdk", "runware_sdk.py", f"{door.address}/runware", door.key)
         assert set(found["images"]) == {"rest async", "rest sync", "websocket async", "websocket sync"}
@@ -76,6 +77,7 @@ class VendorsClients:
         assert found["model"] == ["NotFoundError", 404, "model"]
         assert found["key"][:2] == ["AuthenticationError", 401]
 
+    @RUNWARE_SDK
     def test_a_wrong_key_raises_the_clients_own_error(self, door: Door) -> None:
         with pytest.raises(AssertionError, match="invalidApiKey|not known here"):
             run_client("runware-sdk", "runware_sdk.py", f"{door.address}/runware", "wrong")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tools.launch.environment import RUNTIME
 
-PACKAGE = "scikit-image==0.26.0"
+PACKAGE = "scikit-image==0.25.2"  # the newest that Python 3.10 has, too
 FOLDER = RUNTIME / "clients" / "photographs"
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "camera.png")
 """A portrait, an animal, a table, a night sky, a room full of edges, a grey picture."""
