@@ -9,6 +9,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { make } from "./lib/elements.js";
 import { describeEstimate, describePrice } from "./lib/job_text.js";
+import { saySentences } from "./lib/sentences.js";
 import { SERVICES, serviceOf } from "./lib/services.js";
 import { addElement, findDeciding, findOutside, findWidget, follow } from "./lib/widgets.js";
 import { say } from "./lib/words.js";
@@ -134,7 +135,7 @@ function addLine(node, service) {
       try {
         const answer = await api.fetchApi(`/kleinod/estimate/${service}?${query}`);
         const book = await answer.json();
-        line.textContent = answer.ok ? describeEstimate(book) + told : book.error;
+        line.textContent = answer.ok ? describeEstimate(book) + told : saySentences(book.error ?? `HTTP ${answer.status}`);
         line.title = `${line.textContent}\n${meaning()}`;
         line.style.color = answer.ok ? "var(--descrip-text, #999)" : "var(--error-text, #f66)";
         const price = answer.ok ? describePrice(book) : "";

@@ -4,6 +4,7 @@
  * commands for the selected node. The server reads and writes the requests; here is only what becomes of the graph.
  */
 import { app } from "../../scripts/app.js";
+import { saySentences } from "./lib/sentences.js";
 import { call, wordsOf } from "./lib/server.js";
 import { addNode, changeGraph, findDeciding, findWidget } from "./lib/widgets.js";
 import { say } from "./lib/words.js";
@@ -100,7 +101,7 @@ async function copyRequest(node) {
   try {
     const { output } = await app.graphToPrompt();
     const { text, notes } = await call("runware/copy", "POST", { prompt: output, node: findQueuedId(node) });
-    for (const note of notes) tell("warn", note);
+    for (const note of notes) tell("warn", saySentences(note));
     await offer(text);
   } catch (error) {
     tell("error", wordsOf(error));
@@ -127,7 +128,7 @@ export async function pasteRequest(node, text) {
   const paste = await call("runware/paste", "POST", { text, node: node.comfyClass });
   await changeGraph(() => fillIn(node, paste));
   node.graph?.setDirtyCanvas(true, true);
-  for (const note of paste.notes) tell("warn", note);
+  for (const note of paste.notes) tell("warn", saySentences(note));
   tell("success", say("The request is in the node."));
 }
 

@@ -19,7 +19,8 @@ const escape = (/** @type {string} */ text) => text.replace(/[.*+?^${}()|[\]\\]/
 
 /**
  * A whole sentence ends with a full stop, and its values may hold anything. A part of a line does not: there a comma,
- * semicolon, colon or wide space ends a value, unless it is the last one, behind a colon, in quotes or in brackets.
+ * semicolon, colon, full stop or wide space ends a value, unless it is the last one, behind a colon, in quotes or in
+ * brackets.
  * @param {string} english
  * @returns {Pattern}
  */
@@ -35,7 +36,7 @@ function readPattern(english) {
     places.push(piece);
     if (whole) return "(.+?)";
     const last = index === pieces.length - 2 && /^[")]?$/.test(pieces[index + 1]) && /(: |"|\()$/.test(pieces[index - 1]);
-    return last ? "(.+)" : "((?:(?!, |; |: | {2}).)+?)";
+    return last ? "(.+)" : "((?:(?!, |; |: |\\. | {2}).)+?)";
   });
   return { english, form: new RegExp(`^${form.join("")}$`), places, quoted, weight: english.replace(/%\d/g, "").length };
 }
@@ -52,14 +53,19 @@ function listPatterns() {
   return patterns;
 }
 
-/** One pattern with its values, or null. @param {string} text @returns {string | null} */
-function sayPattern(text) {
+/**
+ * One pattern with its values, or null.
+ * @param {string} text
+ * @param {boolean} [parts] whether parts of a line count, too, or whole sentences alone
+ * @returns {string | null}
+ */
+function sayPattern(text, parts = true) {
   const known = listKnown();
   if (Object.hasOwn(known, text)) return known[text];
   const small = text.charAt(0).toLowerCase() + text.slice(1); // a part that begins a sentence
   if (Object.hasOwn(known, small)) return known[small].charAt(0).toUpperCase() + known[small].slice(1);
   for (const { english, form, places, quoted } of listPatterns()) {
-    const found = form.exec(text);
+    const found = parts || english.endsWith(".") ? form.exec(text) : null;
     if (!found) continue;
     /** @type {string[]} */
     const values = [];
@@ -69,7 +75,7 @@ function sayPattern(text) {
     return say(english, ...values);
   }
   const end = text.at(-1) ?? "";
-  if (!".)".includes(end) || text.length < 2) return null;
+  if (!parts || !".)".includes(end) || text.length < 2) return null;
   const before = sayPattern(text.slice(0, -1)); // a part that ends the sentence it stands in
   return before === null ? null : before + end;
 }
@@ -78,15 +84,21 @@ const BREAK = /\. |\? |, |; |: | \(| {2,}/g;
 
 /** @param {string} line @returns {string} */
 function sayLine(line) {
-  const whole = sayPattern(line);
-  if (whole !== null || !/[a-z]/.test(line)) return whole ?? line;
+  const sentence = sayPattern(line, false);
+  if (sentence !== null || !/[a-z]/.test(line)) return sentence ?? sayPattern(line) ?? line;
   const breaks = [...line.matchAll(BREAK)].map(({ 0: mark, index }) => {
     const start = /^[.?]/.test(mark) ? index + 1 : index; // the full stop is the sentence's
     return { start, end: index + mark.length };
   });
-  for (const { start, end } of breaks.reverse()) {
-    const part = sayPattern(line.slice(0, start));
-    if (part !== null) return part + line.slice(start, end) + sayLine(line.slice(end));
+  breaks.reverse();
+  // A sentence before anything that a part of a line would take for its last value.
+  for (const parts of [false, true]) {
+    const whole = parts ? sayPattern(line) : null;
+    if (whole !== null) return whole;
+    for (const { start, end } of breaks.filter((one) => parts || /[.?]/.test(line.charAt(one.start - 1)))) {
+      const part = sayPattern(line.slice(0, start), parts);
+      if (part !== null) return part + line.slice(start, end) + sayLine(line.slice(end));
+    }
   }
   const first = breaks.at(-1); // none is known: the rest may be
   return first ? line.slice(0, first.end) + sayLine(line.slice(first.end)) : line;

@@ -83,7 +83,7 @@ def find_attached(model_options: Mapping[str, Any]) -> Attached:
 def adapt(acceleration: Acceleration, attached: Attached) -> tuple[Acceleration, list[Sentence]]:
     """Settings that bear what is attached, and in words what was given up for it."""
     if attached.state:
-        names = " and ".join(attached.state)
+        names = " + ".join(attached.state)
         off = Acceleration(acceleration="none")
         return off, [
             say(
@@ -93,7 +93,7 @@ def adapt(acceleration: Acceleration, attached: Attached) -> tuple[Acceleration,
             )
         ]
     if attached.pairs and (acceleration.guidance_interval > 1 or acceleration.guidance_end_percentage < 100):
-        names = " and ".join(attached.pairs)
+        names = " + ".join(attached.pairs)
         kept = replace(acceleration, guidance_interval=1, guidance_end_percentage=100)
         return kept, [
             say(

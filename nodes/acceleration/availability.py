@@ -24,23 +24,23 @@ def keep_available(
     if acceleration is None:
         return None, []
     if seams.missing(seams.ACCELERATION):
-        return None, [Sentence(seams.missing(seams.ACCELERATION))]
+        return None, [seams.missing(seams.ACCELERATION)]
     off: list[Sentence] = []
     captured = graph_capture.captures_blocks(model.model.diffusion_model)
     if acceleration.method in BLOCK_METHODS:
         reason = seams.missing(seams.BLOCK_CACHES) or _captured(captured, seams.BLOCK_CACHES)
         if reason:
-            off.append(Sentence(reason))
+            off.append(reason)
             acceleration = replace(
                 acceleration, acceleration="none", fb_cache=False, tea_cache=False, db_cache=False
             )
     if acceleration.reference_cache != "off":
         reason = seams.missing(seams.REFERENCE_KEYS) or _captured(captured, seams.REFERENCE_KEYS)
         if reason:
-            off.append(Sentence(reason))
+            off.append(reason)
             acceleration = replace(acceleration, reference_cache="off")
     return acceleration, off
 
 
-def _captured(captured: bool, feature: seams.Feature) -> str:
-    return f"{feature.title} is off: {graph_capture.CAPTURED}" if captured else ""
+def _captured(captured: bool, feature: seams.Feature) -> Sentence:
+    return graph_capture.explain(feature) if captured else Sentence("")

@@ -12,6 +12,7 @@ from typing import Any
 from ..base.acceleration import FittedTable
 from ..base.errors import InputError
 from ..base.files import write_json
+from ..base.sentences import say
 from ..base.values import Calibration
 
 VERSION = 2
@@ -25,8 +26,11 @@ def check_name(name: str) -> str:
     """The name, if it can be a file's on any system; else an InputError."""
     if not _NAME.fullmatch(name) or name != name.strip() or name.endswith("."):
         raise InputError(
-            f"name is '{name}', but it becomes a file: use letters, digits, spaces, dots, + and -, beginning "
-            "with a letter or digit, at most 64."
+            say(
+                "name is '%1', but it becomes a file: use letters, digits, spaces, dots, + and -, "
+                "beginning with a letter or digit, at most 64.",
+                name,
+            )
         )
     return name
 
@@ -77,10 +81,14 @@ def load(name: str, folder: Path) -> Calibration:
     try:
         return read(name, file.read_text(encoding="utf-8"))
     except OSError:
-        known = ", ".join(list_names(folder)) or "none yet"
+        known = ", ".join(list_names(folder)) or say("none yet")
         raise InputError(
-            f"calibration is '{name}', but there is no such calibration (there are: {known}). Run Klein "
-            "Calibrate, or choose another."
+            say(
+                "calibration is '%1', but there is no such calibration (there are: %2). "
+                "Run Klein Calibrate, or choose another.",
+                name,
+                known,
+            )
         ) from None
 
 
@@ -89,13 +97,17 @@ def read(name: str, text: str) -> Calibration:
     try:
         data = json.loads(text)
         if data["version"] not in (VERSION, WITHOUT_TABLES):
-            raise InputError(f"its version is {data['version']}")
+            raise InputError(say("its version is %1", data["version"]))
         tables = tuple(_read_table(table) for table in data.get("tables", ()))
         coefficients = tuple(float(v) for v in data["tea_coefficients"])
         return Calibration(name, coefficients, float(data["tea_limit"]), tables)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"The calibration '{name}' cannot be read ({error}). Run Klein Calibrate again under that name."
+            say(
+                "The calibration '%1' cannot be read (%2). Run Klein Calibrate again under that name.",
+                name,
+                error,
+            )
         ) from None
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..base.sentences import say
+from ..base.sentences import Sentence, say
 from ..base.values import Acceleration
 from .clock import StepClock
 from .extrapolation import MIN_SIGMA
@@ -59,7 +59,7 @@ class Controller:
                 say("%1 steps are too few to skip any (from %2 on)", run.steps, MIN_STEPS)
             )
 
-    def disable(self, reason: str, hold_exact: bool = True) -> None:
+    def disable(self, reason: Sentence, hold_exact: bool = True) -> None:
         """Compute everything from here on, and say why.
 
         hold_exact: False where nothing may be kept at all. What is exact goes on otherwise.
@@ -111,7 +111,7 @@ class Controller:
             self.disable(say("this sampler calls the model more than once a step"))
         if key != self._key:
             if self._key is not None:
-                self._record.note = "conditions changed"
+                self._record.note = say("conditions changed")
             self.forget()
             self._key = key
         if any(policy.breaks_path(index) for policy in self.policies):
@@ -161,7 +161,7 @@ class Controller:
     def _judge(self, unread: _Unread, errors: list[float], finite: bool) -> None:
         record = unread.record
         if not finite:
-            record.note = "not a finite number: forgotten"
+            record.note = say("not a finite number: forgotten")
             self.forget()
             return
         if not errors or unread.policy is None:

@@ -54,7 +54,7 @@ class StepRecord:
     kind: str = COMPUTED
     work: float = 1.0
     error: float | None = None
-    note: str = ""
+    note: Sentence = Sentence("")
 
 
 @dataclass
@@ -68,7 +68,7 @@ class RunReport:
     method: str
     steps: int
     records: list[StepRecord] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[Sentence] = field(default_factory=list)
     threshold: float | None = None
     asked: int = 0
 

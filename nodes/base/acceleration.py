@@ -314,7 +314,7 @@ class FittedTable:
         values = [self.guidance, *self.errors, *self.rule_errors, *self.sigmas, *self.levels, *sum(rows, ())]
         falling = all(a > b for a, b in zip(self.levels, self.levels[1:], strict=False))
         if not (whole and falling and all(math.isfinite(value) for value in values)):
-            raise InputError("one of its tables does not hold together")
+            raise InputError(say("one of its tables does not hold together"))
 
     @property
     def steps(self) -> int:
@@ -420,7 +420,7 @@ class Acceleration:
                     "%1 are switched on together, but they answer the same question differently. "
                     "Switch on exactly one of fbCache, teaCache and dbCache, "
                     "or none of them for the forecast.",
-                    " and ".join(on),
+                    " + ".join(on),
                 )
             )
 

@@ -25,6 +25,7 @@ from aiohttp import web
 
 from .addresses import is_loopback
 from .errors import ArtistError, InputError
+from .sentences import Sentence, join, say
 
 GUARD_HEADER = "X-Kleinod"
 CODE_HEADER = "X-Kleinod-Code"
@@ -77,16 +78,18 @@ class Doors:
         several users at one ComfyUI, only who reads the console may.
         """
         if request.headers.get("Sec-Fetch-Site", "none") not in _OWN_SITE:
-            raise Denied("This address answers pages of this ComfyUI only.")
+            raise Denied(say("This address answers pages of this ComfyUI only."))
         if self._has_code(request):
             return
         if self._always:
-            self._refuse("This ComfyUI asks every browser for the code that its console shows.")
+            self._refuse(say("This ComfyUI asks every browser for the code that its console shows."))
         if private and self._multi_user:
-            self._refuse("With --multi-user, keys, limits and jobs are shown to the owner of ComfyUI only.")
+            self._refuse(
+                say("With --multi-user, keys, limits and jobs are shown to the owner of ComfyUI only.")
+            )
         reason = find_stranger(request.remote, request.headers, request.version)
         if reason:
-            self._refuse(f"{reason}, and this is answered on the computer that ComfyUI runs on only.")
+            self._refuse(say("%1, and this is answered on the computer that ComfyUI runs on only.", reason))
 
     async def read(
         self, request: web.Request, *, private: bool = True, most_bytes: int = SMALL_BODY
@@ -95,24 +98,28 @@ class Doors:
         InputError where it is none.
         """
         if request.headers.get(GUARD_HEADER) != "1" or request.content_type != "application/json":
-            raise Denied("This request did not come from Kleinod's own page.")
+            raise Denied(say("This request did not come from Kleinod's own page."))
         if private and self._cors == "*":
             raise Denied(
-                "ComfyUI runs with --enable-cors-header '*', so any web page could change keys and limits. "
-                "Start it without."
+                say(
+                    "ComfyUI runs with --enable-cors-header '*', "
+                    "so any web page could change keys and limits. Start it without."
+                )
             )
         self.check(request, private=private)
         data = b""
         async for part in request.content.iter_any():
             data += part
             if len(data) > most_bytes:
-                raise InputError(f"The request is larger than the {most_bytes:,} bytes allowed here.")
+                raise InputError(
+                    say("The request is larger than the %1 bytes allowed here.", f"{most_bytes:,}")
+                )
         try:
             body = json.loads(data or b"{}")
         except (ValueError, RecursionError):
-            raise InputError("The request is not JSON.") from None
+            raise InputError(say("The request is not JSON.")) from None
         if not isinstance(body, dict):
-            raise InputError("The request is not a JSON object.")
+            raise InputError(say("The request is not a JSON object."))
         return body
 
     def get(self, work: Callable[[web.Request], Any], *, private: bool = True) -> Handler:
@@ -145,7 +152,7 @@ class Doors:
         ours = request.headers.get(GUARD_HEADER) == "1" and request.content_type == "application/json"
         here = request.headers.get("Sec-Fetch-Site", "none") in _OWN_SITE
         if not (ours and here and self._is_code(given)):
-            return web.json_response({"error": "This is not the code in ComfyUI's console."}, status=403)
+            return web.json_response({"error": say("This is not the code in ComfyUI's console.")}, status=403)
         answer = web.json_response({"unlocked": True})
         answer.set_cookie(
             self.cookie, self._pass, httponly=True, samesite="Strict", path="/", secure=request.secure
@@ -161,35 +168,38 @@ class Doors:
     def _is_code(self, given: str) -> bool:
         return hmac.compare_digest(given.strip().upper().encode(), self.code.encode())
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: Sentence) -> None:
         if not self._told:
             self._told = True
             self._tell(
                 "Kleinod: to manage keys, limits and jobs from another computer or through a proxy, enter "
                 f"{self.code} under Settings > Kleinod > API keys > Code. It is new with every start."
             )
-        raise Denied(
-            f"{reason} To be let in, enter the code that ComfyUI's console shows, under Settings > Kleinod > "
-            "API keys > Code."
+        let_in = say(
+            "To be let in, enter the code that ComfyUI's console shows, "
+            "under Settings > Kleinod > API keys > Code."
         )
+        raise Denied(join(" ", [reason, let_in]))
 
 
-def find_stranger(peer: str | None, headers: Mapping[str, str], version: tuple[int, int] = (1, 1)) -> str:
+def find_stranger(
+    peer: str | None, headers: Mapping[str, str], version: tuple[int, int] = (1, 1)
+) -> Sentence:
     """Why a request may come from another machine or page; "" where everything says it is this one."""
     if not is_loopback(peer or ""):
-        return "This browser is on another computer"
+        return say("This browser is on another computer")
     names = {name.lower() for name in headers}
     if names & _FORWARDED or any(name.startswith(("x-forwarded", "ngrok-", "x-ms-proxy")) for name in names):
-        return "This request came through a proxy"
+        return say("This request came through a proxy")
     if tuple(version) < (1, 1):
-        return "This request came through a proxy (no browser speaks HTTP/1.0)"
+        return say("This request came through a proxy (no browser speaks HTTP/1.0)")
     host = headers.get("Host", "")
     if not is_loopback(_split_host(f"//{host}")[0]):
-        return "This request was sent to another name than this computer's own"
+        return say("This request was sent to another name than this computer's own")
     for name in ("Origin", "Referer"):
         if name in headers and _split_host(headers[name]) != _split_host(f"//{host}"):
-            return "This request came from another page"
-    return ""
+            return say("This request came from another page")
+    return Sentence("")
 
 
 def _split_host(address: str) -> tuple[str, int | None]:

@@ -9,6 +9,8 @@ The text is one whole sentence, or two: it names the input, what came, what was 
 
 from __future__ import annotations
 
+from .sentences import Sentence
+
 
 class ArtistError(Exception):
     """Its text is written for the person who uses the node, and is shown on it.
@@ -17,6 +19,9 @@ class ArtistError(Exception):
     """
 
     __module__ = "kleinod"
+
+    def __init__(self, text: Sentence) -> None:
+        super().__init__(text)
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)

@@ -17,11 +17,7 @@ from types import FunctionType
 from typing import Any
 
 from . import seams
-
-CAPTURED = (
-    "this ComfyUI runs the model's blocks as recorded CUDA graphs, in which nothing can be skipped or added. "
-    "Start ComfyUI with --disable-cuda-graphs to have it back."
-)
+from .sentences import Sentence, say
 
 # In the code of a loop, each set of words by itself: ComfyUI's queue told to capture; its queue given the
 # call of the block to make; PyTorch's own ways.
@@ -39,6 +35,16 @@ def captures_blocks(network: Any) -> bool:
         return False
     return _carries_units(network) or any(
         telling <= words for words in _words_of_class(type(network)) for telling in _TELLING
+    )
+
+
+def explain(feature: seams.Feature) -> Sentence:
+    """That a feature is off where blocks are captured, and how to have it back."""
+    return say(
+        "%1 is off: this ComfyUI runs the model's blocks as recorded CUDA graphs, "
+        "in which nothing can be skipped or added. "
+        "Start ComfyUI with --disable-cuda-graphs to have it back.",
+        feature.title,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .errors import InputError
-from .sentences import say
+from .sentences import Sentence, say
 
 BACKGROUNDS = {"white": 1.0, "grey": 0.5, "black": 0.0}
 # Resampling overshoots a little beyond 1; beyond this, values count from 0 to 255.
@@ -42,7 +42,7 @@ def check_image(image: Any, label: str = "image") -> None:
         )
 
 
-def take_pictures(image: Any, label: str = "image") -> tuple[Tensor, list[str]]:
+def take_pictures(image: Any, label: str = "image") -> tuple[Tensor, list[Sentence]]:
     """Colour pictures, with alpha or without, that are to keep every bit nobody paints: the very tensor given
     where it holds floats in 0..1, else as float32 in 0..1. And, in sentences, what was done to it. Grey ones
     become colour, their alpha stays.
@@ -50,7 +50,7 @@ def take_pictures(image: Any, label: str = "image") -> tuple[Tensor, list[str]]:
     Raises InputError as `check_image` and `to_unit` do.
     """
     check_image(image, label)
-    words: list[str] = []
+    words: list[Sentence] = []
     clean = to_unit(image, label, words)
     usable = image.is_floating_point() and not words
     pictures = image if usable else clean
@@ -60,7 +60,7 @@ def take_pictures(image: Any, label: str = "image") -> tuple[Tensor, list[str]]:
     return pictures, [say("%1 came with %2.", label, word) for word in words]
 
 
-def to_unit(pixels: Tensor, label: str, notes: list[str]) -> Tensor:
+def to_unit(pixels: Tensor, label: str, notes: list[Sentence]) -> Tensor:
     """`pixels` of any shape as float32 on the CPU, in 0..1. Whole numbers count from 0 to 255; overshoots are
     clamped, larger ones with a word in `notes`.
 
@@ -94,7 +94,7 @@ def to_unit(pixels: Tensor, label: str, notes: list[str]) -> Tensor:
     return values
 
 
-def to_rgb(values: Tensor, background: str, notes: list[str]) -> Tensor:
+def to_rgb(values: Tensor, background: str, notes: list[Sentence]) -> Tensor:
     """`[..., C]` in 0..1 -> `[..., 3]`: one channel is grey, two are grey and alpha; alpha is laid on the
     background, one of BACKGROUNDS."""
     channels = values.shape[-1]

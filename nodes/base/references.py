@@ -62,13 +62,21 @@ class Reference:
         shape = tuple(self.image.shape)
         if len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
             raise InputError(
-                f"A reference has the shape {list(shape)}, but must be one colour picture "
-                "[1, height, width, 3]: let Klein References prepare it."
+                say(
+                    "A reference has the shape %1, but must be one colour picture [1, height, width, 3]: "
+                    "let Klein References prepare it.",
+                    list(shape),
+                )
             )
         if shape[1] % CELL or shape[2] % CELL or not shape[1] * shape[2]:
             raise InputError(
-                f"A reference is {shape[2]}x{shape[1]}, but both sides must be multiples of {CELL}: let "
-                "Klein References prepare it."
+                say(
+                    "A reference is %1x%2, but both sides must be multiples of %3: "
+                    "let Klein References prepare it.",
+                    shape[2],
+                    shape[1],
+                    CELL,
+                )
             )
 
     @property

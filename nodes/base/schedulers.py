@@ -239,5 +239,5 @@ def find_scheduler(name: str) -> Scheduler:
         return LOCAL_SCHEDULERS[name]
     near = get_close_matches(name, LOCAL_SCHEDULER_NAMES, n=3, cutoff=0.4)
     unknown = say("scheduler is %1, which is not a known name.", repr(name))
-    hint = [say("Did you mean %1?", " or ".join(near))] if near else []
+    hint = [say("Did you mean %1?", " / ".join(near))] if near else []
     raise InputError(join(" ", [unknown, *hint, say("Use %1 when unsure.", DEFAULT_SCHEDULER)]))

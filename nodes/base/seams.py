@@ -19,6 +19,7 @@ from types import CodeType, SimpleNamespace
 from typing import Any
 
 from .errors import ArtistError
+from .sentences import Sentence, join, say
 
 logger = logging.getLogger("kleinod.seams")
 
@@ -31,51 +32,63 @@ class MissingSeam(ArtistError):
 class Feature:
     """What goes off together. title: completes "... is off". instead: what happens then, a whole sentence."""
 
-    title: str
-    instead: str
+    title: Sentence
+    instead: Sentence
 
 
 LOADING = Feature(
-    "Klein Loader", "Load the parts with ComfyUI's own loaders; the other Klein nodes take them."
+    say("Klein Loader"),
+    say("Load the parts with ComfyUI's own loaders; the other Klein nodes take them."),
 )
-NANO = Feature("klein-nano", "Pick a diffusion model's file in Klein Loader.")
+NANO = Feature(Sentence("klein-nano"), say("Pick a diffusion model's file in Klein Loader."))
 TRIMMING = Feature(
-    "The shortening of the text encoder", "All its layers run: the same pictures for more time and memory."
+    say("The shortening of the text encoder"),
+    say("All its layers run: the same pictures for more time and memory."),
 )
-PROMPTS = Feature("Klein Prompt", "Use CLIP Text Encode.")
-SAMPLING = Feature("Klein Sampler", "Use ComfyUI's own sampler nodes with Flux2Scheduler.")
-ACCELERATION = Feature("Acceleration", "Every step is computed.")
+PROMPTS = Feature(say("Klein Prompt"), say("Use CLIP Text Encode."))
+SAMPLING = Feature(say("Klein Sampler"), say("Use ComfyUI's own sampler nodes with Flux2Scheduler."))
+ACCELERATION = Feature(say("Acceleration"), say("Every step is computed."))
 BLOCK_CACHES = Feature(
-    "Block caching (first block, dual block, tea)", "Every block of every step is computed."
+    say("Block caching (first block, dual block, tea)"), say("Every block of every step is computed.")
 )
-REFERENCE_KEYS = Feature("The reuse of references' keys", "References are computed at every step.")
-LORA_STACK = Feature("Klein LoRA Stack", "Use Load LoRA.")
-LORAS_IN_WEIGHTS = Feature("Writing LoRAs into the weights", "They run beside the layers instead.")
+REFERENCE_KEYS = Feature(say("The reuse of references' keys"), say("References are computed at every step."))
+LORA_STACK = Feature(say("Klein LoRA Stack"), say("Use Load LoRA."))
+LORAS_IN_WEIGHTS = Feature(say("Writing LoRAs into the weights"), say("They run beside the layers instead."))
 LORAS_BESIDE = Feature(
-    "Running LoRAs beside the layers", "They go into the weights instead; rows with a stage are refused."
+    say("Running LoRAs beside the layers"),
+    say("They go into the weights instead; rows with a stage are refused."),
 )
-CORE_ADAPTERS = Feature("OFT, BOFT and GLoRA in Klein LoRA Stack", "Files of LoRA, LoHa and LoKr act.")
-REFERENCES = Feature("Klein References", "Use ReferenceLatent.")
+CORE_ADAPTERS = Feature(
+    say("OFT, BOFT and GLoRA in Klein LoRA Stack"), say("Files of LoRA, LoHa and LoKr act.")
+)
+REFERENCES = Feature(say("Klein References"), say("Use ReferenceLatent."))
 REFERENCE_WEIGHTS = Feature(
-    "Weighing references", "Leave weights, steps and places of Klein References empty: all count in full."
+    say("Weighing references"),
+    say("Leave weights, steps and places of Klein References empty: all count in full."),
 )
-IMAGE_GUIDANCE = Feature("Image guidance", "Set image_guidance of Klein Sampler to 1.")
-FACES = Feature("Klein Face Refiner", "Pictures stay as they are.")
-MEDIAPIPE = Feature("The face detector of ComfyUI", "Pick a YOLO file in Klein Face Settings.")
-KEEP = Feature("Klein Keep", "The edited picture stays as it came.")
-STUDY = Feature("Klein Compare and Klein Calibrate", "Pictures are not affected.")
-RIVAL = Feature("EasyCache as a candidate of Klein Compare", "The other candidates are compared.")
-REMOTE = Feature("The remote nodes", "No job can be sent.")
-SERVICE = Feature("The API that answers and Copy/Paste as Runware JSON", "Graphs run from the page.")
-PAGE = Feature("What nodes say on the page", "It stands in ComfyUI's log and in the nodes' outputs.")
-PREVIEWS = Feature("The preview of Klein Sampler", "ComfyUI's own appear where they are switched on.")
+IMAGE_GUIDANCE = Feature(say("Image guidance"), say("Set image_guidance of Klein Sampler to 1."))
+FACES = Feature(say("Klein Face Refiner"), say("Pictures stay as they are."))
+MEDIAPIPE = Feature(say("The face detector of ComfyUI"), say("Pick a YOLO file in Klein Face Settings."))
+KEEP = Feature(say("Klein Keep"), say("The edited picture stays as it came."))
+STUDY = Feature(say("Klein Compare and Klein Calibrate"), say("Pictures are not affected."))
+RIVAL = Feature(say("EasyCache as a candidate of Klein Compare"), say("The other candidates are compared."))
+REMOTE = Feature(say("The remote nodes"), say("No job can be sent."))
+SERVICE = Feature(
+    say("The API that answers and Copy/Paste as Runware JSON"), say("Graphs run from the page.")
+)
+PAGE = Feature(
+    say("What nodes say on the page"), say("It stands in ComfyUI's log and in the nodes' outputs.")
+)
+PREVIEWS = Feature(
+    say("The preview of Klein Sampler"), say("ComfyUI's own appear where they are switched on.")
+)
 ROUTES = Feature(
-    "All that the page asks Kleinod for (keys, prices, lists of files, the API)",
-    "Nodes run with what stands in their inputs.",
+    say("All that the page asks Kleinod for (keys, prices, lists of files, the API)"),
+    say("Nodes run with what stands in their inputs."),
 )
 KNOWN_SEEDS = Feature(
-    "The note of seeds in files of pictures that are not sampled anew",
-    "It is in all files that are saved in the run that samples.",
+    say("The note of seeds in files of pictures that are not sampled anew"),
+    say("It is in all files that are saved in the run that samples."),
 )
 
 
@@ -326,10 +339,10 @@ class Absent:
         return False
 
     def __getattr__(self, name: str) -> Any:
-        raise MissingSeam(_sentence(None, [self._place]))
+        raise MissingSeam(_sentence(None, [Sentence(self._place)]))
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        raise MissingSeam(_sentence(None, [self._place]))
+        raise MissingSeam(_sentence(None, [Sentence(self._place)]))
 
 
 def find(place: str) -> Any:
@@ -373,10 +386,10 @@ def version() -> str:
 
 
 @functools.cache
-def missing(feature: Feature) -> str:
+def missing(feature: Feature) -> Sentence:
     """The sentence that says that a feature is off and why; "" where ComfyUI has all that it needs."""
     gone = [fault for seam in SEAMS if feature in seam.features for fault in [_fault(seam)] if fault]
-    return _sentence(feature, gone) if gone else ""
+    return _sentence(feature, gone) if gone else Sentence("")
 
 
 def require(feature: Feature) -> None:
@@ -386,23 +399,23 @@ def require(feature: Feature) -> None:
         raise MissingSeam(sentence)
 
 
-def report() -> list[str]:
+def report() -> list[Sentence]:
     """One sentence for each feature that is off on this ComfyUI."""
     features = dict.fromkeys(feature for seam in SEAMS for feature in seam.features)
     return [sentence for feature in features for sentence in [missing(feature)] if sentence]
 
 
-def _fault(seam: Seam) -> str:
+def _fault(seam: Seam) -> Sentence:
     """What is wrong with a seam, as words for a list; "" where it holds."""
     name = seam.place.replace(":", ".")
     found = find(seam.place)
     if isinstance(found, Absent):
-        return name
+        return Sentence(name)
     if seam.places is not None and not _can_be_called(found, seam.places, seam.takes):
-        return f"{name} as it was called"
+        return say("%1 as it was called", name)
     code = getattr(inspect.unwrap(found), "__code__", None) if seam.speaks else None
     silent = [word for word in seam.speaks if word not in words_of(code)] if code is not None else []
-    return f"the key {silent[0]} in {name}" if silent else ""
+    return say("the key %1 in %2", silent[0], name) if silent else Sentence("")
 
 
 def _can_be_called(found: Callable[..., Any], places: int, takes: tuple[str, ...]) -> bool:
@@ -430,12 +443,18 @@ def words_of(code: CodeType) -> set[str]:
     return words
 
 
-def _sentence(feature: Feature | None, gone: list[str]) -> str:
-    more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-    title = feature.title if feature is not None else "This"
-    instead = f" {feature.instead}" if feature is not None else ""
-    of = f" ({version()})" if version() else ""
-    return (
-        f"{title} is off: this ComfyUI{of} lacks {gone[0]}{more}, which Kleinod relies on.{instead} "
-        "A newer Kleinod may know this ComfyUI: update it."
+def _sentence(feature: Feature | None, gone: list[Sentence]) -> Sentence:
+    lacking = say("%1 and %2 more", gone[0], len(gone) - 1) if len(gone) > 1 else gone[0]
+    newer = say("A newer Kleinod may know this ComfyUI: update it.")
+    if feature is None:
+        return join(
+            " ", [say("This ComfyUI (%1) lacks %2, which Kleinod relies on.", _named(), lacking), newer]
+        )
+    off = say(
+        "%1 is off: this ComfyUI (%2) lacks %3, which Kleinod relies on.", feature.title, _named(), lacking
     )
+    return join(" ", [off, feature.instead, newer])
+
+
+def _named() -> str:
+    return version() or "?"

@@ -19,8 +19,8 @@ Sentence = NewType("Sentence", str)
 def say(english: str, *values: object) -> Sentence:
     """A pattern with its values in the place of %1, %2 ... The pattern is a literal, collected from the code.
 
-    In a part of a line, without a full stop, no value but a last one behind a colon or in brackets holds ", "
-    or "; ": there the page cuts the line.
+    In a part of a line, without a full stop, no value but a last one behind a colon or in brackets holds
+    ", ", "; " or ". ": there the page cuts the line.
     """
     return Sentence(re.sub(r"%(\d)", lambda mark: str(values[int(mark[1]) - 1]), english))
 

@@ -33,13 +33,13 @@ def write_report(
     results: Sequence[PaintedRegion],
     mask: Tensor,
     pictures: int,
-    notes: Sequence[str],
+    notes: Sequence[Sentence],
     seconds: float,
 ) -> str:
     """Lines of text. mask: MASK of what may have changed."""
     lines: list[str] = [headline(plan, results, mask)]
     if any(result.fate == PAINTED for result in results):
-        sigmas = sorted({round(result.sigma, 3) for result in results})
+        sigmas = [result.sigma for result in results]
         steps, guidance = request.painting.steps_run, request.guidance
         lines += describe_run(request.strength, request.strength_mode, sigmas, steps, guidance, seconds)
     lines += [describe_region(result, pictures > 1) for result in results]

@@ -126,7 +126,7 @@ def _paint(
     inputs: PaintInputs,
     request: EditRequest,
     default: str,
-    notes: list[str],
+    notes: list[Sentence],
     started: float,
     reason: Sentence,
 ) -> Edited:

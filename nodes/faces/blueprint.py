@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..base.errors import InputError
 from .pickles import Record, TensorPlan
+from .refusals import bare_weights, damaged, no_network, strange, too_large
 from .torch_file import TorchFile, find_model
 
 METADATA_KEY = "kleinod_detector"
@@ -91,7 +91,7 @@ def read_blueprint(path: str | Path) -> Blueprint:
         network = part_of(layers, count, 0)
         plans = dict(_plans(layers, ""))
         if sum(_bytes(plan) for plan in plans.values()) > 2 * Path(path).stat().st_size:
-            raise InputError("it uses the same numbers many times over, as files made to harm do.")
+            raise strange("the same numbers many times over")
         weights = {name: _as_float(file.tensor(plan)) for name, plan in plans.items()}
         return Blueprint(network, _labels(model.state.get("names")), _trained_size(file.value), weights)
 
@@ -112,19 +112,16 @@ def _read_safetensors(path: str | Path) -> Blueprint:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
             if text is None:
-                raise InputError(
-                    "it holds bare weights; Kleinod reads YOLO detectors from .pt files, and .safetensors "
-                    "only where they carry their own description."
-                )
+                raise bare_weights()
             weights = {name: _as_float(file.get_tensor(name)) for name in file.keys()}
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise InputError("it is cut short or damaged: download it again.") from error
+        raise damaged(type(error).__name__) from error
     try:
         described = json.loads(text)
         network = _part_from_json(described["network"], Counter(), 0)
         return Blueprint(network, _labels(described["labels"]), _size(described["size"]), weights)
     except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
-        raise InputError("its description of the network is damaged.") from error
+        raise damaged("description of the network") from error
 
 
 class Counter:
@@ -136,14 +133,14 @@ class Counter:
     def step(self, depth: int) -> None:
         self.count += 1
         if self.count > MAX_PARTS or depth > MAX_DEPTH:
-            raise InputError("it describes a network far larger than any face detector.")
+            raise too_large(f"{self.count:,} layers")
 
 
 def part_of(record: Any, counter: Counter, depth: int = 0) -> Part:
     """The part a record of a torch module describes."""
     counter.step(depth)
     if not isinstance(record, Record):
-        raise InputError("its model is incomplete.")
+        raise no_network("a layer that is none")
     parameters = record.state.get("_parameters")
     bias = isinstance(parameters, dict) and parameters.get("bias") is not None
     options = _options(record.kind, {**record.state, "bias": bias})
@@ -177,13 +174,13 @@ def _checked(name: str, value: Any) -> Any:
         return value
     if isinstance(value, bool | int | float) and abs(value) <= _MAX_NUMBER:
         return value
-    raise InputError(f"its network has an impossible {name} ({str(value)[:40]}).")
+    raise no_network(f"{name} is {str(value)[:40]}")
 
 
 def _children(record: Record) -> Iterator[tuple[str, Any]]:
     children = record.state.get("_modules") or {}
     if not isinstance(children, dict):
-        raise InputError("its model is damaged.")
+        raise no_network("layers in no dict")
     for name, child in children.items():
         yield _name(name), child
 
@@ -191,13 +188,13 @@ def _children(record: Record) -> Iterator[tuple[str, Any]]:
 def _child(record: Record, name: str) -> Record:
     child = dict(_children(record)).get(name)
     if not isinstance(child, Record):
-        raise InputError("its model has no layers: it is not a YOLO detector.")
+        raise no_network("no layers")
     return child
 
 
 def _name(name: Any) -> str:
     if not isinstance(name, str) or not name.replace("_", "a").isalnum():
-        raise InputError("its model has a layer with an impossible name.")
+        raise no_network("a layer of an impossible name")
     return name
 
 
@@ -228,7 +225,7 @@ def _labels(names: Any) -> tuple[str, ...]:
     if isinstance(names, dict):
         names = [names[key] for key in sorted(key for key in names if isinstance(key, int))]
     if not isinstance(names, list | tuple) or len(names) > _MAX_NUMBER:
-        raise InputError("it does not say what it detects.")
+        raise no_network("no names of classes")
     return tuple("".join(letter for letter in str(name)[:60] if letter.isprintable()) for name in names)
 
 

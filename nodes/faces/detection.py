@@ -8,8 +8,6 @@ from typing import Protocol
 
 import torch
 
-from ..base.errors import InputError
-
 
 @dataclass(frozen=True)
 class Face:
@@ -27,11 +25,11 @@ class Face:
 
     def __post_init__(self) -> None:
         if len(self.box) != 4 or not all(math.isfinite(edge) for edge in self.box):
-            raise InputError(
+            raise ValueError(
                 f"A face's box is {self.box}, but it must be four numbers: left, top, right, bottom."
             )
         if self.box[2] <= self.box[0] or self.box[3] <= self.box[1]:
-            raise InputError(
+            raise ValueError(
                 f"A face's box is {self.box}, but right and bottom must lie beyond left and top."
             )
 

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from ..base import seams
 from ..base.errors import InputError
-from ..base.sentences import say
+from ..base.sentences import Sentence, join, say
 from .blueprint import read_blueprint
 from .detection import Detector
 from .mediapipe import MediaPipeDetector
@@ -83,20 +83,27 @@ def _load(name: str, path: Path, through_package: bool) -> Detector:
         try:
             return YoloDetector(name, Network(blueprint), device, pause)
         except UnknownLayer as unknown:
-            reason = str(unknown)
+            reason = Sentence(str(unknown))
     if path.suffix.lower() == ".safetensors":
-        raise InputError("only .pt files go through the ultralytics package." if through_package else reason)
+        raise InputError(
+            say("Only .pt files go through the ultralytics package.") if through_package else reason
+        )
     try:
         return UltralyticsDetector(name, path, blueprint.size, device, pause)
     except ValueError as error:
         if through_package:
             raise
         raise InputError(
-            say(
-                "%1, and %2 Install or update that package, or pick a detector of "
-                "YOLOv8, 11 or 26, which needs none.",
-                reason.rstrip("."),
-                error,
+            join(
+                " ",
+                (
+                    reason,
+                    Sentence(str(error)),
+                    say(
+                        "Install or update the package ultralytics, "
+                        "or pick a detector of YOLOv8, 11 or 26, which needs none."
+                    ),
+                ),
             )
         ) from error
 

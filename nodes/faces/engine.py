@@ -179,10 +179,10 @@ def explain_no_face(detector: Detector, image: Tensor, confidence: float) -> Sen
     )
 
 
-def _suit_model(request: RefineRequest, model: Any) -> tuple[RefineRequest, list[str]]:
+def _suit_model(request: RefineRequest, model: Any) -> tuple[RefineRequest, list[Sentence]]:
     """The request with what this model cannot do set right, and a word about each change."""
     facts = facts_of(model)
-    notes: list[str] = []
+    notes: list[Sentence] = []
     if facts is None:
         return request, notes
     settings = request.settings

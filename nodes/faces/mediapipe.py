@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from ..base import seams
 from ..base.errors import InputError
+from ..base.sentences import say
 from .detection import Face
 from .tiling import TiledDetector
 
@@ -36,7 +37,9 @@ class MediaPipeDetector(TiledDetector):
             self.model = made(comfy.utils.load_torch_file(str(path), safe_load=True))
         except (KeyError, RuntimeError, ValueError, OSError) as error:
             raise InputError(
-                "it is not the MediaPipe face model of ComfyUI: download mediapipe_face_fp32.safetensors."
+                say(
+                    "it is not the MediaPipe face model of ComfyUI: download mediapipe_face_fp32.safetensors."
+                )
             ) from error
         self.oval = sorted({index for edge in self.model.connection_sets["face_oval"] for index in edge})
 

@@ -16,14 +16,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..base.errors import InputError
+from ..base.sentences import Sentence, say
 from .blueprint import Blueprint, Part
+from .refusals import no_network, too_large
 
 TRIAL = 128  # side of the picture a new network is tried with
 MAX_VALUES = 2**28  # in one feature map
 
 
-class UnknownLayer(ValueError):
+class UnknownLayer(InputError):
     """The file is in order, but made of layers that only Ultralytics itself knows."""
+
+
+def _not_rebuilt(kind: str) -> Sentence:
+    return say("it is made of %1 layers, which Kleinod does not rebuild by itself.", kind[:40])
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Network(nn.Module):
             self.layers = nn.ModuleList(build(part) for part in parts)
         if not self.layers or not isinstance(self.layers[-1], Detect):
             kind = parts[-1].kind if parts else "nothing"
-            raise UnknownLayer(f"it ends in {kind[:40]}: it does not detect boxes.")
+            raise UnknownLayer(say("it ends in %1: it does not detect boxes.", kind[:40]))
         _load(self.layers, blueprint.weights)
         self.eval().requires_grad_(False)
         self.stride = self._try_out()
@@ -76,18 +82,16 @@ class Network(nn.Module):
             value = layer(inputs if isinstance(layer, Concat) else inputs[0])
             if index in self.kept:
                 kept[index] = value
-        raise InputError("its network has no layers.")
+        raise no_network("no layers")
 
     @torch.inference_mode()
     def _try_out(self) -> int:
         try:
             found = self(torch.zeros(1, 3, TRIAL, TRIAL))
         except (RuntimeError, KeyError, IndexError, TypeError, AttributeError, ZeroDivisionError) as error:
-            raise InputError("its layers do not fit together.") from error
+            raise no_network("layers that do not fit together") from error
         if found.scores.shape[-1] != len(self.labels):
-            raise InputError(
-                f"it has names for {len(self.labels)} classes but detects {found.scores.shape[-1]}."
-            )
+            raise no_network(f"{len(self.labels)} names for {found.scores.shape[-1]} classes")
         return max(32, found.stride)
 
 
@@ -96,9 +100,9 @@ def _sources(part: Part, index: int) -> list[int]:
     wanted = list(wanted) if isinstance(wanted, tuple) else [wanted]
     sources = [index + source if source < 0 else source for source in wanted if isinstance(source, int)]
     if not sources or len(sources) != len(wanted) or not all(-1 <= source < index for source in sources):
-        raise InputError("its layers refer to layers that do not exist.")
+        raise no_network("a source that does not exist")
     if index and -1 in sources:
-        raise InputError("its layers refer to layers that do not exist.")
+        raise no_network("a source that does not exist")
     return sources
 
 
@@ -106,12 +110,10 @@ def _load(layers: nn.ModuleList, weights: dict[str, torch.Tensor]) -> None:
     wanted = {name: tensor.shape for name, tensor in layers.state_dict().items()}
     missing = sorted(set(wanted) - set(weights))
     if missing:
-        raise InputError(f"it lacks {len(missing)} of its weights, {missing[0][:60]} first.")
+        raise no_network(f"{len(missing)} weights missing, {missing[0][:60]} first")
     for name, shape in wanted.items():
         if weights[name].shape != shape:
-            raise InputError(
-                f"its weight {name[:60]} has the shape {tuple(weights[name].shape)}, not the network's."
-            )
+            raise no_network(f"{name[:60]} has the shape {tuple(weights[name].shape)}")
     layers.load_state_dict({name: weights[name] for name in wanted}, assign=True)
 
 
@@ -196,7 +198,7 @@ class C2PSA(Block):
 class Concat(Block):
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         if sum(x.numel() for x in inputs) > MAX_VALUES:
-            raise InputError("its layers grow beyond anything a detector needs.")
+            raise too_large(f"more than {MAX_VALUES:,} values in a layer")
         return torch.cat(inputs, dim=1)
 
 
@@ -204,9 +206,9 @@ class Upsample(Block):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         factor = float(self.options.get("scale_factor", 2.0))
         if self.options.get("mode", "nearest") != "nearest" or not 1 <= factor <= 4:
-            raise UnknownLayer("it enlarges in a way Kleinod does not rebuild.")
+            raise UnknownLayer(_not_rebuilt("Upsample"))
         if x.numel() * factor**2 > MAX_VALUES:
-            raise InputError("its layers grow beyond anything a detector needs.")
+            raise too_large(f"more than {MAX_VALUES:,} values in a layer")
         return F.interpolate(x, scale_factor=factor, mode="nearest")
 
 
@@ -337,15 +339,15 @@ def build(part: Part) -> nn.Module:
             _require_small(side, stride, padding)
             return nn.MaxPool2d(side, stride, padding)
     except (KeyError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise InputError(f"its {part.kind} layer has impossible numbers.") from error
-    raise UnknownLayer(f"it is made of {part.kind[:40]} layers, which Kleinod does not rebuild by itself.")
+        raise no_network(f"{part.kind} with impossible numbers") from error
+    raise UnknownLayer(_not_rebuilt(part.kind))
 
 
 def _convolution(part: Part) -> nn.Module:
     options = {name: value for name, value in part.options.items() if name != "f"}
     _require_small(*(options[name] for name in ("kernel_size", "stride", "padding", "dilation")))
     if min(options["in_channels"], options["out_channels"]) < 1:
-        raise InputError("channels")
+        raise ValueError("channels")
     kind = nn.Conv2d if part.kind == "Conv2d" else nn.ConvTranspose2d
     return kind(**options)
 
@@ -353,4 +355,4 @@ def _convolution(part: Part) -> nn.Module:
 def _require_small(*numbers: int | tuple[int, ...]) -> None:
     flat = [n for number in numbers for n in (number if isinstance(number, tuple) else (number,))]
     if not all(type(n) is int and 0 <= n <= 16 for n in flat):
-        raise InputError("kernel")
+        raise ValueError("kernel")

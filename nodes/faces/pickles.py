@@ -13,8 +13,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..base.errors import InputError
 from .pickle_names import BOUND_METHODS, PERMITTED, STORAGES
+from .refusals import asks_for, damaged, strange, too_large
 
 LONGEST = 64 * 1024 * 1024  # bytes of pickle; that of the largest YOLO has 0.7 million
 MAX_STEPS = 5_000_000
@@ -66,13 +66,13 @@ class _Mark:
 def read_pickle(data: bytes) -> Any:
     """The described value of a pickle (protocols 2 to 5); ValueError when anything in it is unusual."""
     if len(data) > LONGEST:
-        raise InputError(f"its table of contents has {len(data):,} bytes, more than any face detector needs.")
+        raise too_large(f"{len(data):,} bytes of pickle")
     try:
         return _Machine(data).run()
     except ValueError:
         raise
     except (IndexError, KeyError, TypeError, struct.error, UnicodeDecodeError, OverflowError) as error:
-        raise InputError(f"its table of contents is damaged ({type(error).__name__}).") from error
+        raise damaged(f"pickle: {type(error).__name__}") from error
 
 
 class _Machine:
@@ -91,14 +91,14 @@ class _Machine:
                 return self.pop()
             step = _STEPS.get(opcode)
             if step is None:
-                raise InputError(f"it uses the pickle instruction {opcode!r}, which PyTorch never writes.")
+                raise strange(f"opcode {opcode.hex()}")
             step(self)
-        raise InputError("its table of contents is far longer than any face detector needs.")
+        raise too_large(f"{MAX_STEPS:,} pickle instructions")
 
     def take(self, count: int) -> bytes:
         piece = self.data[self.at : self.at + count]
         if count < 0 or len(piece) < count:
-            raise InputError("its table of contents ends too early: the file is damaged.")
+            raise damaged("pickle ends too early")
         self.at += count
         return piece
 
@@ -117,7 +117,7 @@ class _Machine:
     def pop(self) -> Any:
         value = self.stack.pop()
         if isinstance(value, _Mark):
-            raise InputError("its table of contents is damaged (unexpected mark).")
+            raise damaged("pickle: unexpected mark")
         return value
 
     def pop_to_mark(self) -> list[Any]:
@@ -126,7 +126,7 @@ class _Machine:
                 values = self.stack[index + 1 :]
                 del self.stack[index:]
                 return values
-        raise InputError("its table of contents is damaged (missing mark).")
+        raise damaged("pickle: missing mark")
 
     def text(self, layout: str) -> None:
         self.push(self.take(self.number(layout)).decode("utf-8", "surrogatepass"))
@@ -143,33 +143,30 @@ class _Machine:
     def append(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, list):
-            raise InputError("its table of contents is damaged (appends to something that is no list).")
+            raise damaged("pickle: appends to what is no list")
         target.extend(values)
 
     def set_items(self, values: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(values) % 2:
-            raise InputError("its table of contents is damaged (sets items of something that is no dict).")
+            raise damaged("pickle: sets items of what is no dict")
         for key, value in zip(values[::2], values[1::2], strict=True):
             # Hashing a nested tuple can take for ever; names and numbers are all a model's dicts use.
             if not isinstance(key, str | int | float | bool | None):
-                raise InputError(f"it holds a dict with a {type(key).__name__} as a key.")
+                raise strange(f"a dict with a {type(key).__name__} as a key")
             target[key] = value
 
     def name(self, module: Any, attribute: Any) -> None:
         path = f"{module}.{attribute}"
         if path not in PERMITTED:
-            raise InputError(
-                f"it asks for '{path[:80]}', which no YOLO detector needs, so reading stopped there and "
-                "nothing of it ran. If you do not know where the file comes from, delete it."
-            )
+            raise asks_for(path[:80])
         self.push(Name(path))
 
     def call(self) -> None:
         arguments = self.pop()
         target = self.pop()
         if not isinstance(target, Name) or not isinstance(arguments, tuple):
-            raise InputError("its table of contents calls something that is no known name.")
+            raise strange("a call of no known name")
         self.push(_describe_call(target.path, arguments))
 
     def build(self) -> None:
@@ -181,15 +178,15 @@ class _Machine:
             if isinstance(state, dict):
                 target.state.update(state)
         elif not isinstance(target, dict):  # an OrderedDict's own attributes mean nothing here
-            raise InputError("its table of contents is damaged (gives attributes to a plain value).")
+            raise damaged("pickle: attributes of a plain value")
 
     def stored(self) -> None:
         reference = self.pop()
         kind, storage, key, _device, count = reference
         if kind != "storage" or not isinstance(storage, Name) or storage.path not in STORAGES:
-            raise InputError("it refers to something outside that is no tensor.")
+            raise strange("a reference to no tensor")
         if not isinstance(key, str) or not isinstance(count, int) or count < 0:
-            raise InputError("it refers to a tensor in a way PyTorch never does.")
+            raise strange("a reference of another form")
         self.push(Storage(key, STORAGES[storage.path], count))
 
 
@@ -205,25 +202,23 @@ def _describe_call(path: str, arguments: tuple) -> Any:
     if path == "torch.Size":
         return tuple(arguments[0])
     if path in ("builtins.getattr", "__builtin__.getattr") and arguments[1] not in BOUND_METHODS:
-        raise InputError(
-            f"it asks for the attribute '{str(arguments[1])[:60]}', which no YOLO detector needs."
-        )
+        raise asks_for(f"getattr {str(arguments[1])[:60]}")
     return Record(path, arguments)
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> TensorPlan:
     if not (isinstance(storage, Storage) and isinstance(size, tuple) and isinstance(stride, tuple)):
-        raise InputError("it describes a tensor in a way PyTorch never does.")
+        raise strange("a tensor of another form")
     numbers = (offset, *size, *stride)
     if len(size) != len(stride) or len(size) > 8 or not all(type(n) is int and n >= 0 for n in numbers):
-        raise InputError("it describes a tensor with an impossible shape.")
+        raise strange("a tensor of an impossible shape")
     count, last = 1, offset
     for length, step in zip(size, stride, strict=True):
         count *= length
         last += (length - 1) * step if length else 0
     # More elements than the storage has would be a small file that unfolds into gigabytes.
     if count > storage.count or (count and last >= storage.count):
-        raise InputError("it describes a tensor larger than the numbers stored for it.")
+        raise strange("a tensor larger than its numbers")
     return TensorPlan(storage, offset, size, stride)
 
 

@@ -24,7 +24,7 @@ def write_report(
     plan: FacePlan,
     results: Sequence[PaintedFace],
     pictures: int,
-    notes: Sequence[str],
+    notes: Sequence[Sentence],
     seconds: float,
 ) -> str:
     """Lines of text. source: where the faces come from, in words."""
@@ -34,7 +34,7 @@ def write_report(
     counts = join(", ", [say("%1 found by %2", found, source), say("%1 painted", len(painted))])
     lines = [write_row(say("faces"), counts)]
     if painted:
-        sigmas = sorted({round(result.sigma, 3) for result in painted})
+        sigmas = [result.sigma for result in painted]
         guidance = request.painting.guidance
         lines += describe_run(
             settings.strength, request.strength_mode, sigmas, settings.steps, guidance, seconds

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 
 from ..base.errors import InputError
+from ..base.sentences import Sentence, say
 from .pickles import LONGEST, Record, TensorPlan, read_pickle
+from .refusals import bare_weights, damaged, strange, too_large
 
 LARGEST = 2 * 1024**3  # bytes; the largest YOLO has 0.3 GB
 MAX_ENTRIES = 10_000
@@ -33,7 +35,7 @@ class TorchFile:
         path = Path(path)
         size = path.stat().st_size
         if size > LARGEST:
-            raise InputError(f"it has {size / 1e9:.1f} GB, more than any face detector.")
+            raise too_large(f"{size / 1e9:.1f} GB")
         with path.open("rb") as file:
             start = file.read(64)
         if not start.startswith(b"PK\x03\x04"):
@@ -41,12 +43,14 @@ class TorchFile:
         try:
             self.archive = zipfile.ZipFile(path)
         except _DAMAGE as error:
-            raise InputError("it is cut short or damaged: download it again.") from error
+            raise damaged("no whole archive") from error
         try:
             self.entries = _checked_entries(self.archive, size)
             self.value = read_pickle(self._read("data.pkl"))
             if self.entries.get("byteorder") and self._read("byteorder").strip() != b"little":
-                raise InputError("it was saved on a big-endian machine: save it again on an ordinary one.")
+                raise InputError(
+                    say("it was saved on a big-endian machine: save it again on an ordinary one.")
+                )
         except BaseException:
             self.archive.close()
             raise
@@ -62,7 +66,7 @@ class TorchFile:
         data = self._read(f"data/{plan.storage.key}")
         dtype = getattr(torch, plan.storage.dtype)
         if len(data) < plan.storage.count * dtype.itemsize:
-            raise InputError("it holds fewer numbers than it promises: download it again.")
+            raise damaged("fewer numbers than it promises")
         if not plan.storage.count:
             return torch.empty(plan.size, dtype=dtype)
         flat = torch.frombuffer(bytearray(data), dtype=dtype, count=plan.storage.count)
@@ -71,9 +75,9 @@ class TorchFile:
     def _read(self, name: str) -> bytes:
         entry = self.entries.get(name)
         if entry is None:
-            raise InputError(f"it lacks '{name[:60]}': it is not a PyTorch file, or an incomplete one.")
+            raise InputError(say("it lacks '%1': it is not a PyTorch file, or an incomplete one.", name[:60]))
         if name == "data.pkl" and entry.file_size > LONGEST:
-            raise InputError("its table of contents is far larger than any face detector needs.")
+            raise too_large(f"{entry.file_size:,} bytes of pickle")
         try:
             return self.archive.read(entry)
         except (
@@ -84,41 +88,41 @@ class TorchFile:
             RuntimeError,
             ValueError,
         ) as error:
-            raise InputError("it is damaged (a checksum is wrong): download it again.") from error
+            raise damaged("a checksum is wrong") from error
 
 
 def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """Entries by their name inside the archive's one folder."""
     listed = archive.infolist()
     if len(listed) > MAX_ENTRIES:
-        raise InputError(f"it holds {len(listed):,} parts, more than any face detector.")
+        raise too_large(f"{len(listed):,} parts")
     if any(entry.flag_bits & _ENCRYPTED for entry in listed):
-        raise InputError("it is encrypted, which a PyTorch file never is.")
+        raise strange("encrypted")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in listed):
-        raise InputError("it is compressed, which a PyTorch file never is: unpack it first.")
+        raise InputError(say("it is compressed, which a PyTorch file never is: unpack it first."))
     if sum(entry.file_size for entry in listed) > size:
-        raise InputError("it claims to hold more than its own size, as archives made to harm do.")
+        raise strange("parts larger than the file")
     folders = {entry.filename.partition("/")[0] for entry in listed}
     if len(folders) != 1:
-        raise InputError("it is an archive, but not one that PyTorch wrote.")
+        raise InputError(say("it is an archive, but not one that PyTorch wrote."))
     entries = {entry.filename.partition("/")[2]: entry for entry in listed}
     if len(entries) != len(listed):
-        raise InputError("it holds the same part twice, which a PyTorch file never does.")
+        raise strange("the same part twice")
     return entries
 
 
-def _what_it_is(start: bytes, size: int) -> str:
+def _what_it_is(start: bytes, size: int) -> Sentence:
     if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file itself: download the real file."
+        return say("it is a Git LFS pointer, not the file itself: download the real file.")
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "it is a web page saved under this name: download the real file."
+        return say("it is a web page saved under this name: download the real file.")
     if start.startswith(b"\x80\x02") or start.startswith(b"\x80\x03"):
-        return (
+        return say(
             "it is in PyTorch's format of before 2020: open it once with a current PyTorch and save it again."
         )
     if not size:
-        return "it is empty: download it again."
-    return "it is not a PyTorch file."
+        return say("it is empty: download it again.")
+    return say("it is not a PyTorch file.")
 
 
 def find_model(value: Any) -> Record:
@@ -127,9 +131,7 @@ def find_model(value: Any) -> Record:
     if isinstance(value, dict):
         found = value.get("ema") if isinstance(value.get("ema"), Record) else value.get("model")
         if found is None and value and all(isinstance(item, TensorPlan) for item in value.values()):
-            raise InputError(
-                "it holds bare weights without the model they belong to, so it cannot be rebuilt."
-            )
+            raise bare_weights()
     if not isinstance(found, Record):
-        raise InputError("it holds no model: it is not a detector that Ultralytics saved.")
+        raise InputError(say("it holds no model: it is not a detector that Ultralytics saved."))
     return found

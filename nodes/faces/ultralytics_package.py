@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .detection import Face
 from .tiling import TiledDetector
 from .yolo import DUPLICATE, MAX_FOUND, choose_classes
@@ -35,7 +36,6 @@ GUARDS = {
     "YOLO_AUTOINSTALL": "false",
     "YOLO_VERBOSE": "false",
 }
-_TELL_IT = "start ComfyUI with ULTRALYTICS_SAFE_LOAD=1 and YOLO_OFFLINE=true in its environment."
 
 
 def installed_version() -> str | None:
@@ -51,14 +51,19 @@ def import_guarded() -> ModuleType:
     loaded = sys.modules.get("ultralytics")
     version = getattr(loaded, "__version__", None) or installed_version()
     if version is None:
-        raise InputError("the Python package ultralytics is not installed.")
+        raise InputError(say("The Python package ultralytics is not installed."))
     if version in COMPROMISED:
         raise InputError(
-            f"ultralytics {version} is installed, one of four releases that carried malicious code: "
-            "remove it, check this machine, and install a current one."
+            say(
+                "ultralytics %1 is installed, one of four releases that carried malicious code: "
+                "remove it, check this machine, and install a current one.",
+                version,
+            )
         )
     if not hasattr(torch.serialization, "get_unsafe_globals_in_checkpoint"):
-        raise InputError("loading files safely with ultralytics needs PyTorch 2.6 or newer: update ComfyUI.")
+        raise InputError(
+            say("Loading files safely with ultralytics needs PyTorch 2.6 or newer: update ComfyUI.")
+        )
     with unchanged_process():
         os.environ.update(GUARDS)
         os.environ.setdefault("YOLO_CONFIG_DIR", str(Path(tempfile.gettempdir()) / "kleinod-ultralytics"))
@@ -67,15 +72,23 @@ def import_guarded() -> ModuleType:
             facts = importlib.import_module("ultralytics.utils")
         except Exception as error:  # whatever is wrong in a package of somebody else's
             reason = f"{type(error).__name__}: {error}"
-            raise InputError(f"ultralytics {version} does not start ({reason}).") from error
+            raise InputError(say("ultralytics %1 does not start (%2).", version, reason)) from error
     if getattr(facts, "SAFE_LOAD", None) is not True:
         raise InputError(
-            f"ultralytics {version} would load files unsafely. Update it, or, where another pack loads it "
-            f"before this one, {_TELL_IT}"
+            say(
+                "ultralytics %1 would load files unsafely. "
+                "Update it, or, where another pack loads it before this one, "
+                "start ComfyUI with ULTRALYTICS_SAFE_LOAD=1 and YOLO_OFFLINE=true in its environment.",
+                version,
+            )
         )
     if getattr(facts, "ONLINE", None) is not False:
         raise InputError(
-            f"ultralytics {version} was loaded by another pack with its reporting on: {_TELL_IT}"
+            say(
+                "ultralytics %1 was loaded by another pack with its reporting on: "
+                "start ComfyUI with ULTRALYTICS_SAFE_LOAD=1 and YOLO_OFFLINE=true in its environment.",
+                version,
+            )
         )
     return package
 
@@ -115,7 +128,9 @@ class UltralyticsDetector(TiledDetector):
         stem = path.stem.lower()
         if ("yolov5" in stem or "yolov3" in stem) and not stem.endswith("u"):
             # Seen with 8.4.190, offline or not: it fetches yolov5nu.pt in place of a file called yolov5n.pt.
-            raise InputError("ultralytics would download another file in place of one so called: rename it.")
+            raise InputError(
+                say("ultralytics would download another file in place of one so called: rename it.")
+            )
         package = import_guarded()
         self.device = torch.device(device)  # as a string it would change CUDA_VISIBLE_DEVICES
         with unchanged_process():
@@ -123,7 +138,7 @@ class UltralyticsDetector(TiledDetector):
                 self.model = package.YOLO(str(path))
                 labels = self.model.names
             except Exception as error:
-                raise InputError(f"ultralytics does not load it ({type(error).__name__}).") from error
+                raise InputError(say("ultralytics does not load it (%1).", type(error).__name__)) from error
         self.labels = tuple(str(labels[index]) for index in sorted(labels))
 
     def search(self, picture: torch.Tensor, confidence: float) -> list[Face]:

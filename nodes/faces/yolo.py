@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .boxes import suppress
 from .detection import Face
 from .network import Network, Predictions
@@ -84,8 +85,11 @@ class YoloDetector(TiledDetector):
         scores, classes = predictions.scores[0].float().cpu().max(dim=1)
         if not torch.isfinite(scores).all():
             raise InputError(
-                f'The detector "{self.name}" answers with numbers that are none: its file is broken. Pick '
-                "another detector."
+                say(
+                    'The detector "%1" answers with numbers that are none: its file is broken. '
+                    "Pick another detector.",
+                    self.name,
+                )
             )
         # What is more a hand than a face is no face, so the best class decides before the choice of classes.
         sure = ((scores >= confidence) & torch.isin(classes, self.wanted)).nonzero()[:, 0]

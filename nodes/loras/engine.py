@@ -19,7 +19,7 @@ from torch import Tensor
 from ..base import graph_capture, seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
-from ..base.sentences import Sentence, say
+from ..base.sentences import Sentence, join, say
 from ..base.values import BOTH_STAGES, LoraRow, Loras
 from . import library
 from .bypass import BypassLoras, Slot, StageGate
@@ -164,15 +164,15 @@ def _choose_ways(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> _Ways:
     no_beside = seams.missing(seams.LORAS_BESIDE)
     if not no_beside and graph_capture.captures_blocks(model.model.diffusion_model):
         feature = seams.LORAS_BESIDE
-        no_beside = f"{feature.title} is off: {graph_capture.CAPTURED} {feature.instead}"
+        no_beside = join(" ", [graph_capture.explain(feature), feature.instead])
     if not loaded or not (no_weights or no_beside):
         return _Ways(bypass)
     if no_weights and no_beside:
-        raise InputError(" ".join([no_weights, no_beside]))
+        raise InputError(join(" ", [no_weights, no_beside]))
     if no_weights:
         norms = sum(len(planned.shape) == 1 for item in loaded for planned, _ in item.parts)
         left_out = (say("%1 changes of norms act in the weights only and were left out.", norms),)
-        return _Ways(True, (() if bypass else (Sentence(no_weights),)) + (left_out if norms else ()))
+        return _Ways(True, (() if bypass else (no_weights,)) + (left_out if norms else ()))
     staged = next((item.row for item in loaded if item.row.stage != BOTH_STAGES), None)
     if staged is not None:
         raise InputError(
@@ -183,7 +183,7 @@ def _choose_ways(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> _Ways:
                 no_beside,
             )
         )
-    return _Ways(False, (Sentence(no_beside),) if bypass else ())
+    return _Ways(False, (no_beside,) if bypass else ())
 
 
 def _patch(model: Any, loaded: Sequence[_Loaded], bypass: bool) -> Any:

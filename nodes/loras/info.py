@@ -232,7 +232,7 @@ def _span(numbers: set[Any]) -> str:
     ordered = sorted(numbers)
     if not ordered:
         return ""
-    return f"{ordered[0]:g}" if len(ordered) == 1 else f"{ordered[0]:g} to {ordered[-1]:g}"
+    return f"{ordered[0]:g}" if len(ordered) == 1 else f"{ordered[0]:g}-{ordered[-1]:g}"
 
 
 def _first(*values: Any) -> str:

@@ -23,6 +23,7 @@ from aiohttp import web
 from ..base.doors import Doors, answers_sentences
 from ..base.errors import InputError
 from ..base.safetensors import read_header
+from ..base.sentences import say
 from .info import Picture, describe_file, find_picture
 from .plan import guess_model
 
@@ -98,12 +99,12 @@ def _reading(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{name} cannot be read: {error.strerror or error}.") from None
+        raise InputError(say("%1 cannot be read: %2.", name, error.strerror or error)) from None
 
 
 def _wanted(request: web.Request, find_path: FindPath) -> tuple[str, str]:
     name = request.query.get("file", "")
     path = find_path(name)
     if not path:
-        raise InputError(f'"{name[:200]}" is not in models/loras.')
+        raise InputError(say('"%1" is not in models/loras.', name[:200]))
     return name, path

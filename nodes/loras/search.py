@@ -23,7 +23,7 @@ class Found:
 
     name: str
     path: str
-    note: str = ""
+    note: Sentence = Sentence("")
 
 
 class Unhashed(Exception):
@@ -49,7 +49,7 @@ class LoraIndex:
         if row.sha256:
             other = self._by_hash(row, progress, max_bytes)
             if other:
-                return Found(other, self.files[other], f"found by its sha256 as {other}")
+                return Found(other, self.files[other], say("found by its sha256 as %1", other))
             if named:
                 return Found(
                     named,

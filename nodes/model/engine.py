@@ -286,7 +286,7 @@ def _describe_encoder(encoder: _Encoder, facts: KleinFacts, device: str) -> Sent
     name = encoder_name(facts.context_width // 3)
     words = [Sentence(f"{encoder.name} ({name})")]
     if encoder.sizes and seams.missing(seams.TRIMMING):
-        words.append(Sentence(seams.missing(seams.TRIMMING)))
+        words.append(seams.missing(seams.TRIMMING))
     elif encoder.sizes:
         layers = encoder.sizes["layers_stored"]
         words.append(say("%1 of %2 layers run, no other is read", ENCODER_LAYERS, layers))

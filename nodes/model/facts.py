@@ -62,9 +62,9 @@ class KleinFacts:
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS[1:]:
-            raise InputError(f"variant is base or distilled, not {self.variant!r}.")
+            raise ValueError(f"variant is base or distilled, not {self.variant!r}.")
         if self.family not in FAMILY_NAMES:
-            raise InputError(f"family is one of {', '.join(FAMILY_NAMES)}, not {self.family!r}.")
+            raise ValueError(f"family is one of {', '.join(FAMILY_NAMES)}, not {self.family!r}.")
 
     def sampler_settings(self) -> dict[str, int | float]:
         """Widgets of Klein Sampler as this model wants them; of Base fewer steps than it is made for, which
@@ -107,7 +107,7 @@ def decide_variant(
     distilled. A name that tells nothing is taken as Base, the model this pack is made for.
     """
     if choice not in VARIANTS:
-        raise InputError(f"variant is one of {', '.join(VARIANTS)}, not {choice!r}.")
+        raise ValueError(f"variant is one of {', '.join(VARIANTS)}, not {choice!r}.")
     if choice != "auto":
         return choice, say("chosen in the variant input")
     for key in _METADATA_KEYS:
@@ -194,8 +194,8 @@ def facts_from_shapes(
     try:
         hidden, width = shapes["img_in.weight"][0], shapes["txt_in.weight"][1]
     except (KeyError, IndexError) as error:
-        name = file_name or "The model"
-        raise InputError(f"{name} has no img_in and txt_in weights: it is not a Klein.") from error
+        name = file_name or say("The model")
+        raise InputError(say("%1 has no img_in and txt_in weights: it is not a Klein.", name)) from error
     return facts_from_sizes(
         hidden,
         count_blocks(shapes, "double_blocks"),

@@ -12,6 +12,7 @@ from ..base.doors import Doors
 from ..base.errors import ArtistError
 from ..base.flux2 import KLEIN_4B
 from ..base.safetensors import read_header
+from ..base.sentences import Sentence
 from .choices import AUTOMATIC, NANO, is_gguf, models_to_try
 from .engine import choose_text_encoder, choose_vae
 from .facts import KleinFacts, facts_from_sizes, nano_facts
@@ -38,7 +39,7 @@ class OwnFiles:
     text_encoder: str = ""
     vae: str = ""
     missing: tuple[Weights, ...] = ()
-    reason: str = ""
+    reason: Sentence = Sentence("")
 
     @property
     def ready(self) -> bool:
@@ -53,7 +54,7 @@ def find_own_files(current: str = NANO, variant: str = "auto") -> OwnFiles:
     name, facts = _find_model(current, variant)
     missing = [] if facts else [BASE]
     encoder, encoder_reason = _pick(lambda: choose_text_encoder(AUTOMATIC, facts or _klein_4b()).name)
-    reason = ""
+    reason = Sentence("")
     if not encoder and (facts is None or facts.family == KLEIN_4B.name):
         missing.append(ENCODER)
     elif not encoder:
@@ -94,11 +95,11 @@ def _find_model(current: str, variant: str) -> tuple[str, KleinFacts | None]:
     return "", None
 
 
-def _pick(choose: Callable[[], str]) -> tuple[str, str]:
+def _pick(choose: Callable[[], str]) -> tuple[str, Sentence]:
     try:
-        return choose(), ""
+        return choose(), Sentence("")
     except (ArtistError, OSError) as error:
-        return "", str(error)
+        return "", Sentence(str(error))
 
 
 def _klein_4b() -> KleinFacts:

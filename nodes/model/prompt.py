@@ -136,7 +136,7 @@ def warn_of_syntax(text: str, field: str) -> list[Sentence]:
 def check_encoder_width(width: int) -> None:
     """ValueError when this is the width of another model's text encoder."""
     if width in _FOREIGN_WIDTHS:
-        known = " or ".join(f"{family.context_width} ({family.title})" for family in FAMILIES)
+        known = " / ".join(f"{family.context_width} ({family.title})" for family in FAMILIES)
         raise InputError(
             say(
                 "clip makes conditioning %1 wide (%2), but FLUX.2 [klein] reads "

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..base.errors import InputError
 from ..base.pictures import BACKGROUNDS, check_mask, fit_mask, to_rgb, to_unit
-from ..base.sentences import say
+from ..base.sentences import Sentence, say
 from .sizing import MAX_ASPECT, MIN_SIDE
 
 MAX_PICTURES = 100
@@ -41,7 +41,7 @@ class Picture:
     given: tuple[int, int]
     asked: tuple[int, int, int, int]
     label: str
-    notes: tuple[str, ...] = ()
+    notes: tuple[Sentence, ...] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,7 +91,7 @@ def clean(frame: Frame, background: str = "white", mask_use: str = FILL) -> Pict
     One channel is grey, two are grey and alpha. Values outside 0..1 are clamped. Raises ValueError for NaN,
     other numbers of channels, values as large as 255, and a mask of another shape than its image.
     """
-    notes: list[str] = []
+    notes: list[Sentence] = []
     if frame.pixels.shape[-1] not in (1, 2, 3, 4):
         raise InputError(
             say(

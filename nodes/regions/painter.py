@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base import seams
-from ..base.sentences import say
+from ..base.sentences import Sentence, say
 from .blend import blend, cut_out, fit_back
 from .colour import match_colours
 from .prompts import RegionPrompts
@@ -49,7 +49,7 @@ class Painter:
     def __init__(self, sampler: CropSampler, prompts: RegionPrompts) -> None:
         self.sampler, self.prompts = sampler, prompts
         self.limit = sampler.request.batch_limit
-        self.notes: list[str] = prompts.notes
+        self.notes: list[Sentence] = prompts.notes
         self.notes += sampler.notes
 
     def paint(self, pictures: Tensor, regions: Sequence[AnyRegion]) -> list[Painted[AnyRegion]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..base.sentences import say
+from ..base.sentences import Sentence, say
 from ..sampling import checks
 from .conditioning import Conditioning, fits_one_batch, strip_picture
 from .waves import AnyRegion, Region
@@ -23,7 +23,7 @@ class RegionPrompts:
         self, encode: Callable[[str, str], Conditioning], width: int | None, noun: str, own_field: str
     ) -> None:
         self.encode, self.width, self.noun, self.own_field = encode, width, noun, own_field
-        self.notes: list[str] = []
+        self.notes: list[Sentence] = []
         self.positive: Conditioning = []
         self.negative: Conditioning = []
         self._own: dict[str, Conditioning] = {}

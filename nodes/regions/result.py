@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -21,7 +21,7 @@ class Painted(Generic[AnyRegion]):
 
     region: AnyRegion
     sigma: float = 0.0
-    fate: str = PAINTED
+    fate: Sentence = PAINTED
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
@@ -33,7 +33,7 @@ def describe(
     region = painted.region
     x0, y0, x1, y1 = (round(edge) for edge in box)
     crop = "{}x{} at {}x{}".format(region.crop.width, region.crop.height, *region.crop.target)
-    first = join(": ", [name, Sentence(painted.fate)])
+    first = join(": ", [name, painted.fate])
     parts = [say("picture %1", region.picture + 1), first] if many else [first]
     parts.append(say("%1 px at %2", f"{x1 - x0}x{y1 - y0}", f"{x0}/{y0}"))
     parts += more
@@ -45,10 +45,10 @@ def describe(
 
 
 def describe_run(
-    strength: float, mode: str, sigmas: Sequence[float], steps: int, guidance: float, seconds: float
+    strength: float, mode: str, sigmas: Iterable[float], steps: int, guidance: float, seconds: float
 ) -> list[str]:
-    """Rows of a report. sigmas: the noise levels that regions began with."""
-    levels = " + ".join(f"{sigma:g}" for sigma in sigmas)
+    """Rows of a report. sigmas: the noise level that each region began with; alike ones are named once."""
+    levels = " + ".join(f"{sigma:g}" for sigma in sorted({round(sigma, 3) for sigma in sigmas}))
     began = say("%1 (%2): starts at sigma %3", f"{strength:g}", mode, levels)
     return [
         write_row(say("strength"), began),
@@ -57,7 +57,7 @@ def describe_run(
     ]
 
 
-def write_notes(notes: Sequence[str]) -> list[str]:
+def write_notes(notes: Sequence[Sentence]) -> list[str]:
     """The last lines of a report."""
     return [f"{say('note')}: {note}" for note in notes]
 

@@ -42,7 +42,7 @@ class CropSampler:
         check_patches(model)
         checks.check_vae(vae)
         self.request, self.vae = request, vae
-        self.notes = [str(warning) for warning in warn_of_idle(model)]
+        self.notes = warn_of_idle(model)
         self.model = accelerate(lend_to_easycache(model), acceleration)
         self.sampler = comfy.samplers.sampler_object("euler")
         self.size, self.references = size, references

@@ -6,6 +6,7 @@ import hashlib
 import threading
 import uuid
 
+from ..base.sentences import Sentence
 from .concurrency import ConcurrencyLimit
 from .hosts import Endpoint, make_endpoint, make_endpoint_at
 from .job_request import RunningJob
@@ -54,7 +55,7 @@ class Accounts:
             shared = self._limits.setdefault((service.name, key), ConcurrencyLimit(limit))
             transport = self._transports.setdefault(account, Transport(endpoint, secret, self.policy))
 
-        def tell(words: str, share: float | None) -> None:
+        def tell(words: Sentence, share: float | None) -> None:
             running.progress.words = words
             running.progress.share = running.progress.share if share is None else share
 

@@ -39,7 +39,7 @@ class AllowedHosts:
         """Replace a service's list. Raises InputError for anything that is no public host's name."""
         find_service(service)
         if not isinstance(hosts, list) or len(hosts) > _MAX_HOSTS:
-            raise InputError(f"The picture hosts are a list of at most {_MAX_HOSTS} names.")
+            raise InputError(say("The picture hosts are a list of at most %1 names.", _MAX_HOSTS))
         names = [host.strip().lower() if isinstance(host, str) else "" for host in hosts]
         for given, name in zip(hosts, names, strict=True):
             if not HOST_NAME.fullmatch(name):

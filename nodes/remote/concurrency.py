@@ -39,7 +39,7 @@ class ConcurrencyLimit:
                 if not is_wanted():
                     return False
                 if deadline.left <= 0:
-                    raise StillRunning("The deadline passed in the queue.")
+                    raise StillRunning(say("The deadline passed in the queue."))
                 self._change.wait(0.1)
             self._busy += 1
             return True

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from ..base.sentences import say
+from ..base.sentences import join, say
 from .accounts import Accounts
 from .allowed_hosts import AllowedHosts
 from .concurrency import RequestLocks, name_lock
@@ -152,11 +152,12 @@ class Engine:
         if request is asked:
             return result
         old, new = (each.body.get("seed") for each in (request, asked))
-        note = (
-            f"This is the picture with seed {old}, which was under way when its run ended. Queue again for "
-            f"seed {new}"
+        note = say(
+            "this is the picture with seed %1 (under way when its run ended): queue again for seed %2",
+            old,
+            new,
         )
-        return replace(result, note="; ".join(filter(None, [result.note, note])))
+        return replace(result, note=join("; ", filter(None, [result.note, note])))
 
     def _prefer_undelivered(self, request: JobRequest) -> JobRequest:
         """An earlier job that differs in its seed alone and was left before its picture came; else the

@@ -89,7 +89,7 @@ def split_frames(images: Any) -> list[np.ndarray]:
             array = array[None]
         if array.ndim != 4 or array.shape[-1] not in (1, 2, 3, 4):
             raise InputError(
-                f"A reference image has the shape {array.shape}; expected an IMAGE [B, H, W, 3]."
+                say("A reference image has the shape %1; expected an IMAGE [B, H, W, 3].", array.shape)
             )
         if not np.isfinite(array).all():
             raise InputError(

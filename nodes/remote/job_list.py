@@ -154,7 +154,7 @@ def _find_picture(engine: Engine, job_id: str, position: int) -> Item:
     for item in engine.ledger.items(job_id):
         if item.position == position and item.kind == "picture" and item.file:
             return item
-    raise InputError(f"Job {job_id} has no picture {position}.")
+    raise InputError(say("Job %1 has no picture %2.", job_id, position))
 
 
 def _read(engine: Engine, item: Item) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..base.sentences import say
+from ..base.sentences import Sentence, say
 from .hosts import make_endpoint
 from .limits import Limits
 from .profiles import check_profile
@@ -114,14 +114,14 @@ class JobResult:
     paid_now: bool = False
     seconds: float = 0.0
     estimate_usd: float = 0.0
-    note: str = ""
+    note: Sentence = Sentence("")
 
 
 @dataclass
 class Progress:
     """What to show while waiting."""
 
-    words: str = say("Preparing")
+    words: Sentence = say("Preparing")
     share: float = 0.0
 
 

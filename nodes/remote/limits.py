@@ -62,9 +62,9 @@ def write_limits(folder: Path, values: dict[str, Any]) -> Limits:
     """Check and store the given values over the present ones; over the defaults where the file is damaged."""
     names = {f.name for f in fields(Limits)}
     if not isinstance(values, dict) or set(values) - names:
-        raise InputError(f"Limits are {', '.join(sorted(names))}.")
+        raise InputError(say("Limits are %1.", ", ".join(sorted(names))))
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in values.values()):
-        raise InputError("Limits are numbers.")
+        raise InputError(say("Limits are numbers."))
     try:
         present = read_limits(folder)
     except InputError:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from ..base.sentences import say
+from ..base.sentences import Sentence, join, say
 from .errors import Moderated
 from .images import make_placeholder
 from .job_request import JobResult, ReceivedImage
@@ -26,7 +26,7 @@ class Delivery:
     seeds: tuple[int, ...]
     cost_usd: float
     info: str
-    warning: str
+    warning: Sentence
 
 
 def deliver(result: JobResult, policy: str, size: tuple[int, int] = (0, 0)) -> Delivery:
@@ -123,7 +123,7 @@ def _paid(result: JobResult) -> float:
     return result.estimate_usd if result.cost_usd is None else result.cost_usd
 
 
-def _warn(result: JobResult, size: tuple[int, int]) -> str:
+def _warn(result: JobResult, size: tuple[int, int]) -> Sentence:
     words = []
     missing = [p for p in result.images if p.pixels is None]
     if missing:
@@ -136,4 +136,4 @@ def _warn(result: JobResult, size: tuple[int, int]) -> str:
     if all(size) and others:
         odd = ", ".join(f"{width}x{height}" for width, height in sorted(others))
         words.append(say("%1 came instead of %2x%3", odd, *size))
-    return "; ".join([*words, *([result.note] if result.note else [])])
+    return join("; ", [*words, *([result.note] if result.note else [])])

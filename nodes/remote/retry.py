@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
+from ..base.sentences import say
 from .errors import StillRunning
 
 
@@ -88,7 +89,7 @@ class Deadline:
         ends = time.monotonic() + seconds
         while True:
             if self.left <= 0:
-                raise StillRunning("The deadline passed.")
+                raise StillRunning(say("The deadline passed."))
             pause = min(ends - time.monotonic(), self.left)
             if pause <= 0:
                 return

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..base.errors import InputError
-from ..base.sentences import say
+from ..base.sentences import Sentence, say
 from .accounts import Accounts
 from .allowed_hosts import AllowedHosts
 from .concurrency import RequestLocks, name_lock
@@ -67,15 +67,15 @@ class JobRunner:
         """The price of a request. Nothing is sent but a free question, whether the key works."""
         started = time.monotonic()
         estimate = estimate_from_history(self.ledger, request)
-        note = ""
+        note = Sentence("")
         try:
             self.accounts.ask_balance(request.service, request.profile)
         except RemoteError:
             raise
         except NotSent as error:
-            note = f"the key could not be checked: {error}"
+            note = say("the key could not be checked: %1", error)
         except Exception:  # noqa: BLE001 - the price is known all the same
-            note = "the key could not be checked: the service gave no usable answer"
+            note = say("the key could not be checked: the service gave no usable answer")
         seconds = time.monotonic() - started
         return JobResult(request.service, estimate_usd=estimate, seconds=seconds, note=note)
 
@@ -125,7 +125,7 @@ class JobRunner:
         if job.id in self._unwritten:
             return self._unwritten[job.id], False
         if job.state == UNKNOWN:
-            raise MaybeBilled(job.message)
+            raise MaybeBilled(Sentence(job.message))
         if job.state != SUBMITTING:
             return job, False
         self._keep_prompt(job, request.prompt)
@@ -214,7 +214,7 @@ class JobRunner:
         if images is None:
             raise lost(title, job)
         arrived = sum(image.pixels is not None for image in images)
-        note = ""
+        note = Sentence("")
         if job.state == ACCEPTED:
             note = say(
                 "%1 of %2 pictures have come in time: the job goes on and Recover in the Klein Jobs panel "

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..base.sentences import say
+from ..base.sentences import Sentence, say
 from .concurrency import ConcurrencyLimit
 from .errors import (
     Abandoned,
@@ -71,7 +71,7 @@ class Conversation:
     limit: ConcurrencyLimit
     deadline: Deadline
     is_wanted: Callable[[], bool]
-    tell: Callable[[str, float | None], None]
+    tell: Callable[[Sentence, float | None], None]
 
     @property
     def endpoint(self) -> Endpoint:
@@ -213,9 +213,13 @@ class Conversation:
                 return replace(accepted, status=status)
             self.deadline.wait(self.transport.policy.poll(self.service.poll_pace, count))
         raise ForeignJob(
-            f"{self.service.title} already has a job with the number {job.id}, which this computer did not "
-            "send, and nothing can be fetched for it. Nothing was billed now. Queue again: the job gets "
-            "another number."
+            say(
+                "%1 already has a job with the number %2, which this computer did not send, "
+                "and nothing can be fetched for it. "
+                "Nothing was billed now. Queue again: the job gets another number.",
+                self.service.title,
+                job.id,
+            )
         )
 
 

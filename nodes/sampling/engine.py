@@ -453,7 +453,7 @@ def decode(vae: Any, result: Tensor) -> Tensor:
 
 def _start_from_image(vae: Any, image: Tensor) -> Start:
     check_image(image)
-    words: list[str] = []
+    words: list[Sentence] = []
     pixels = to_rgb(to_unit(image, "image", words), "white", words)
     fit = fit_picture(image.shape[2], image.shape[1])
     if fit.scaled != fit.given:

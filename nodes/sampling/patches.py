@@ -42,7 +42,7 @@ def check_patches(model: Any) -> None:
             say(
                 "model carries %1, which is made for Stable Diffusion's attention "
                 "and stops in FLUX.2 [klein]'s: take that node off.",
-                " and ".join(name_all(odd)),
+                " + ".join(name_all(odd)),
             )
         )
     waiting = _find_waiting(model)
@@ -51,7 +51,7 @@ def check_patches(model: Any) -> None:
             say(
                 "model carries %1, which reads attention that FLUX.2 [klein] never shows it: "
                 "take that node off.",
-                " and ".join(name_all(waiting)),
+                " + ".join(name_all(waiting)),
             )
         )
 
@@ -66,7 +66,7 @@ def warn_of_idle(model: Any) -> list[Sentence]:
         idle += [function for function, places in asks.items() if not places & asked]
     said = []
     if idle:
-        names = " and ".join(name_all(idle))
+        names = " + ".join(name_all(idle))
         said.append(
             say("%1 on the model has no effect: FLUX.2 [klein] has none of the places it changes.", names)
         )

@@ -132,7 +132,7 @@ def respace_sigmas(rule: str, native: Tensor, mu: float) -> Tensor:
     elif rule == "beta":
         body = low + _beta_quantiles(steps) * (high - low)
     else:
-        raise InputError(f"Sigma rule is {rule!r}, but only {', '.join(RULES)} are known.")
+        raise ValueError(f"Sigma rule is {rule!r}, but only {', '.join(RULES)} are known.")
     return torch.cat([body, body.new_zeros(1)])
 
 

@@ -14,10 +14,12 @@ import sqlite3
 from dataclasses import dataclass
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .book import Book
 
 PREFIX = "kleinod-"
 DEFAULT_AT_ONCE = 256
+MOST = 1_000_000
 _NAME = re.compile(r"[\w .@-]{1,60}")
 
 
@@ -43,10 +45,14 @@ class KeyBook:
         """A new key under this name, shown here and never again. Raises InputError."""
         name = name.strip() if isinstance(name, str) else ""
         if not _NAME.fullmatch(name):
-            raise InputError("The name of a key has 1 to 60 letters, digits, spaces or . @ _ -.")
-        for title, value, least in (("jobs at once", at_once, 1), ("jobs a day", a_day, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1_000_000:
-                raise InputError(f"{title} is {value!r}, but must be a whole number from {least} to 1000000.")
+            raise InputError(
+                say("The name of a key has 1 to 60 letters, digits, spaces or signs such as %1.", ". _ - @")
+            )
+        for title, value, least in ((say("jobs at once"), at_once, 1), (say("jobs a day"), a_day, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST:
+                raise InputError(
+                    say("%1 is %2, but must be a whole number from %3 to %4.", title, value, least, MOST)
+                )
         secret = PREFIX + secrets.token_urlsafe(32)
         try:
             self._book.write(
@@ -54,13 +60,13 @@ class KeyBook:
                 (name, _hash(secret), at_once, a_day, self._book.now()),
             )
         except sqlite3.IntegrityError:
-            raise InputError(f"There is a key named '{name}' already: choose another name.") from None
+            raise InputError(say("There is a key named '%1' already: choose another name.", name)) from None
         return secret
 
     def revoke(self, name: str) -> None:
         """End a key, whatever it still has open. Raises InputError where there is none of that name."""
         if not self._book.write("update keys set revoked = 1 where name = ? and not revoked", (name,)):
-            raise InputError(f"There is no key named '{name}' that could be revoked.")
+            raise InputError(say("There is no key named '%1' that could be revoked.", name))
 
     def list(self) -> list[ApiKey]:
         return [_read(row) for row in self._book.read("select * from keys order by id")]

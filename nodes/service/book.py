@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .clock import Clock
 from .drawing import Drawing
 from .messages import Refusal
@@ -122,9 +123,14 @@ class Book:
         except sqlite3.Error as error:
             self._lock.close()
             raise InputError(
-                f"The jobs of Kleinod's API in {folder} cannot be opened ({error}): another ComfyUI or "
-                "cluster may answer from the same folder. Stop it, or give this one a folder of its own: "
-                "--base-directory of ComfyUI, --data of run.py cluster."
+                say(
+                    "The jobs of Kleinod's API in %1 cannot be opened (%2): "
+                    "another ComfyUI or cluster may answer from the same folder. "
+                    "Stop it, or give this one a folder of its own: "
+                    "--base-directory of ComfyUI, --data of run.py cluster.",
+                    folder,
+                    error,
+                )
             ) from None
 
     def _add_column(self, table: str, name: str, kind: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from PIL import Image
 
 from ..base.errors import InputError
+from ..base.sentences import say
 
 FLAGGED = re.compile(r"nsfw|porn|hentai|sexual|explicit|unsafe|nud(e|ity)|gore|violen", re.IGNORECASE)
 THRESHOLD = 0.5
@@ -56,8 +57,12 @@ class Classifier:
     def _load(self) -> tuple[Any, Any, list[int]]:
         if not Path(self.folder, "config.json").is_file():
             raise InputError(
-                f"classifier is '{self.folder}', but must be a folder on this machine that holds an image "
-                "classifier: config.json, preprocessor_config.json and model.safetensors."
+                say(
+                    "classifier is '%1', but must be a folder on this machine "
+                    "that holds an image classifier: "
+                    "config.json, preprocessor_config.json and model.safetensors.",
+                    self.folder,
+                )
             )
         try:
             from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -68,15 +73,23 @@ class Classifier:
         except Exception as error:  # noqa: BLE001 - transformers raises whatever its parts raise
             words = str(error).splitlines()[0] if str(error) else ""
             raise InputError(
-                f"The image classifier in '{self.folder}' cannot be loaded "
-                f"({type(error).__name__}: {words[:300]})."
+                say(
+                    "The image classifier in '%1' cannot be loaded (%2: %3).",
+                    self.folder,
+                    type(error).__name__,
+                    words[:300],
+                )
             ) from None
         labels = {int(number): str(label) for number, label in model.config.id2label.items()}
         numbers = [n for n, label in labels.items() if self._is_flagged(label)]
         if not numbers or len(numbers) == len(labels):
             raise InputError(
-                f"The labels of the image classifier in '{self.folder}' are {', '.join(labels.values())}. "
-                "Name those that are not safe under flagged in the settings of the API."
+                say(
+                    "The labels of the image classifier in '%1' are %2. "
+                    "Name those that are not safe under flagged in the settings of the API.",
+                    self.folder,
+                    ", ".join(labels.values()),
+                )
             )
         return model.eval(), processor, numbers
 

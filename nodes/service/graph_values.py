@@ -17,6 +17,7 @@ from ..acceleration.nodes import KleinodAcceleration
 from ..base import seams
 from ..base.errors import ArtistError, InputError
 from ..base.references import References
+from ..base.sentences import Sentence, say
 from ..base.values import LoraRow, Loras
 from ..faces.nodes import KleinodFaceSettings
 from ..loras.request import StackRequest
@@ -43,7 +44,7 @@ class Copy:
     """The request as JSON text, and what the user should know of it."""
 
     text: str
-    notes: list[str] = field(default_factory=list)
+    notes: list[Sentence] = field(default_factory=list)
 
 
 def copy_request(prompt: Mapping[str, Any], node_id: str) -> Copy:
@@ -52,7 +53,7 @@ def copy_request(prompt: Mapping[str, Any], node_id: str) -> Copy:
     """
     node = _find(prompt, node_id)
     if node is None or node["class_type"] not in NODES:
-        raise InputError("Runware JSON is copied from Klein Sampler or Klein Runware.")
+        raise InputError(say("Runware JSON is copied from Klein Sampler or Klein Runware."))
     graph = _Graph(prompt)
     task = (_copy_runware if node["class_type"] == REMOTE else _copy_sampler)(graph, node["inputs"])
     # The order of the service's document: what it is first.
@@ -71,7 +72,7 @@ class _Graph:
     def __init__(self, prompt: Mapping[str, Any]) -> None:
         self._prompt = prompt
         self._open: set[str] = set()
-        self.notes: list[str] = []
+        self.notes: list[Sentence] = []
 
     def is_link(self, value: Any) -> bool:
         return (
@@ -96,7 +97,7 @@ class _Graph:
             raise OnlyARunKnows(str(title)[:80])
         name = str(value[0])
         if name in self._open:
-            raise InputError("The graph feeds a node from itself.")
+            raise InputError(say("The graph feeds a node from itself."))
         self._open.add(name)
         try:
             results = work(self, node["inputs"])
@@ -112,7 +113,9 @@ class _Graph:
         try:
             return self.resolve(value)
         except OnlyARunKnows as source:
-            self.notes.append(f"{name} comes from {source}, which only a run can tell, and was left out.")
+            self.notes.append(
+                say("%1 comes from %2, which only a run can tell, and was left out.", name, source)
+            )
             return None
 
 
@@ -120,7 +123,7 @@ def _copy_runware(graph: _Graph, inputs: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: graph.resolve_or_note(name, value) for name, value in inputs.items()}
     for name in ("positive_prompt", "width", "height"):
         if given.get(name) is None:
-            raise InputError(f"{name} is known only after a run, so there is no request to copy yet.")
+            raise InputError(say("%1 is known only after a run, so there is no request to copy yet.", name))
     known = {name: value for name, value in given.items() if value is not None}
     return dict(find_service("runware").make_request(RunContext(), known).body)
 
@@ -129,16 +132,16 @@ def _copy_sampler(graph: _Graph, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """What a Klein Sampler with a Klein Prompt before it asks for, in Runware's words."""
     prompt = graph.source(inputs.get("positive"))
     if prompt is None or prompt["class_type"] != "KleinodPrompt":
-        raise InputError("positive is not connected to a Klein Prompt, so there is no prompt to copy.")
+        raise InputError(say("positive is not connected to a Klein Prompt, so there is no prompt to copy."))
     texts = prompt["inputs"]
     names = ("width", "height", "steps", "guidance", "seed", "scheduler", "results", "acceleration")
     own = {name: graph.resolve_or_note(name, inputs.get(name)) for name in names}
     for name in (*_STARTS, "strength"):
         if graph.is_link(inputs.get(name)):
-            graph.notes.append(f"{name} was left out: this request starts from noise alone.")
+            graph.notes.append(say("%1 was left out: this request starts from noise alone.", name))
     scheduler = own["scheduler"] or "Default"
     if scheduler not in runware.SCHEDULERS:
-        graph.notes.append(f"scheduler '{scheduler}' is this pack's own and was left out.")
+        graph.notes.append(say("scheduler '%1' is this pack's own and was left out.", scheduler))
         scheduler = "Default"
     values = {
         "positive_prompt": graph.resolve_or_note("positive", texts.get("positive")) or "",
@@ -175,7 +178,9 @@ def _loras_on_the_way(graph: _Graph, link: Any) -> Loras | None:
         node = graph.source(node["inputs"].get("model"))
     for row in rows:
         if row.acts and not row.air:
-            graph.notes.append(f"LoRA '{row.file}' has no AIR id and was left out: Runware sees no files.")
+            graph.notes.append(
+                say("LoRA '%1' has no AIR id and was left out: Runware sees no files.", row.file)
+            )
     return Loras(tuple(row for row in rows if row.air)) if rows else None
 
 
@@ -197,7 +202,7 @@ def _evaluate_stack(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any, ...]
         if stack["class_type"] == "KleinodLoraStack":
             before = graph.resolve([_id_of(graph, stack), 1])
     if inputs.get("lora_stack") is not None:
-        graph.notes.append("lora_stack of another pack was left out: its rows have no AIR ids.")
+        graph.notes.append(say("lora_stack of another pack was left out: its rows have no AIR ids."))
     return None, Loras((*(before.rows if before else ()), *own))
 
 
@@ -219,7 +224,10 @@ def _evaluate_references(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any,
     references: References = prepare_references(**pictures, preparation=preparation)
     if references.weighing:
         graph.notes.append(
-            f"The weights of references were left out, which Runware does not know: {references.weighing}."
+            say(
+                "The weights of references were left out, which Runware does not know: %1.",
+                references.weighing,
+            )
         )
         references = References(tuple(item.in_full() for item in references.items), references.matched)
     return references, *references.canvas
@@ -232,7 +240,9 @@ def _evaluate_picture(graph: _Graph, inputs: Mapping[str, Any]) -> tuple[Any, ..
     except ArtistError:
         raise
     except Exception:
-        raise InputError(f"Load Image cannot open '{str(name)[:80]}': choose the picture again.") from None
+        raise InputError(
+            say("Load Image cannot open '%1': choose the picture again.", str(name)[:80])
+        ) from None
 
 
 def _run(node: Any) -> Callable[[_Graph, Mapping[str, Any]], tuple[Any, ...]]:

@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from ..base.errors import InputError
+from ..base.sentences import say
 from .application import MESSAGES
 from .classifier import Classifier
 from .dialects.runware_channel import Channels
@@ -154,7 +155,7 @@ class Host:
 
     def _need(self) -> Service:
         if self._service is None:
-            raise InputError("Kleinod's API is off: switch it on first.")
+            raise InputError(say("Kleinod's API is off: switch it on first."))
         return self._service
 
     async def _restart(self, settings: ApiSettings) -> str:

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from ..base.doors import Doors
 from ..base.errors import InputError
+from ..base.sentences import say
 from ..faces.presets import CUSTOM, FIELDS, PRESETS
 from .host import Host
 from .runware_json import Paste, read_paste
@@ -43,7 +44,7 @@ def add_routes(table: web.RouteTableDef, doors: Doors, copy: MakeCopy, keep_pict
     def answer_copy(body: dict[str, Any]) -> dict[str, Any]:
         prompt, node = body.get("prompt"), body.get("node")
         if not isinstance(prompt, dict) or not isinstance(node, str):
-            raise InputError("The request must hold a prompt and the id of one of its nodes.")
+            raise InputError(say("The request must hold a prompt and the id of one of its nodes."))
         return asdict(copy(prompt, node))
 
     def answer_paste(body: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ..acceleration.settings import make_acceleration
 from ..base.acceleration import ACCELERATION_FIELDS, LOWER_REUSES_MORE
 from ..base.errors import InputError
 from ..base.fields import Field
+from ..base.sentences import Sentence, say
 from ..base.values import FACE_FIELDS, FaceRefinement, LoraRow, Loras
 from ..loras.rows import format_row
 from ..remote.services import runware
@@ -56,7 +57,7 @@ class Paste:
     options: dict[str, Any] = field(default_factory=dict)
     needs_options: bool = False
     pictures: tuple[bytes, ...] = field(default=(), repr=False)
-    notes: tuple[str, ...] = ()
+    notes: tuple[Sentence, ...] = ()
 
 
 def read_paste(text: str, node: str) -> Paste:
@@ -64,29 +65,33 @@ def read_paste(text: str, node: str) -> Paste:
     request or may not be sent.
     """
     if node not in NODES:
-        raise InputError(f"Runware JSON goes into Klein Sampler or Klein Runware, not into '{node}'.")
+        raise InputError(say("Runware JSON goes into Klein Sampler or Klein Runware, not into '%1'.", node))
     task, notes = find_request(text)
     request = _Request(task)
     paste = _read_for_sampler(request) if node == SAMPLER else _read_for_runware(request)
     return Paste(**{**vars(paste), "notes": (*notes, *paste.notes, *request.list_left())})
 
 
-def find_request(text: str) -> tuple[dict[str, Any], list[str]]:
+def find_request(text: str) -> tuple[dict[str, Any], list[Sentence]]:
     """The first `imageInference` task of a text, one of a list, or of an object that holds such a list; and
     a note where there are more.
     """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise InputError("The text is not JSON. Copy a whole Runware request, from { to }.") from None
+        raise InputError(
+            say("The text is not JSON. Copy a whole Runware request, from its first brace to its last.")
+        ) from None
     holder = value if isinstance(value, dict) else {}
     lists = [value, holder.get("tasks"), holder.get("data")]
     tasks = [task for entry in lists for task in (entry if isinstance(entry, list) else [entry])]
     found = [task for task in tasks if isinstance(task, dict) and _is_request(task)]
     if not found:
-        raise InputError("The JSON holds no Runware imageInference request (none with a positivePrompt).")
-    more = f"The text holds {len(found)} requests; the first was taken." if len(found) > 1 else ""
-    return found[0], [more] if more else []
+        raise InputError(
+            say("The JSON holds no Runware imageInference request (none with a positivePrompt).")
+        )
+    more = [say("The text holds %1 requests; the first was taken.", len(found))] if len(found) > 1 else []
+    return found[0], more
 
 
 def _is_request(task: Mapping[str, Any]) -> bool:
@@ -124,11 +129,11 @@ class _Request:
         """Put back what finds no place, so that it is named."""
         self._left[name] = value
 
-    def list_left(self) -> list[str]:
+    def list_left(self) -> list[Sentence]:
         names = [name for name, value in self._left.items() if name not in _OWN_NAMES and value is not None]
-        notes = [f"Not taken: {', '.join(names)}."] if names else []
+        notes = [say("Not taken: %1.", ", ".join(names))] if names else []
         if "taskUUID" in self._left:
-            notes.append("taskUUID was not taken: every job has its own.")
+            notes.append(say("taskUUID was not taken: every job has its own."))
         return notes
 
 
@@ -143,15 +148,15 @@ def _flatten(value: Any, name: str) -> Iterable[tuple[str, Any]]:
 
 def _check(row: Field, value: Any, name: str) -> Any:
     """`value` as the field keeps it. InputError names the request's own field."""
-    kinds: dict[type, tuple[Any, str]] = {
-        int: ((int, float), "a whole number"),
-        float: ((int, float), "a number"),
-        bool: (bool, "true or false"),
-        str: (str, "text"),
+    kinds: dict[type, tuple[Any, Sentence]] = {
+        int: ((int, float), say("a whole number")),
+        float: ((int, float), say("a number")),
+        bool: (bool, say("true or false")),
+        str: (str, say("a text")),
     }
     wanted, words = kinds[row.type]
     if not isinstance(value, wanted) or isinstance(value, bool) != (row.type is bool):
-        raise InputError(f"{name} is {json.dumps(value)[:80]}, but must be {words}.")
+        raise InputError(say("%1 is %2, but must be %3.", name, json.dumps(value)[:80], words))
     row.check(value, name)
     return int(value) if row.type is int else value
 
@@ -198,10 +203,12 @@ def _read_for_sampler(request: _Request) -> Paste:
     addresses, pictures = _read_references(request)
     far = [address for address in addresses if not address.startswith(runware.PICTURE_MARK)]
     if far:
-        what = "reference image is an address" if len(far) == 1 else "reference images are addresses"
         notes.append(
-            f"{len(far)} {what}, which this computer does not fetch: load the pictures with Load Image and "
-            "connect Klein References."
+            say(
+                "Reference pictures given by their address: %1. This computer does not fetch them: "
+                "load them with Load Image and connect Klein References.",
+                len(far),
+            )
         )
     guidance = given["true_cfg_scale"] or given["cfg_scale"]
     shared = ("width", "height", "steps", "seed", "scheduler")
@@ -217,7 +224,13 @@ def _read_for_sampler(request: _Request) -> Paste:
     )
     if given["large_seed"]:
         own.pop("seed", None)
-        notes.append(f"seed {given['large_seed']} was not taken: a seed here is at most {runware.MAX_SEED}.")
+        notes.append(
+            say(
+                "seed %1 was not taken: a seed here is at most %2.",
+                given["large_seed"],
+                runware.MAX_SEED,
+            )
+        )
     for name, value in (
         ("model", given["model"] if given["model"] != runware.MODEL else None),
         ("CFGScale", given["cfg_scale"] if given["cfg_scale"] not in (guidance, 3.5) else None),
@@ -232,15 +245,15 @@ def _read_for_sampler(request: _Request) -> Paste:
         if value is not None:
             request.leave(name, value)
     if _read_loras(request).rows:
-        notes.append("LoRAs by AIR id were left out: they exist at Runware only.")
+        notes.append(say("LoRAs by AIR id were left out: they exist at Runware only."))
     if request.has(FACES):
         request.take_fields(FACE_FIELDS, FACES)
-        notes.append("Face settings were left out: connect Klein Face Refiner after the sampler.")
+        notes.append(say("Face settings were left out: connect Klein Face Refiner after the sampler."))
     prompt = {"positive": given["positive_prompt"], "negative": given["negative_prompt"]}
     return Paste(own, prompt, acceleration, pictures=pictures, notes=tuple(notes))
 
 
-def _read_own(request: _Request) -> tuple[dict[str, Any], list[str]]:
+def _read_own(request: _Request) -> tuple[dict[str, Any], list[Sentence]]:
     """Widgets of Klein Runware: what is given, and the default of what is left open."""
     notes = []
     scheduler = request.take("scheduler")
@@ -253,11 +266,11 @@ def _read_own(request: _Request) -> tuple[dict[str, Any], list[str]]:
     given = request.take_fields(_TOP_FIELDS)
     for name in ("width", "height"):
         if name not in given:
-            notes.append(f"The request has no {name}, which Runware needs: the node's own stays.")
+            notes.append(say("The request has no %1, which Runware needs: the node's own stays.", name))
     if "seed" not in given and not large:
-        notes.append("The request has no seed: the node's own stays.")
+        notes.append(say("The request has no seed: the node's own stays."))
     if "positive_prompt" not in given:
-        notes.append("The request has no positivePrompt, which Runware needs: write one.")
+        notes.append(say("The request has no positivePrompt, which Runware needs: write one."))
     keep = {*_DELIVERY, "width", "height", "positive_prompt"}
     own = {row.name: row.default for row in _TOP_FIELDS if row.name not in keep}
     own |= {"positive_prompt": "", "large_seed": str(seed) if large else "", **given}
@@ -269,7 +282,7 @@ def _read_acceleration(request: _Request, level: str) -> dict[str, Any] | None:
     if not request.has(OPTIONS):
         return None
     if not isinstance(request.take(OPTIONS, {}), dict):
-        raise InputError(f"{OPTIONS} must be an object of options.")
+        raise InputError(say("%1 must be an object of options.", OPTIONS))
     given = request.take_fields(_ACCELERATION_FIELDS, OPTIONS)
     if not given:
         return None
@@ -282,18 +295,29 @@ def _read_loras(request: _Request) -> Loras:
     entries = {} if request.is_object("lora") else request.take("lora", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(
-            "lora must be a list of objects such as {"
-            '"model": "civitai:123@456", "weight": 0.8}, also where it is one LoRA alone.'
+            say(
+                "lora must be a list of objects such as %1, also where it is one LoRA alone.",
+                '{"model": "civitai:123@456", "weight": 0.8}',
+            )
         )
     rows = []
     for number, entry in enumerate(entries):
         name = f"lora[{number}]"
         known = {key: entry[key] for key in ("model", "weight", "transformer") if entry.get(key) is not None}
         if not isinstance(known.get("model"), str) or not known["model"]:
-            raise InputError(f"{name}.model is missing, but each LoRA needs the AIR id it has at Runware.")
+            raise InputError(
+                say("%1 is missing, but each LoRA needs the AIR id it has at Runware.", f"{name}.model")
+            )
         weight = known.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, (int, float)):
-            raise InputError(f"{name}.weight is {json.dumps(weight)[:80]}, but must be a number.")
+            raise InputError(
+                say(
+                    "%1 is %2, but must be %3.",
+                    f"{name}.weight",
+                    json.dumps(weight)[:80],
+                    say("a number"),
+                )
+            )
         rows.append(LoraRow(air=known["model"], weight=weight, stage=known.get("transformer", "both")))
         for key in entry.keys() - known.keys():
             request.leave(f"{name}.{key}", entry[key])
@@ -305,7 +329,7 @@ def _read_faces(request: _Request) -> dict[str, Any] | None:
     if not request.has(FACES):
         return None
     if not isinstance(request.take(FACES, {}), dict):
-        raise InputError(f"{FACES} must be an object of settings.")
+        raise InputError(say("%1 must be an object of options.", FACES))
     rows = [row for row in FACE_FIELDS if row.api]
     given = request.take_fields(rows, FACES)
     defaults = {row.name: row.default for row in FACE_FIELDS}
@@ -316,10 +340,15 @@ def _read_references(request: _Request) -> tuple[list[str], tuple[bytes, ...]]:
     """(a line each for `reference_addresses`, the pictures among them as files)."""
     given = request.take(PICTURES, [])
     if not isinstance(given, list) or not all(isinstance(entry, str) for entry in given):
-        raise InputError(f"{PICTURES} must be a list of texts: addresses, UUIDs, data URIs or base64.")
+        raise InputError(say("%1 must be a list of texts: addresses, UUIDs, data URIs or base64.", PICTURES))
     if len(given) > runware.MAX_REFERENCES:
         raise InputError(
-            f"{PICTURES} holds {len(given)} pictures, and Runware takes at most {runware.MAX_REFERENCES}."
+            say(
+                "%1 holds %2 pictures, and Runware takes at most %3.",
+                PICTURES,
+                len(given),
+                runware.MAX_REFERENCES,
+            )
         )
     lines: list[str] = []
     pictures: list[bytes] = []
@@ -341,7 +370,11 @@ def _read_picture(text: str, name: str) -> bytes:
     if not data:
         shown = text if urlsplit(text).scheme else text[:40]
         raise InputError(
-            f"{name} is '{shown[:80]}', but must be an https address, a Runware UUID, a data URI or base64."
+            say(
+                "%1 is '%2', but must be an https address, a Runware UUID, a data URI or base64.",
+                name,
+                shown[:80],
+            )
         )
     return data
 

@@ -13,6 +13,7 @@ from ..base import seams
 from ..base.doors import Doors, write_to_console
 from ..base.errors import InputError
 from ..base.files import write_bytes
+from ..base.sentences import say
 from ..faces.detectors import list_detectors
 from ..loras.library import list_files
 from ..model.folders import list_diffusion_models
@@ -79,7 +80,9 @@ def keep_picture(data: bytes, number: int) -> str:
     except Unsafe:
         kind = None
     if kind is None:
-        raise InputError(f"inputs.referenceImages[{number - 1}] is no PNG, JPEG or WebP that can be opened.")
+        raise InputError(
+            say("%1 is no PNG, JPEG or WebP that can be opened.", f"inputs.referenceImages[{number - 1}]")
+        )
     name = f"kleinod-{hashlib.sha256(data).hexdigest()[:16]}.{_ENDINGS[kind]}"
     file = Path(folder_paths.get_input_directory()) / name
     if not file.exists():
@@ -87,5 +90,5 @@ def keep_picture(data: bytes, number: int) -> str:
             write_bytes(file, data)
         except OSError as error:
             words = error.strerror or type(error).__name__
-            raise InputError(f"ComfyUI's input folder cannot be written: {words}.") from None
+            raise InputError(say("ComfyUI's input folder cannot be written: %1.", words)) from None
     return name

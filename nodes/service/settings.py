@@ -11,6 +11,7 @@ from typing import Any
 
 from ..base.errors import InputError
 from ..base.files import write_json
+from ..base.sentences import Sentence, say
 from ..remote.folder import make_private_folder
 
 FILE = "api.json"
@@ -50,32 +51,34 @@ class ApiSettings:
     def __post_init__(self) -> None:
         for name in ("enabled", "remote", "stand_in"):
             if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} of the API's settings must be true or false.")
+                raise _refuse(name, say("true or false"))
         for name in ("hosts", "reachable"):
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(
                 isinstance(v, str) and _HOST.fullmatch(v) for v in value
             ):
-                raise InputError(f"{name} of the API's settings must be a list of names such as nas.local.")
+                raise _refuse(name, say("a list of names such as nas.local"))
         for name in ("models", "loras"):
             value = getattr(self, name)
             if not isinstance(value, Mapping) or not all(isinstance(v, str) for v in value.values()):
-                raise InputError(f"{name} of the API's settings must be an object of file names.")
+                raise _refuse(name, say("an object of file names"))
         for name, low in (
             ("picture_usd", 0), ("second_usd", 0), ("keep_seconds", 60), ("keep_bytes", 1 << 20),
             ("most_open", 1),
         ):  # fmt: skip
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < 1e15:
-                raise InputError(f"{name} of the API's settings is {value!r}, but must be {low} or more.")
-        if not isinstance(self.classifier, str) or not isinstance(self.flagged, tuple):
-            raise InputError(
-                "classifier of the API's settings must be a folder, and flagged a list of labels."
-            )
+                raise _refuse(name, say("%1 or more", low))
+        if not isinstance(self.classifier, str):
+            raise _refuse("classifier", say("a folder"))
+        if not isinstance(self.flagged, tuple):
+            raise _refuse("flagged", say("a list of labels"))
         if self.public_address and not re.fullmatch(r"https?://[^\s/?#@]+(/[\w./-]*)?", self.public_address):
-            raise InputError(
-                "public_address of the API's settings must be an address such as https://pictures.example.com."
-            )
+            raise _refuse("public_address", say("an address such as https://pictures.example.com"))
+
+
+def _refuse(name: str, words: Sentence) -> InputError:
+    return InputError(say("%1 of the API's settings must be %2.", name, words))
 
 
 def read_settings(folder: Path) -> ApiSettings:
@@ -87,7 +90,9 @@ def read_settings(folder: Path) -> ApiSettings:
     except FileNotFoundError:
         return ApiSettings()
     except (OSError, ValueError) as error:
-        raise InputError(f"The settings of Kleinod's API cannot be read ({error}): set them again.") from None
+        raise InputError(
+            say("The settings of Kleinod's API cannot be read (%1): set them again.", error)
+        ) from None
     return make_settings(stored)
 
 
@@ -95,7 +100,7 @@ def make_settings(values: Any, present: ApiSettings | None = None) -> ApiSetting
     """`values` over `present`. Raises InputError."""
     names = {entry.name for entry in fields(ApiSettings)}
     if not isinstance(values, dict) or set(values) - names:
-        raise InputError(f"The API's settings are {', '.join(sorted(names))}.")
+        raise InputError(say("The API's settings are %1.", ", ".join(sorted(names))))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return ApiSettings(**{**vars(present or ApiSettings()), **values})
 

@@ -66,8 +66,8 @@ def test_acceleration_levels() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"fb_cache": True, "db_cache": True}, "fbCache and dbCache"),
-        ({"fb_cache": True, "tea_cache": True, "db_cache": True}, "fbCache and teaCache and dbCache"),
+        ({"fb_cache": True, "db_cache": True}, "fbCache + dbCache"),
+        ({"fb_cache": True, "tea_cache": True, "db_cache": True}, "fbCache + teaCache + dbCache"),
         ({"cache_start_step": 3, "cache_start_step_percentage": 10}, "cacheStartStep is 3"),
         ({"cache_end_step": 3, "cache_end_step_percentage": 10}, "cacheEndStep is 3"),
         ({"cache_start_step": 9, "cache_end_step": 9}, "start must come before"),

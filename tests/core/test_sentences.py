@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kleinod_pure.acceleration import calibration
 from kleinod_pure.acceleration.attached import Attached, adapt
 from kleinod_pure.acceleration.controller import Controller
 from kleinod_pure.acceleration.policies.forecast import Forecast
@@ -14,8 +17,11 @@ from kleinod_pure.acceleration.policies.policy import RunFacts
 from kleinod_pure.acceleration.policies.registry import shorten_run
 from kleinod_pure.acceleration.report import RunReport
 from kleinod_pure.acceleration.settings import describe as describe_acceleration
+from kleinod_pure.base import seams
+from kleinod_pure.base.errors import InputError
 from kleinod_pure.base.sentences import join, say
 from kleinod_pure.base.values import Acceleration, Calibration
+from kleinod_pure.faces.pickles import read_pickle
 from kleinod_pure.model.choices import LoaderRequest, describe_unused
 from kleinod_pure.model.facts import describe, facts_from_sizes, nano_facts
 from kleinod_pure.model.nano_words import describe_unknown
@@ -103,8 +109,47 @@ def list_told() -> Iterator[str]:
         controller.disable(say("this sampler calls the model more than once a step"))
         notes = [*policy.notes(), *controller.report.notes, *adapt(settings, Attached(state=("APG",)))[1]]
         yield RunReport("forecast", 28, notes=notes).line()
+    yield from list_refusals()
     noisy = RunFacts(tuple(0.9 * 0.9**i for i in range(28)), regular=True, noise_path=True)
     yield shorten_run(Acceleration("high"), noisy)[2]
+
+
+def list_refusals() -> Iterator[str]:
+    """Why a feature is off, and why files are not read, made of several sentences and of errors within."""
+    gone = list_missing(seams)
+    assert len(gone) > 20
+    yield from gone
+    for read in (
+        lambda: calibration.read("my own", '{"version": 9}'),
+        lambda: calibration.read("my own", broken_calibration()),
+        lambda: calibration.load("my own", Path("no such folder")),
+        lambda: calibration.check_name(".x"),
+        lambda: read_pickle(b"\x80\x02cos\nsystem\n."),
+        lambda: read_pickle(b"."),
+        lambda: read_pickle(b"\xff"),
+    ):
+        with pytest.raises(InputError) as refused:
+            read()
+        yield str(say('detector "%1" cannot be used: %2', "bbox/a b.pt", refused.value))
+
+
+def list_missing(of: Any) -> list[str]:
+    """What stands on nodes with a ComfyUI that has none of the names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(of, "find", lambda place: of.Absent(place.replace(":", ".")))
+        of.missing.cache_clear()
+        said = of.report()
+    of.missing.cache_clear()
+    with pytest.raises(of.MissingSeam) as absent:
+        of.Absent("comfy.sd.VAE")()
+    return [*said, str(absent.value)]
+
+
+def broken_calibration() -> str:
+    table = {name: 0 if name == "guidance" else "x" for name in ("kind", "model", "guidance")}
+    rows = ("sigmas", "computed", "levels", "weights", "errors", "rule_errors")
+    table |= {name: [] for name in rows}
+    return json.dumps({"version": 2, "tea_coefficients": [], "tea_limit": 0, "tables": [table]})
 
 
 @pytest.mark.parametrize("language", ["zh", "ja", "ko"])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import InputError
-from ...base.sentences import say
+from ...base.sentences import Sentence, say
 from ...base.values import HIGHER_REUSES_MORE, Acceleration
 from .. import signals
 from ..clock import SURE_FROM
@@ -233,12 +233,12 @@ class BlockCache(Policy):
         self._seen = []
         self._due = 0
 
-    def in_parts(self, guided: bool = True) -> str:
+    def in_parts(self, guided: bool = True) -> Sentence:
         self._split_steps += not self._split
         self._split = True
         self._decision = False
         self._memory = {}
-        return ""
+        return Sentence("")
 
     def begin_call(self, call: Call) -> None:
         uuids, batch = call.keys, call.batch
@@ -293,12 +293,15 @@ class BlockCache(Policy):
             return StepResult(denoised, share, REUSED)
         return StepResult(denoised, share, COMPUTED, torch.stack(errors).max() if errors else None)
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Sentence]:
         if not self._split_steps:
             return []
         return [
-            f"{self._split_steps} steps ran a condition or a branch of guidance in parts (tiles, context "
-            "windows, skip-layer guidance): the block cache left those alone"
+            say(
+                "the block cache left %1 steps alone that ran a condition or a branch of guidance in parts "
+                "(such as tiles or context windows)",
+                self._split_steps,
+            )
         ]
 
     def forget(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...base.errors import InputError
-from ...base.sentences import say
+from ...base.sentences import Sentence, say
 from ...base.values import Acceleration
 from .. import presets
 from ..clock import SURE_FROM
@@ -92,8 +92,8 @@ class GuidanceReuse(Policy):
     def spares_branch(self) -> bool:
         return self.mode != FULL
 
-    def in_parts(self, guided: bool) -> str:
-        return say("tiles or context windows run guidance in parts") if guided else ""
+    def in_parts(self, guided: bool) -> Sentence:
+        return say("tiles or context windows run guidance in parts") if guided else Sentence("")
 
     def learn_branches(self, conditional: Tensor, unconditional: Tensor) -> None:
         """Keep the difference of two fresh denoised pictures `[B, ...]`."""
@@ -112,12 +112,14 @@ class GuidanceReuse(Policy):
     def end_step(self, x: Tensor, denoised: Tensor) -> StepResult:
         return StepResult(denoised, *((0.5, HALF) if self._halved else (1.0, COMPUTED)))
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Sentence]:
         if self._ever_halved:
             return []
         if not self._saw_both:
-            return ["no guidance was spared: that needs a guidance other than 1 and the plain CFG guider"]
-        return ["no step was left to spare guidance on"]
+            return [
+                say("no guidance was spared: that needs a guidance other than 1 and the plain CFG guider")
+            ]
+        return [say("no step was left to spare guidance on")]
 
     def forget(self) -> None:
         self._line = LinearExtrapolation()

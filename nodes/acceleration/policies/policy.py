@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ...base.acceleration import FittedTable
 from ...base.fields import Field
+from ...base.sentences import Sentence
 from ...base.values import Acceleration
 from ..linear_solver import LinearSolver
 from ..report import COMPUTED
@@ -209,11 +210,11 @@ class Policy:
     def path_broken(self) -> None:
         """Another policy breaks the path at the step that opens next."""
 
-    def in_parts(self, guided: bool) -> str:
+    def in_parts(self, guided: bool) -> Sentence:
         """The step's conditions run in several parts that know nothing of each other (tiles, context
         windows). Returns why everything must be computed from here on, or nothing.
         """
-        return ""
+        return Sentence("")
 
     @property
     def spares_branch(self) -> bool:
@@ -256,7 +257,7 @@ class Policy:
     def judge(self, error: float) -> None:
         """The error of the last step, the middle one of a batch, has reached this side."""
 
-    def notes(self) -> Sequence[str]:
+    def notes(self) -> Sequence[Sentence]:
         """For the report, once the run has ended."""
         return []
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...base.errors import InputError
-from ...base.sentences import say
+from ...base.sentences import Sentence, say
 from ...base.values import Acceleration
 from .. import presets
 from ..clock import SURE_FROM
@@ -210,10 +210,10 @@ class ReferenceReuse(Policy):
             self._since_full = 0 if whole else self._since_full + 1
         return StepResult(denoised, work=self._ran / self._due if self._due else 1.0)
 
-    def notes(self) -> list[str]:
+    def notes(self) -> list[Sentence]:
         if not self._full:
-            return ["no reference image was used"]
-        return [f"references computed at {self._full} of {self._full + self._served} computed steps"]
+            return [say("no reference image was used")]
+        return [say("references computed at %1 of %2 computed steps", self._full, self._full + self._served)]
 
     def forget(self) -> None:
         self._stored = {}

@@ -5,6 +5,7 @@ here; everything else asks this registry.
 from __future__ import annotations
 
 from ...base.errors import InputError
+from ...base.sentences import say
 from .base import Service
 from .bfl import Bfl
 from .own_server import OwnBfl, OwnRunware
@@ -34,7 +35,7 @@ def find_service(name: object) -> Service:
     """The service of this name. Raises InputError for a name that none has."""
     known = {**_SERVICES, **{own.name: own for own in _OWN.values()}}
     if not isinstance(name, str) or name not in known:
-        raise InputError(f"There is no service {name!r}; there are {', '.join(_SERVICES)}.")
+        raise InputError(say("There is no service '%1'; there are %2.", name, ", ".join(_SERVICES)))
     return known[name]
 
 
