@@ -10,6 +10,7 @@ error shown to the user.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -83,10 +84,12 @@ class LinearExtrapolation:
 class VelocityForecast:
     """Forecasts the velocity at a sigma.
 
-    x, velocity: `[B, C, H, W]` (any shape with the batch first). sigma: noise level, 1 = noise.
+    x, velocity: `[B, C, H, W]` (any shape with the batch first). sigma: noise level, 1 = noise. line_below:
+    the sigma above which there is no line, just the last velocity again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, line_below: float = math.inf) -> None:
+        self._line_below = line_below
         self._prefer_denoised: Tensor | None = None
         self.forget()
 
@@ -102,6 +105,8 @@ class VelocityForecast:
 
     def predict(self, x: Tensor, sigma: float) -> Tensor:
         """The velocity expected at `x`, `sigma`. Needs at least one computed value."""
+        if sigma > self._line_below:
+            return self.points[-1][1]
         velocity = self._velocity.at(sigma)
         if self._prefer_denoised is None:
             return velocity
@@ -116,7 +121,7 @@ class VelocityForecast:
         would have carried x, relative to x. (Relative to the velocity it would say little: a velocity that
         jitters by half between two sigmas moves the picture by next to nothing where they lie close.)
         """
-        since = self._velocity.points[-1][0] if self._velocity.points else sigma
+        since, last = self.points[-1] if self.points else (sigma, velocity)
         error = self._velocity.add(sigma, velocity)
         other = self._denoised.add(sigma, x - sigma * velocity)
         if error is None or other is None:
@@ -128,6 +133,9 @@ class VelocityForecast:
         other = other * scale
         used = error if self._prefer_denoised is None else torch.where(self._prefer_denoised, other, error)
         self._prefer_denoised = other < error
+        if sigma > self._line_below:
+            miss = last - velocity
+            used = (inner(miss, miss) / size.clamp_min(1e-20)).sqrt()
         return used * abs(sigma - since) * (size / inner(x, x).clamp_min(1e-20)).sqrt()
 
     def forget(self) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..base import graph_capture, seams
@@ -117,6 +118,12 @@ def count_blocks(network: Any) -> tuple[int, int]:
     return (len(doubles), len(singles)) if modulated_alike else (0, 0)
 
 
+def computes_roughly(patcher: Any) -> bool:
+    """Whether a ModelPatcher's network computes in less than float32, whatever its weights are kept in."""
+    dtype = patcher.get_model_object("manual_cast_dtype") or patcher.model.get_dtype()
+    return bool(dtype != torch.float32)
+
+
 class _Accelerator:
     """The OUTER_SAMPLE wrapper. Holds settings only; every run gets a Controller of its own."""
 
@@ -154,6 +161,7 @@ class _Accelerator:
             regular=calls_once_a_step(sampler),
             noise_path=has_noise_path(sampler),
             guidance=guidance,
+            rough=computes_roughly(guider.model_patcher),
             model=facts,
             fingerprint=fingerprint,
             tables=tables_of(fingerprint),

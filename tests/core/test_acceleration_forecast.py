@@ -132,6 +132,37 @@ def test_settling_the_past_error_pays(level: str) -> None:
     assert decibels(settled, full) > decibels(unsettled, full) + 2
 
 
+class Rounded(MixtureFlow):
+    """A velocity that hardly changes, from a network whose rounding is larger than that."""
+
+    def velocity(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
+        self.calls += 1
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(self.calls), dtype=x.dtype)
+        return torch.ones_like(x) + (1 - sigma) ** 2 + 0.02 * noise * (sigma > presets.ROUGH_SIGMA)
+
+
+@pytest.mark.parametrize("level", ["medium", "high", "highest"])
+def test_rounding_is_not_continued_along_a_line(level: str) -> None:
+    """The first forecasts of a network in bfloat16 are repetitions: they miss less."""
+
+    def missed(rough: bool) -> float:
+        flow = Rounded()
+        _, report = run(flow, relaxed(level), 28, flow.noise(8), rough=rough)
+        early = [record for record in report.records if record.sigma > presets.ROUGH_SIGMA]
+        return sum(record.error for record in early if record.error is not None)
+
+    assert missed(rough=True) < 0.9 * missed(rough=False)
+
+
+def test_above_its_sigma_it_repeats_and_below_it_draws_a_line() -> None:
+    forecast = VelocityForecast(line_below=0.9)
+    x = torch.zeros(1, 4, dtype=torch.float64)
+    for sigma, value in ((0.98, 1.0), (0.96, 2.0)):
+        forecast.observe(x, sigma, torch.full_like(x, value))
+    assert float(forecast.predict(x, 0.94)[0, 0]) == 2.0
+    assert float(forecast.predict(x, 0.88)[0, 0]) > 5
+
+
 class Bent(MixtureFlow):
     """A velocity that bends more and more towards the end, the more so the larger `bend` `[B, 1]`."""
 
@@ -177,6 +208,8 @@ def test_the_limit_grows_with_the_picture_and_shrinks_with_the_steps() -> None:
     assert at[0.5] == pytest.approx(0.25) and at[0.95] < at[0.5] < at[0.1]
     assert presets.error_limit(Acceleration("high"), 0.5, 22) == pytest.approx(0.125)
     assert presets.error_limit(relaxed("high"), 0.999, 50) > 1e9
+    few, fewer = (presets.error_limit(Acceleration("highest"), 0.5, count) for count in (9, 7))
+    assert few == fewer == pytest.approx(0.25 * 11 / 9)
 
 
 def bent(*bends: float, limit: float = 0.25) -> RunReport:

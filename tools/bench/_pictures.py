@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ class Painter:
     def groups(self, offset: int, size: Size) -> list[Group]:
         """The first prompts of each kind on paper `offset`, every seed of each."""
         chosen = self.chosen(offset, size)
-        return [self._group(kind, asked, size.seeds) for kind, asked in chosen.items() if asked]
+        return [self.group(kind, asked, size.seeds) for kind, asked in chosen.items() if asked]
 
     def chosen(self, offset: int, size: Size) -> dict[str, list[Question]]:
         """The questions behind `groups`, by kind."""
@@ -109,7 +110,7 @@ class Painter:
             found[kind] = chosen[:count]
         return found
 
-    def _group(self, kind: str, questions: Sequence[Question], seeds: int) -> Group:
+    def group(self, kind: str, questions: Sequence[Question], seeds: int) -> Group:
         torch = self.torch
         texts, noises, references = [], [], []
         with torch.inference_mode():
@@ -175,6 +176,30 @@ class Painter:
         sampler = comfy.samplers.sampler_object("euler")
         made = self.sample(self.model, group, sampler, native(steps, group), alone=False)
         file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(made, file)
+        return made
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a sampling run left, on disk: enough to decode and judge its pictures once more, by another
+    decoder, without sampling them again.
+
+    again: take what is there in place of sampling.
+    """
+
+    folder: Path
+    again: bool = False
+
+    def get(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """`make()`'s tensors and numbers, or those of an earlier call by this name."""
+        import torch
+
+        file = self.folder / f"{re.sub(r'[^A-Za-z0-9 .+]', '', name)}.pt"
+        if self.again and file.is_file():
+            return torch.load(file, weights_only=True)
+        made = make()
+        self.folder.mkdir(parents=True, exist_ok=True)
         torch.save(made, file)
         return made
 

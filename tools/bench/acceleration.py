@@ -9,6 +9,10 @@ so that every rival is measured at the work of our presets.
 
 `--quick` is a small run of a few minutes; `--steps 28` leaves out 50. Every row is written as it comes, so
 `--resume` goes on after an interruption, and `--only REGEX` measures some rows again or in a second process.
+Latents are kept beside the rows: `--again` decodes and compares those, where only the decoder has changed.
+
+README's table and plot: `run.py bench acceleration --steps 28 --kinds single --prompts 25 --seeds 1 --plot
+js/docs/acceleration_pareto.png`.
 """
 
 from __future__ import annotations
@@ -21,9 +25,10 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tools.bench._conditions import SIZES, run_conditions
-from tools.bench._pictures import CALIBRATION, MEASURED, Group, Painter, Size, measured
+from tools.bench._pictures import CALIBRATION, MEASURED, Group, Kept, Painter, Size, measured
 from tools.bench._rivals import Way, list_ways, tune
 from tools.bench.report import Row, describe_machine
 from tools.launch.environment import RUNTIME
@@ -60,8 +65,9 @@ class Score:
 class Study:
     """The pictures of one bench run and what every way is compared with."""
 
-    def __init__(self, painter: Painter, size: Size) -> None:
+    def __init__(self, painter: Painter, size: Size, kept: Kept) -> None:
         self.painter = painter
+        self.kept = kept
         self.groups = painter.groups(MEASURED, size)
         self.calibration = painter.groups(CALIBRATION, Size(2, 1, 0, 0, 1))
         self._baselines: dict[tuple[int, str, bool], tuple[float, float]] = {}
@@ -69,18 +75,25 @@ class Study:
     def measure(self, way: Way, steps: int) -> Score:
         from kleinod.nodes.study import metrics
 
-        painter, dial = self.painter, None
+        def sample(group: Group) -> dict[str, Any]:
+            reports: list = []
+            dial = score.dial
+            if way.tunable and dial is None:
+                dial = tune(way, painter, self.calibration, steps)
+            with measured(painter.model) as meter:
+                latents = way.sample(painter, group, steps, dial, reports)
+            patterns = [report.pattern for report in reports]
+            return {"latents": latents, "dial": dial, "patterns": patterns, **asdict(meter)}
+
+        painter = self.painter
         groups = [group for group in self.groups if way.edits_only is False or group.kind.startswith("edit")]
-        if way.tunable:
-            dial = tune(way, painter, self.calibration, steps)
-        score = Score(steps, way.name, way.family, 0.0, 0.0, dial)
+        score = Score(steps, way.name, way.family, 0.0, 0.0)
         work = seconds = whole_work = whole_seconds = 0.0
         for group in groups:
-            reports: list = []
-            with measured(painter.model) as meter:
-                got = way.sample(painter, group, steps, dial, reports)
-            score.patterns += [report.pattern for report in reports][:2]
-            work, seconds = work + meter.work, seconds + meter.seconds
+            made = self.kept.get(f"{steps} {way.name} {group.kind}", lambda group=group: sample(group))
+            got, score.dial = made["latents"], made["dial"]
+            score.patterns += made["patterns"][:2]
+            work, seconds = work + made["work"], seconds + made["seconds"]
             base_work, base_seconds = self._baseline(group, steps, way.alone)
             whole_work, whole_seconds = whole_work + base_work, whole_seconds + base_seconds
             pixels = painter.decode(got)
@@ -101,10 +114,15 @@ class Study:
         key = (steps, group.kind, alone)
         if key not in self._baselines:
             part = group.part(slice(0, 1)) if alone else group
-            with measured(self.painter.model) as meter:
-                EULER.sample(self.painter, part, steps, None, [])
+
+            def run() -> dict[str, Any]:
+                with measured(self.painter.model) as meter:
+                    EULER.sample(self.painter, part, steps, None, [])
+                return asdict(meter)
+
+            made = self.kept.get(f"{steps} {group.kind} cost" + (" alone" if alone else ""), run)
             share = len(group) / len(part)
-            self._baselines[key] = meter.work * share, meter.seconds * share
+            self._baselines[key] = made["work"] * share, made["seconds"] * share
         return self._baselines[key]
 
 
@@ -114,9 +132,14 @@ def run(argv: list[str]) -> list[Row]:
     parser.add_argument("--steps", type=int, action="append", help="28 and 50, where not given")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the plots, the table and the data")
     parser.add_argument("--prompts", type=int, help="how many, of all kinds; 32 where not given")
+    parser.add_argument("--seeds", type=int, default=2, help="of each prompt; 2 where not given")
     parser.add_argument("--kinds", help="comma-separated; default: single,pair,edit,edit pair")
     parser.add_argument("--only", default="", metavar="REGEX", help="measure only rows whose name matches")
     parser.add_argument("--resume", action="store_true", help="keep the rows that are in the folder already")
+    parser.add_argument(
+        "--again", action="store_true", help="decode and compare the kept latents instead of sampling"
+    )
+    parser.add_argument("--plot", type=Path, help="also write the plot of the first number of steps here")
     parser.add_argument(
         "--conditions",
         choices=["ci", "full"],
@@ -129,8 +152,9 @@ def run(argv: list[str]) -> list[Row]:
         file = options.out / "conditions.jsonl"
         if not options.resume:
             file.unlink(missing_ok=True)
-        return run_conditions(painter, size, file, options.only, options.conditions == "ci")
-    study = Study(painter, QUICK if options.quick else Size.of(options.prompts or 32))
+        return run_conditions(painter, size, file, options.only, options.conditions == "ci", options.again)
+    size = QUICK if options.quick else Size.of(options.prompts or 32, options.seeds)
+    study = Study(painter, size, Kept(options.out / "latents", options.again))
     if options.kinds:
         study.groups = [group for group in study.groups if group.kind in options.kinds.split(",")]
     print("Prompts:", ", ".join(f"{len(group)} x {group.kind}" for group in study.groups), flush=True)
@@ -152,6 +176,8 @@ def run(argv: list[str]) -> list[Row]:
             print(describe(score), flush=True)
     scores = read_scores(rows, [(steps, way.name) for steps, way in ways])
     write(scores, options.out)
+    if options.plot is not None:
+        shutil.copyfile(options.out / f"pareto-{ways[0][0]}.png", options.plot)
     print(f"\nTable, data and plots: {options.out}\n")
     return [row for score in scores for row in rows_of(score, scores)]
 

@@ -158,7 +158,7 @@ class Forecast(Policy):
         self._harm = self._harm_before = 0.0
         self._rate = 0.0
         self._spared = 0
-        self._velocity = VelocityForecast()
+        self._velocity = VelocityForecast(presets.ROUGH_SIGMA if run.rough else math.inf)
         self._fitted = FittedPath(self._plan.table) if self._plan.table else None
         self._skipped: list[tuple[int, float, Tensor]] = []
         self._settlement = Settlement(run.solver) if run.solver else None

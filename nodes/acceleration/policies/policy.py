@@ -60,7 +60,8 @@ class RunFacts:
     sigmas: `steps + 1`, of this run. solver: what it does with denoised pictures, so that past forecasts can
     be set right; None where that is not known. regular: it is known to call the model once a step.
     noise_path: it is known to add noise along one path, the same in any number of steps. guidance: of the
-    run, 1 without. fingerprint: of the model, empty where it has none; tables: what was fitted to it.
+    run, 1 without. rough: the network computes in less than float32. fingerprint: of the model, empty where
+    it has none; tables: what was fitted to it.
     """
 
     sigmas: tuple[float, ...]
@@ -68,6 +69,7 @@ class RunFacts:
     regular: bool = False
     noise_path: bool = False
     guidance: float = 4.0
+    rough: bool = False
     model: ModelFacts = ModelFacts()
     fingerprint: str = ""
     tables: tuple[FittedTable, ...] = ()
