@@ -56,6 +56,13 @@ class Condition:
     first: bool = False
 
     @property
+    def noisy(self) -> bool:
+        """Whether the solver may add noise, which a batch would draw otherwise than a picture alone."""
+        from kleinod.nodes.acceleration.solvers import LINEAR
+
+        return f"sample_{self.solver}" not in LINEAR
+
+    @property
     def plain(self) -> bool:
         """Euler on FLUX.2's own sigmas, which caches and other solvers are held against."""
         return self.solver == "euler" and self.rule == "native"
@@ -186,7 +193,9 @@ class Desk:
 
         def sample() -> dict[str, Any]:
             with measured(self._painter.model) as meter:
-                latents = self._painter.sample(model, group, sampler, sigmas, alone, condition.guidance)
+                latents = self._painter.sample(
+                    model, group, sampler, sigmas, alone or condition.noisy, condition.guidance
+                )
             calls = statistics.fmean(report.computed for report in reports) if reports else count
             return {"latents": latents, "work": meter.work, "calls": calls}
 
