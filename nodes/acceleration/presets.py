@@ -30,9 +30,9 @@ MANY_STEPS, MANY_STEPS_IN_A_ROW = 40, 4
 CLOSE_SHARE = 0.5
 CLOSE_FLAT = 0.7
 
-# The number of computed steps, and the sigma, at which forecast_error_limit holds as it stands. With fewer
-# steps than the last it is not relaxed any further: on klein-nano the worst pictures of 7 steps of 20 were
-# then farther from the uncached ones than by as few plain steps.
+# The number of computed steps, and the sigma, at which forecast_error_limit holds as it stands. Below the
+# last number it is relaxed no further: on klein-nano the worst pictures of 7 steps of 20 were then no nearer
+# to the uncached ones than by as few plain steps.
 LIMIT_STEPS, LIMIT_SIGMA = 11, 0.5
 LIMIT_FEWEST = 9
 # The most it can be set to; nothing is held back.

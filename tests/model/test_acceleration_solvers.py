@@ -8,7 +8,7 @@ import comfy.samplers
 import pytest
 import torch
 from comfy.patcher_extension import WrappersMP
-from kleinod.nodes.acceleration.patch import accelerate
+from kleinod.nodes.acceleration.patch import accelerate, computes_roughly
 from kleinod.nodes.acceleration.solvers import ALONG_A_PATH, has_noise_path
 from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.sampling.schedule import native_sigmas
@@ -45,6 +45,13 @@ def counter(model: Any):
     watching = BlockCounter.watch(model)
     yield watching
     watching.close()
+
+
+def test_the_precision_is_the_network_s_not_its_weights(model: Any) -> None:
+    forced = {dtype: model.clone() for dtype in (torch.float32, torch.bfloat16, torch.float16)}
+    for dtype, clone in forced.items():
+        clone.set_model_compute_dtype(dtype)
+        assert computes_roughly(clone) == (dtype != torch.float32)
 
 
 def short_noise() -> torch.Tensor:
