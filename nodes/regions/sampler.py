@@ -14,7 +14,7 @@ from ..references.control import control_references
 from ..references.engine import latents_of
 from ..sampling import checks
 from ..sampling.engine import Guide, check_model
-from ..sampling.patches import check_patches, lend_to_easycache, warn_of_idle
+from ..sampling.patches import ForeignPatches, lend_to_easycache
 from ..sampling.progress import RunProgress
 from .blend import hide_masked
 from .conditioning import stack_rows, with_references
@@ -39,10 +39,11 @@ class CropSampler:
         references: Any = None, acceleration: Any = None,
     ) -> None:  # fmt: skip
         check_model(model)
-        check_patches(model)
+        patches = ForeignPatches(model)
+        patches.check()
         checks.check_vae(vae)
         self.request, self.vae = request, vae
-        self.notes = warn_of_idle(model)
+        self.notes = patches.warn()
         self.model = accelerate(lend_to_easycache(model), acceleration)
         self.sampler = comfy.samplers.sampler_object("euler")
         self.size, self.references = size, references

@@ -52,7 +52,7 @@ from .advice import (
 )
 from .fast import sample_fast
 from .image_guidance import guide_by_references, holds_references
-from .patches import check_patches, lend_to_easycache, warn_of_idle
+from .patches import ForeignPatches, lend_to_easycache
 from .picture import fit_picture
 from .progress import RunProgress
 from .report import Report
@@ -182,7 +182,8 @@ def sample_pictures(
     """
     seams.require(seams.SAMPLING)
     check_model(model)
-    check_patches(model)
+    patches = ForeignPatches(model)
+    patches.check()
     checks.check_vae(vae)
     checks.check_one_source(latent, image)
     width = context_width(model)
@@ -218,7 +219,7 @@ def sample_pictures(
         ),
         warnings=(
             *list_warnings(request, facts),
-            *warn_of_idle(model),
+            *patches.warn(),
             *warn_of_unread(
                 given if reads_negative else {"positive": positive},
                 "noise_mask" in start.latent,

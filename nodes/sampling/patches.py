@@ -13,6 +13,7 @@ import inspect
 import sys
 import types
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,63 +33,76 @@ _ATTENTION = "attn1_patch"
 _FLOW = torch.tensor([0.5, 1 - 0.5 * 3])
 
 
-def check_patches(model: Any) -> None:
-    """Raises InputError for what would die deep inside a run of a MODEL (ModelPatcher): a patch of attention
-    that FLUX.2 would call in vain, a function around guidance that reads what such a patch never notes."""
-    patches = model.model_options.get("transformer_options", {}).get("patches", {})
-    odd = [function for function in flatten(patches.get(_ATTENTION)) if not _takes_flux(function)]
-    if odd:
-        raise InputError(
-            say(
-                "model carries %1, which is made for Stable Diffusion's attention "
-                "and stops in FLUX.2 [klein]'s: take that node off.",
-                " + ".join(name_all(odd)),
+class ForeignPatches:
+    """What stands on one MODEL (ModelPatcher) at the start of a run. The network's code, which tells what can
+    act, is read once, and only where there is something to look for.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._options = model.model_options.get("transformer_options", {})
+
+    def check(self) -> None:
+        """Raises InputError for what would die deep inside a run: a patch of attention that FLUX.2 would call
+        in vain, a function around guidance that reads what such a patch never notes."""
+        patches = self._options.get("patches", {})
+        odd = [function for function in flatten(patches.get(_ATTENTION)) if not _takes_flux(function)]
+        if odd:
+            raise InputError(
+                say(
+                    "model carries %1, which is made for Stable Diffusion's attention "
+                    "and stops in FLUX.2 [klein]'s: take that node off.",
+                    " + ".join(name_all(odd)),
+                )
             )
-        )
-    waiting = _find_waiting(model)
-    if waiting:
-        raise InputError(
-            say(
-                "model carries %1, which reads attention that FLUX.2 [klein] never shows it: "
-                "take that node off.",
-                " + ".join(name_all(waiting)),
+        waiting = self._find_waiting()
+        if waiting:
+            raise InputError(
+                say(
+                    "model carries %1, which reads attention that FLUX.2 [klein] never shows it: "
+                    "take that node off.",
+                    " + ".join(name_all(waiting)),
+                )
             )
-        )
 
+    def warn(self) -> list[Sentence]:
+        """A sentence for what has no effect, or spoils the picture."""
+        asks = {function: places_of(function) for function in self._around_guidance}
+        idle = [
+            *self._idle,
+            *(function for function, places in asks.items() if places and not places & self._asked),
+        ]
+        said = []
+        if idle:
+            names = " + ".join(name_all(idle))
+            said.append(
+                say("%1 on the model has no effect: FLUX.2 [klein] has none of the places it changes.", names)
+            )
+        return [*said, *_judge_sampling(self._model)]
 
-def warn_of_idle(model: Any) -> list[Sentence]:
-    """A sentence for what has no effect on a MODEL (ModelPatcher), or spoils it."""
-    idle = _find_idle(model)
-    asks = {function: places_of(function) for function in _list_around_guidance(model)}
-    asks = {function: places for function, places in asks.items() if places}
-    if asks:
-        asked = _list_asked(model)
-        idle += [function for function, places in asks.items() if not places & asked]
-    said = []
-    if idle:
-        names = " + ".join(name_all(idle))
-        said.append(
-            say("%1 on the model has no effect: FLUX.2 [klein] has none of the places it changes.", names)
-        )
-    return [*said, *_judge_sampling(model)]
+    @cached_property
+    def _asked(self) -> set[str]:
+        """The places that the network's code names."""
+        return set(_list_constants(self._model.model.diffusion_model))
 
+    @cached_property
+    def _idle(self) -> list[Any]:
+        """Patches on places that the network does not have."""
+        groups = {**self._options.get("patches", {}), **self._options.get("patches_replace", {})}
+        return [
+            function for key, group in groups.items() if key not in self._asked for function in flatten(group)
+        ]
 
-def _find_idle(model: Any) -> list[Any]:
-    """Patches on places that the network does not have."""
-    options = model.model_options.get("transformer_options", {})
-    groups = {**options.get("patches", {}), **options.get("patches_replace", {})}
-    if not groups:  # the network's code is only read where there is something to look for
-        return []
-    asked = _list_asked(model)
-    return [function for key, group in groups.items() if key not in asked for function in flatten(group)]
+    @property
+    def _around_guidance(self) -> list[Any]:
+        options = self._model.model_options
+        return [function for name in AROUND_GUIDANCE for function in flatten(options.get(name))]
 
-
-def _find_waiting(model: Any) -> list[Any]:
-    """Functions around guidance that share a variable, still None, with a patch that is never called."""
-    idle = _find_idle(model)
-    noted = {id(cell) for function in idle for cell in _cells_of(function) if _is_none(cell)}
-    around = _list_around_guidance(model) if noted else []
-    return [function for function in around if noted & {id(cell) for cell in _cells_of(function)}]
+    def _find_waiting(self) -> list[Any]:
+        """Functions around guidance that share a variable, still None, with a patch that is never called."""
+        noted = {id(cell) for function in self._idle for cell in _cells_of(function) if _is_none(cell)}
+        around = self._around_guidance if noted else []
+        return [function for function in around if noted & {id(cell) for cell in _cells_of(function)}]
 
 
 def _cells_of(function: Any) -> tuple[types.CellType, ...]:
@@ -101,14 +115,6 @@ def _is_none(cell: types.CellType) -> bool:
         return cell.cell_contents is None
     except ValueError:  # not yet filled
         return False
-
-
-def _list_around_guidance(model: Any) -> list[Any]:
-    return [function for name in AROUND_GUIDANCE for function in flatten(model.model_options.get(name))]
-
-
-def _list_asked(model: Any) -> set[str]:
-    return set(_list_constants(model.model.diffusion_model))
 
 
 def _judge_sampling(model: Any) -> list[Sentence]:

@@ -23,6 +23,7 @@ from kleinod.nodes.base.values import Acceleration
 from kleinod.nodes.model.nano import load_nano
 from kleinod.nodes.model.text_engine import encode_prompt
 from kleinod.nodes.sampling.engine import sample_pictures
+from kleinod.nodes.sampling.patches import ForeignPatches
 from kleinod.nodes.sampling.request import SamplingRequest
 
 from tests.model.acceleration_rig import make_parts
@@ -51,6 +52,20 @@ def test_what_klein_never_calls_is_said(parts: dict[str, Any]) -> None:
         "PatchModelAddDownscale on the model has no effect: FLUX.2 [klein] has none of the places it "
         "changes.",
     )
+
+
+def test_the_networks_code_is_read_once(parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much was put on the model."""
+    network, reads = parts["model"].model.diffusion_model, []
+    listed = network.modules
+    monkeypatch.setattr(network, "modules", lambda: reads.append(1) or listed())
+    patched = PatchModelAddDownscale.execute(
+        parts["model"], 3, 2.0, 0.0, 0.35, True, "bicubic", "bicubic"
+    ).args[0]
+    guided = PerturbedAttentionGuidance.execute(patched, 3.0).args[0]
+    patches = ForeignPatches(guided)
+    patches.check()
+    assert patches.warn() and len(reads) == 1
 
 
 def test_guidance_by_places_that_klein_lacks_is_said(parts: dict[str, Any]) -> None:
