@@ -1,18 +1,17 @@
 // @ts-check
 /**
- * Klein Loader's button *Use my files*, and samplers that a user has just made: their size, steps and guidance follow
- * the loader until the user sets them. A graph from a file keeps what it says.
+ * Klein Loader's button *Use my files*, and samplers that a user has just made, Compare and Calibrate among them: their
+ * size, steps and guidance follow the loader until the user sets them. A graph from a file keeps what it says.
  */
 import { app } from "../../scripts/app.js";
 import { make } from "./lib/elements.js";
-import { LOADER, findLoader, readSettings, useOwnFiles, writeValues } from "./lib/own_files.js";
+import { LOADER, findLoader, isSampler, readSettings, useOwnFiles, writeValues } from "./lib/own_files.js";
 import { wordsOf } from "./lib/server.js";
 import { addElement, findWidget, follow } from "./lib/widgets.js";
 import { say } from "./lib/words.js";
 
 /** @import {GraphNode} from "../../scripts/app.js" */
 
-const SAMPLER = "KleinodSampler";
 const FOLLOWED = ["width", "height", "steps", "guidance"];
 const BUTTON_HEIGHT = 30;
 
@@ -104,6 +103,6 @@ app.registerExtension({
         if (widget) follow(widget, "callback", settleSoon);
       }
     }
-    if (node.comfyClass === SAMPLER) startFollowing(node);
+    if (isSampler(node)) startFollowing(node);
   },
 });

@@ -42,12 +42,17 @@ export function findLoader(node) {
   return source ? findLoader(source) : null; // graphs have no rings
 }
 
-/** Nodes that sample the loader's model at a size of their own. @param {GraphNode} loader */
+/** Whether a node of ours samples a model at a size of its own. @param {GraphNode} node */
+export function isSampler(node) {
+  const takesModel = node.inputs?.some((input) => input.type === "MODEL");
+  return isOurs(node) && Boolean(takesModel) && ["width", "height", "steps"].every((name) => findWidget(node, name));
+}
+
+/** Those that sample the loader's model. @param {GraphNode} loader */
 function findSamplers(loader) {
-  const samples = (/** @type {GraphNode} */ node) => ["width", "height", "steps"].every((name) => findWidget(node, name));
   const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
   const nodes = /** @type {GraphNode[]} */ (graphs.flatMap((graph) => graph.nodes));
-  return nodes.filter((node) => isOurs(node) && samples(node) && findLoader(node) === loader);
+  return nodes.filter((node) => isSampler(node) && findLoader(node) === loader);
 }
 
 /**

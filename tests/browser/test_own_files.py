@@ -31,6 +31,7 @@ _BUILD = """
                  to.inputs.findIndex((one) => one.name === input));
   const [loader, stack] = [add("KleinodLoader", 0), add("KleinodLoraStack", 400)];
   const sampler = add("KleinodSampler", 900);
+  for (const type of ["KleinodCompare", "KleinodCalibrate"]) link(loader, "model", add(type, 1300), "model");
   loader.widgets.find((one) => one.name === "diffusion_model").value = "klein-nano (built in)";
   link(loader, "model", stack, "model");
   link(stack, "model", sampler, "model");
@@ -87,6 +88,10 @@ def test_a_new_sampler_follows_the_loader_until_the_user_sets_it(
     studio.complaints.clear()
     studio.page.evaluate(_BUILD)
     wait_for(studio, [128, 128, 28, 4])
+    for kind in ("KleinodCompare", "KleinodCalibrate"):
+        assert values(studio, kind, "width", "height") == [128, 128], (
+            "at 1024 they would take klein-nano hours"
+        )
     studio.page.evaluate(_SET, ["KleinodSampler", "height", 192])
     studio.page.evaluate(_SET, ["KleinodLoader", "diffusion_model", TINY])
     wait_for(studio, [1024, 192, 28, 4])
