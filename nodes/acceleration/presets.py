@@ -72,17 +72,21 @@ def width_power(steps: int, computed: int) -> float:
     return CLOSE_FLAT if close else FLAT
 
 
-def error_limit(acceleration: Acceleration, sigma: float, computed: int) -> float:
-    """How far off, as a share of x, a gap around `sigma` may be expected to end; computed: steps of the run.
+def error_limit(acceleration: Acceleration, sigma: float, computed: int, steps: int) -> float:
+    """How far off, as a share of x, a gap around `sigma` may be expected to end; computed: of `steps`.
 
     A picture's part of x is 1 - sigma: a miss of 5% is nothing at the end, but half of what there is to see
     at sigma 0.9, where it is decided what the picture becomes. And with fewer steps it may be more, since a
     plain run of as few is off by more as well, in inverse proportion, down to LIMIT_FEWEST.
     """
-    if acceleration.forecast_error_limit >= NO_LIMIT:
+    limit = acceleration.forecast_error_limit
+    # Where half of the steps are computed anyway, the plan alone is nearer than as few plain steps, and each
+    # further one brings less than it brings a plain run (klein-nano: 12 steps, and guidance 7 and 10 of 28).
+    close = computed >= CLOSE_SHARE * steps and limit >= Acceleration().forecast_error_limit
+    if close or limit >= NO_LIMIT:
         return math.inf
     share = (1 - sigma) / (1 - LIMIT_SIGMA)
-    return acceleration.forecast_error_limit * share * LIMIT_STEPS / max(LIMIT_FEWEST, computed)
+    return limit * share * LIMIT_STEPS / max(LIMIT_FEWEST, computed)
 
 
 def requested_speed(acceleration: Acceleration) -> float:

@@ -137,7 +137,9 @@ class Desk:
         if group is None:
             return
         model = self._model(condition)
-        solver = comfy.samplers.ksampler(condition.solver, dict(condition.options))
+        options = dict(condition.options)
+        ready = comfy.samplers.ksampler if options else comfy.samplers.sampler_object
+        solver = ready(condition.solver, options) if options else ready(condition.solver)
         base, whole, _ = self._paint("uncached", model, group, solver, condition)
         yield "uncached", self._numbers(base, base, group, 1.0)
         counts = []

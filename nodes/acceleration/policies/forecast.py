@@ -245,7 +245,7 @@ class Forecast(Policy):
         if self.run.solver is None:
             # Noise that a solver adds is in the error, and most of it early on: no measure of the picture.
             return self.settings.forecast_error_limit
-        return presets.error_limit(self.settings, sigma, self._plan.computed)
+        return presets.error_limit(self.settings, sigma, self._plan.computed, self.run.steps)
 
     def path_broken(self) -> None:
         self._forget_path()
