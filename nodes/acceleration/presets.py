@@ -35,6 +35,8 @@ CLOSE_FLAT = 0.7
 # to the uncached ones than by as few plain steps.
 LIMIT_STEPS, LIMIT_SIGMA = 11, 0.5
 LIMIT_FEWEST = 9
+# From this guidance on it holds in runs that compute half of their steps, too.
+GUARDED_GUIDANCE = 5.0
 # The most it can be set to; nothing is held back.
 NO_LIMIT = 10.0
 
@@ -72,7 +74,9 @@ def width_power(steps: int, computed: int) -> float:
     return CLOSE_FLAT if close else FLAT
 
 
-def error_limit(acceleration: Acceleration, sigma: float, computed: int, steps: int) -> float:
+def error_limit(
+    acceleration: Acceleration, sigma: float, computed: int, steps: int, guidance: float
+) -> float:
     """How far off, as a share of x, a gap around `sigma` may be expected to end; computed: of `steps`.
 
     A picture's part of x is 1 - sigma: a miss of 5% is nothing at the end, but half of what there is to see
@@ -81,9 +85,9 @@ def error_limit(acceleration: Acceleration, sigma: float, computed: int, steps: 
     """
     limit = acceleration.forecast_error_limit
     # Where half of the steps are computed anyway, the plan alone is nearer than as few plain steps, and each
-    # further one brings less than it brings a plain run (klein-nano: 12 steps, and guidance 7 and 10 of 28).
-    close = computed >= CLOSE_SHARE * steps and limit >= Acceleration().forecast_error_limit
-    if close or limit >= NO_LIMIT:
+    # further one brings less than it brings a plain run (klein-nano, 12 steps) but at strong guidance.
+    close = computed >= CLOSE_SHARE * steps and guidance < GUARDED_GUIDANCE
+    if limit >= NO_LIMIT or (close and limit >= Acceleration().forecast_error_limit):
         return math.inf
     share = (1 - sigma) / (1 - LIMIT_SIGMA)
     return limit * share * LIMIT_STEPS / max(LIMIT_FEWEST, computed)

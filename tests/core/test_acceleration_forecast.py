@@ -204,18 +204,19 @@ def test_a_picture_is_guarded_most_where_it_is_decided() -> None:
 
 
 def test_the_limit_grows_with_the_picture_and_shrinks_with_the_steps() -> None:
-    at = {sigma: presets.error_limit(Acceleration("high"), sigma, 11, 28) for sigma in (0.95, 0.5, 0.1)}
+    at = {sigma: presets.error_limit(Acceleration("high"), sigma, 11, 28, 4.0) for sigma in (0.95, 0.5, 0.1)}
     assert at[0.5] == pytest.approx(0.25) and at[0.95] < at[0.5] < at[0.1]
-    assert presets.error_limit(Acceleration("high"), 0.5, 22, 50) == pytest.approx(0.125)
-    assert presets.error_limit(relaxed("high"), 0.999, 20, 50) > 1e9
-    few, fewer = (presets.error_limit(Acceleration("highest"), 0.5, count, 28) for count in (9, 7))
+    assert presets.error_limit(Acceleration("high"), 0.5, 22, 50, 4.0) == pytest.approx(0.125)
+    assert presets.error_limit(relaxed("high"), 0.999, 20, 50, 4.0) > 1e9
+    few, fewer = (presets.error_limit(Acceleration("highest"), 0.5, count, 28, 4.0) for count in (9, 7))
     assert few == fewer == pytest.approx(0.25 * 11 / 9)
 
 
 def test_a_run_that_computes_half_of_its_steps_keeps_to_its_plan_unless_told_to_be_stricter() -> None:
-    assert presets.error_limit(Acceleration("medium"), 0.9, 16, 28) > 1e9
+    assert presets.error_limit(Acceleration("medium"), 0.9, 16, 28, 4.0) > 1e9
+    assert presets.error_limit(Acceleration("medium"), 0.9, 16, 28, 7.0) < 0.1, "strong guidance is guarded"
     strict = Acceleration("medium", forecast_error_limit=0.1)
-    assert presets.error_limit(strict, 0.9, 16, 28) == pytest.approx(0.1 * 0.2 * 11 / 16)
+    assert presets.error_limit(strict, 0.9, 16, 28, 4.0) == pytest.approx(0.1 * 0.2 * 11 / 16)
     flow = Decided(10.0, 0.95)
     (loose, told) = (run(flow, value, 28, flow.noise(1))[1] for value in (Acceleration("medium"), strict))
     assert loose.computed == 16 < told.computed

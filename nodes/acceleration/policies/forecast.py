@@ -245,7 +245,8 @@ class Forecast(Policy):
         if self.run.solver is None:
             # Noise that a solver adds is in the error, and most of it early on: no measure of the picture.
             return self.settings.forecast_error_limit
-        return presets.error_limit(self.settings, sigma, self._plan.computed, self.run.steps)
+        run = self.run
+        return presets.error_limit(self.settings, sigma, self._plan.computed, run.steps, run.guidance)
 
     def path_broken(self) -> None:
         self._forget_path()
