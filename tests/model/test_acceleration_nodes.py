@@ -227,7 +227,7 @@ def test_a_calibration_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_conflicting_dials_never_become_a_value() -> None:
-    with pytest.raises(ValueError, match="fbCache and dbCache are switched on together"):
+    with pytest.raises(ValueError, match="fbCache \\+ dbCache are switched on together"):
         settings_of(fb_cache=True, db_cache=True)
     with pytest.raises(ValueError, match="cacheStartStep is 2 and cacheStartStepPercentage is 10"):
         settings_of(cache_start_step=2, cache_start_step_percentage=10)
