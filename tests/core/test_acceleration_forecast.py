@@ -222,6 +222,48 @@ def test_a_run_that_computes_half_of_its_steps_keeps_to_its_plan_unless_told_to_
     assert loose.computed == 16 < told.computed
 
 
+def added(jump: float, at: float, below: float, guidance: float) -> float:
+    """What the first computed step after a skip gets added below a sigma, as a share of the velocity."""
+    flow, sigmas = Decided(jump, at), native_sigmas(28)
+    known = {"solver": euler_solver(sigmas), "regular": True, "guidance": guidance}
+    controller, x = Controller(relaxed("medium"), RunFacts(sigmas, **known)), flow.noise(1)
+    for i, sigma in enumerate(sigmas[:-1]):
+        velocity = flow.velocity(x, sigma)
+        if controller.begin(controller.read_sigma(torch.tensor([sigma])), "same"):
+            denoised = controller.forecast(x)
+        else:
+            denoised = controller.learn(x, x - sigma * velocity)
+            extra = denoised - (x - sigma * velocity)
+            if sigma < below and extra.abs().max() > 1e-12:
+                return float(extra.norm() / velocity.norm())
+        x = x + (sigmas[i + 1] - sigma) * (x - denoised) / sigma
+    raise AssertionError("nothing was made up for")
+
+
+def test_of_what_goes_wrong_early_little_is_made_up_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A correction of the size of the picture's own change turns one picture into another."""
+    late = presets.DECIDED_SIGMA
+    cases = {"small": (0.03, 0.99, 1.0), "early": (8.0, 0.99, 1.0), "late": (8.0, 0.8, late)}
+    held = {name: added(*case, 4.0) for name, case in cases.items()}
+    milder = added(*cases["early"], 2.0)
+    monkeypatch.setattr(presets, "SETTLED_PER_GUIDANCE", 1e6)
+    free = {name: added(*case, 4.0) for name, case in cases.items()}
+    assert held["small"] == free["small"] and held["late"] == free["late"], "these in full"
+    assert held["early"] < 0.5 * free["early"]
+    assert held["early"] == pytest.approx(2 * milder), "guidance multiplies what is usual"
+
+
+def test_one_wild_picture_early_leaves_what_the_others_of_its_batch_get() -> None:
+    flow = Bent()
+    calm, both = (torch.tensor(jumps, dtype=torch.float64).reshape(-1, 1) for jumps in ([0.1], [0.1, 50.0]))
+    seen = []
+    for bend in (calm, both):
+        flow.velocity = lambda x, sigma, bend=bend: torch.ones_like(x) + bend * (sigma < 0.985)
+        x = torch.ones(len(bend), 16, dtype=torch.float64)
+        seen.append(run(flow, relaxed("medium"), 28, x)[0][0])
+    torch.testing.assert_close(*seen)
+
+
 def bent(*bends: float, limit: float = 0.25) -> RunReport:
     flow = Bent()
     flow.bend = torch.tensor(bends, dtype=torch.float64)[:, None]

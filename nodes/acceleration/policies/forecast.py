@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ...base.acceleration import FittedTable
@@ -20,7 +21,7 @@ from ...base.sentences import Sentence, join, say
 from ...base.values import Acceleration
 from .. import presets
 from ..clock import SURE_FROM
-from ..extrapolation import VelocityForecast, interpolate
+from ..extrapolation import VelocityForecast, inner, interpolate, per_sample
 from ..fitted import FittedPath, find_mask
 from ..linear_solver import Settlement
 from ..plan import (
@@ -277,14 +278,25 @@ class Forecast(Policy):
         """What makes up for the steps skipped since the last computed one, now that the truth is known.
 
         A parabola through the last two computed velocities and the fresh one says what the skipped ones
-        should have been. It costs no evaluation and removes the leading error of skipping.
+        should have been. It costs no evaluation and removes the leading error of skipping. Early in the run,
+        where it is decided what a picture becomes, it is held to a share of the velocity: what is added all
+        at once, and much of it, turns one picture into another now and then.
         """
         skipped, self._skipped = self._skipped, []
         if self._settlement is None or not self._velocity.points:
             return None
         points = [*self._velocity.points, (sigma, velocity)]
         errors = [(step, level, interpolate(points, level) - used) for step, level, used in skipped]
+        if errors and sigma > presets.DECIDED_SIGMA:
+            share = self._settled_share([error for _, _, error in errors], velocity)
+            errors = [(step, level, share * error) for step, level, error in errors]
         return self._settlement.settle(errors, index, velocity)
+
+    def _settled_share(self, errors: list[Tensor], velocity: Tensor) -> Tensor:
+        """How much of errors `[B, ...]` found early is made up for: 0..1 per sample, to multiply them."""
+        largest = torch.stack([inner(error, error) for error in errors]).amax(0).sqrt()
+        allowed = presets.SETTLED_PER_GUIDANCE * self.run.guidance * inner(velocity, velocity).sqrt()
+        return per_sample((allowed / largest.clamp_min(1e-20)).clamp_max(1.0), velocity)
 
     def judge(self, error: float) -> None:
         """Harm foreseen and error found give a rate, by which the gaps to come are judged before they are
