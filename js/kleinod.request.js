@@ -23,6 +23,7 @@ const NODES = [RUNWARE, "KleinodSampler"];
 const OPTIONS = "KleinodRunwareOptions";
 const GAP = 40;
 const MOST_LETTERS = 60; // of a clipboard that holds something else
+const READ_MILLISECONDS = 15000; // for what was left out: several sentences at once
 const SOCKET_MILLISECONDS = 2000; // until a node that grows has its next socket
 
 /** @param {GraphNode} node undefined for nodes that have no part in this */
@@ -30,7 +31,7 @@ const takesPart = (node) => NODES.includes(node.comfyClass ?? "");
 
 /** @param {"success" | "warn" | "error"} severity @param {string} detail */
 const tell = (severity, detail) =>
-  app.extensionManager.toast.add({ severity, summary: "Runware JSON", detail, life: 6000 });
+  app.extensionManager.toast.add({ severity, summary: "Runware JSON", detail, life: READ_MILLISECONDS });
 
 /**
  * Sets widgets as a user would, with their callbacks.

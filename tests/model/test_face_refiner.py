@@ -24,6 +24,7 @@ from kleinod.nodes.references.nodes import KleinodReferences
 from kleinod.nodes.regions.blend import cut_out
 from kleinod.nodes.regions.painter import PaintInputs
 from kleinod.nodes.regions.prompt_lines import PromptLines
+from kleinod.nodes.sampling.nodes import KleinodSampler
 
 SETTINGS = FaceRefinement(
     mask_padding=10,
@@ -339,9 +340,18 @@ def test_acceleration_skips_model_calls(nano, picture) -> None:
 
 
 def test_the_face_stays_where_it_is(nano, picture) -> None:
-    """Hardly any noise: what comes back is the autoencoder's picture of the face, in its place."""
+    """Hardly any noise: what comes back is the autoencoder's picture of the face, in its place. The face is one
+    that it knows: of others it makes something else."""
+    positive, negative, *_ = KleinodPrompt.execute(nano[1], "a panda on a blue background", "").args
+    face = KleinodSampler.execute(
+        nano[0], positive, negative, nano[2], 128, 128, 8, 4.0, 5, "Default", 1
+    ).args[0]
+    picture, crop = picture.clone(), crop_of(RIGHT)
+    small = comfy.utils.common_upscale(face.movedim(-1, 1), crop.width, crop.height, "area", "disabled")
+    rows, columns = slice(crop.top, crop.top + crop.height), slice(crop.left, crop.left + crop.width)
+    picture[:, rows, columns] = small.movedim(1, -1)
     made = refine(nano, picture, [RIGHT], strength=0.02, guidance=1.0, mask_blur=0, mask_padding=5)
-    old, new = (cut_out(image[0], crop_of(RIGHT)).numpy().mean(-1) for image in (picture, made.image))
+    old, new = (cut_out(image[0], crop).numpy().mean(-1) for image in (picture, made.image))
     errors = {
         (dy, dx): float(
             np.square(new[16:-16, 16:-16] - np.roll(old, (dy, dx), (0, 1))[16:-16, 16:-16]).mean()

@@ -152,15 +152,15 @@ def test_image_guidance_goes_with_acceleration_and_says_its_cost(parts: dict[str
     images = picture(SIZE, 1), picture(OTHER, 2)
     made = [
         KleinodSampler.execute(
-            parts["model"], *conditionings, parts["vae"], *SIZE, 12, 4.0, 5, "Default", 1,
+            parts["model"], *conditionings, parts["vae"], *SIZE, steps, 4.0, 5, "Default", 1,
             acceleration=level, image_guidance=2.0,
         ).args
         for conditionings in (prompt(parts, *images),)
-        for level in ("none", "medium")
+        for steps, level in ((12, "none"), (12, "medium"), (7, "none"))
     ]  # fmt: skip
     assert "also runs the prompt without its references" in made[0][2]
-    assert not torch.equal(made[0][0], made[1][0])
-    assert (made[0][0] - made[1][0]).abs().mean() < 0.05
+    skipped, fewer = ((made[0][0] - other[0]).square().mean() for other in made[1:])
+    assert 0 < skipped < fewer
     report = KleinodSampler.execute(
         parts["model"], *KleinodPrompt.execute(parts["clip"], "cat", "").args[:2], parts["vae"], *SIZE, 1,
         4.0, 5, "Default", 1, image_guidance=2.0,

@@ -86,7 +86,7 @@ class Study:
             return {"latents": latents, "dial": dial, "patterns": patterns, **asdict(meter)}
 
         painter = self.painter
-        groups = [group for group in self.groups if way.edits_only is False or group.kind.startswith("edit")]
+        groups = self._groups_of(way)
         score = Score(steps, way.name, way.family, 0.0, 0.0)
         work = seconds = whole_work = whole_seconds = 0.0
         for group in groups:
@@ -106,6 +106,13 @@ class Study:
             score.kinds += [group.kind] * len(group)
         score.work, score.time = work / whole_work, seconds / whole_seconds
         return score
+
+    def has_work(self, way: Way) -> bool:
+        """Whether there are pictures for a way: some are for edits only."""
+        return bool(self._groups_of(way))
+
+    def _groups_of(self, way: Way) -> list[Group]:
+        return [group for group in self.groups if not way.edits_only or group.kind.startswith("edit")]
 
     def _baseline(self, group: Group, steps: int, alone: bool) -> tuple[float, float]:
         """Work and seconds of the group uncached, sampled as the way samples: alone by its first picture."""
@@ -162,6 +169,7 @@ def run(argv: list[str]) -> list[Row]:
         (steps, way)
         for steps in options.steps or ([28] if options.quick else [28, 50])
         for way in list_ways(steps, few=options.quick or steps != 28)
+        if study.has_work(way)
     ]
     rows = options.out / "rows"
     if not options.resume and not options.only:
