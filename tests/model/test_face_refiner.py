@@ -340,8 +340,8 @@ def test_acceleration_skips_model_calls(nano, picture) -> None:
 
 
 def test_the_face_stays_where_it_is(nano, picture) -> None:
-    """Hardly any noise: what comes back is the autoencoder's picture of the face, in its place. The face is one
-    that it knows: of others it makes something else."""
+    """Hardly any noise: what comes back is the autoencoder's picture of the face, in its place. The face is
+    one that it knows: of others it makes something else."""
     positive, negative, *_ = KleinodPrompt.execute(nano[1], "a panda on a blue background", "").args
     face = KleinodSampler.execute(
         nano[0], positive, negative, nano[2], 128, 128, 8, 4.0, 5, "Default", 1
