@@ -9,7 +9,7 @@ import io
 import sys
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from tools.launch.client import load_prompt
 from tools.launch.environment import ROOT, RUNTIME, prepare
@@ -124,11 +124,11 @@ def _halves(before: Image.Image, after: Image.Image) -> Image.Image:
 
 
 def _rows(before: Image.Image, after: Image.Image) -> Image.Image:
-    """The upper half of one picture over the same half of the other."""
+    """One wide picture over the other, both whole."""
     half = (SIDE - SEAM) // 2
     panel = Image.new("RGB", (SIDE, SIDE), PAPER)
     for picture, top in ((before, 0), (after, SIDE - half)):
-        panel.paste(_fit(picture.crop((0, 0, picture.width, picture.height // 2)), SIDE, half), (0, top))
+        panel.paste(ImageOps.fit(picture, (SIDE, half), Image.Resampling.LANCZOS), (0, top))
     return panel
 
 
