@@ -141,7 +141,7 @@ def test_the_sampler_takes_what_exists_here_and_says_what_does_not(studio: Studi
     assert {name: sampler[name] for name in expected} == expected
     assert pick(prompt, "KleinodPrompt")["positive"] == "a windmill\nin reeds"
     assert pick(prompt, "KleinodAcceleration")["db_cache_threshold"] == 0.4
-    for words in ("1 reference image is an address", "LoRAs by AIR id were left out"):
+    for words in ("Reference pictures given by their address: 1.", "LoRAs by AIR id were left out"):
         studio.page.get_by_text(words).first.wait_for()
     copied = json.loads(studio.page.evaluate(_COPY))
     assert copied["settings"] == {"trueCFGScale": 4}
