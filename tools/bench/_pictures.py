@@ -195,13 +195,18 @@ class Kept:
         """`make()`'s tensors and numbers, or those of an earlier call by this name."""
         import torch
 
-        file = self.folder / f"{re.sub(r'[^A-Za-z0-9 .+]', '', name)}.pt"
+        file = self.folder / f"{file_name(name)}.pt"
         if self.again and file.is_file():
             return torch.load(file, weights_only=True)
         made = make()
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.save(made, file)
         return made
+
+
+def file_name(name: str) -> str:
+    """A way's name without what a file's may not hold."""
+    return re.sub(r"[^A-Za-z0-9 .+]", "", name)
 
 
 def native(steps: int, group: Group) -> Any:

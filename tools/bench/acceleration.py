@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench._conditions import SIZES, run_conditions
-from tools.bench._pictures import CALIBRATION, MEASURED, Group, Kept, Painter, Size, measured
+from tools.bench._pictures import CALIBRATION, MEASURED, Group, Kept, Painter, Size, file_name, measured
 from tools.bench._rivals import Way, list_ways, tune
 from tools.bench.report import Row, describe_machine
 from tools.launch.environment import RUNTIME
@@ -176,7 +176,7 @@ def run(argv: list[str]) -> list[Row]:
         shutil.rmtree(rows, ignore_errors=True)
     rows.mkdir(parents=True, exist_ok=True)
     for steps, way in ways:
-        file = rows / f"{steps} {re.sub(r'[^A-Za-z0-9 .+]', '', way.name)}.json"
+        file = rows / f"{steps} {file_name(way.name)}.json"
         wanted = re.search(options.only, way.name) is not None
         if wanted and not (options.resume and file.is_file()):
             score = study.measure(way, steps)
