@@ -144,12 +144,13 @@ def go_through_a_subgraph(desk: Desk) -> None:
 def undo_a_subgraph(desk: Desk) -> None:
     steps = desk.steps_back()
     wrap(desk, "LoraStack", "Runware")
-    # The new node is measured after it was drawn; where that comes late, it is a step of the page's own.
-    desk.page.wait_for_timeout(500)
-    desk.do("")
-    for _ in range(desk.steps_back() - steps):
+    # The new node is measured after it was drawn. Where that comes late, it is a step of the page's own,
+    # at any moment: even one between two steps back.
+    for _ in range(6):
+        if desk.steps_back() <= steps:
+            break
         desk.undo()
-    desk.page.wait_for_function("() => !app.graph.nodes.some((node) => node.subgraph)")
+    assert desk.do("return app.graph.nodes.every((node) => !node.subgraph)")
     desk.page.wait_for_timeout(500)  # undoing loads the graph anew
 
 
