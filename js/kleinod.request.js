@@ -34,20 +34,27 @@ const tell = (severity, detail) =>
   app.extensionManager.toast.add({ severity, summary: "Runware JSON", detail, life: READ_MILLISECONDS });
 
 /**
- * Sets widgets as a user would, with their callbacks.
- * @param {GraphNode} node @param {Record<string, any>} values
+ * What was done and all that was left out, in one notice: several would cover the graph they are about.
+ * @param {string} done @param {string[]} notes
  */
-function writeWidgets(node, values) {
+const report = (done, notes) =>
+  tell(notes.length ? "warn" : "success", [done, ...notes.map(saySentences)].join(" "));
+
+/**
+ * Sets widgets as a user would, with their callbacks; what finds no place is a note.
+ * @param {GraphNode} node @param {Record<string, any>} values @param {string[]} notes
+ */
+function writeWidgets(node, values, notes) {
   for (const [name, value] of Object.entries(values)) {
     if (!findWidget(node, name)) continue;
     const widget = findDeciding(node, name);
     if (!widget) {
-      tell("warn", say("%1 comes from a connected node and was left out.", name));
+      notes.push(say("%1 comes from a connected node and was left out.", name));
       continue;
     }
     const choices = widget.options?.values;
     if (Array.isArray(choices) && !choices.includes(value)) {
-      tell("warn", say("%1: '%2' is not among the choices and was left out.", name, value));
+      notes.push(say("%1: '%2' is not among the choices and was left out.", name, value));
       continue;
     }
     widget.value = value;
@@ -102,19 +109,19 @@ async function copyRequest(node) {
   try {
     const { output } = await app.graphToPrompt();
     const { text, notes } = await call("runware/copy", "POST", { prompt: output, node: findQueuedId(node) });
-    for (const note of notes) tell("warn", saySentences(note));
-    await offer(text);
+    await offer(text, notes);
   } catch (error) {
     tell("error", wordsOf(error));
   }
 }
 
-/** @param {string} text */
-async function offer(text) {
+/** @param {string} text @param {string[]} notes */
+async function offer(text, notes) {
   try {
     await navigator.clipboard.writeText(text);
-    tell("success", say("The request is on the clipboard."));
+    report(say("The request is on the clipboard."), notes);
   } catch {
+    if (notes.length) tell("warn", notes.map(saySentences).join(" "));
     await app.extensionManager.dialog.prompt({
       title: "Runware JSON",
       message: say("The browser keeps the clipboard closed. Copy the request from here."),
@@ -129,8 +136,7 @@ export async function pasteRequest(node, text) {
   const paste = await call("runware/paste", "POST", { text, node: node.comfyClass });
   await changeGraph(() => fillIn(node, paste));
   node.graph?.setDirtyCanvas(true, true);
-  for (const note of paste.notes) tell("warn", saySentences(note));
-  tell("success", say("The request is in the node."));
+  report(say("The request is in the node."), paste.notes);
 }
 
 /**
@@ -140,10 +146,10 @@ export async function pasteRequest(node, text) {
 async function fillIn(node, paste) {
   /** @param {string} name @param {Record<string, any> | null} values @param {[string, string, number]} source */
   const fillSource = (name, values, source) => {
-    if (values) writeWidgets(ensureSource(node, name, ...source), values);
+    if (values) writeWidgets(ensureSource(node, name, ...source), values, paste.notes);
     else unplug(node, name, paste.notes);
   };
-  writeWidgets(node, paste.own);
+  writeWidgets(node, paste.own, paste.notes);
   if (node.comfyClass !== RUNWARE) {
     const prompt = findSource(node, "positive");
     fillSource("acceleration_settings", paste.acceleration, ["KleinodAcceleration", "acceleration", 0]);
@@ -151,7 +157,7 @@ async function fillIn(node, paste) {
       paste.notes.push(say("The prompt was left out: no Klein Prompt is connected to positive."));
       return;
     }
-    writeWidgets(prompt, paste.prompt);
+    writeWidgets(prompt, paste.prompt, paste.notes);
     await fillPictures(prompt, paste);
     return;
   }
@@ -159,7 +165,7 @@ async function fillIn(node, paste) {
   fillSource("loras", paste.rows === null ? null : { rows: paste.rows }, ["KleinodLoraStack", "loras", 1]);
   fillSource("face_refinement", paste.faces, ["KleinodFaceSettings", "settings", 2]);
   if (paste.needs_options || findSource(node, "options")?.comfyClass === OPTIONS)
-    writeWidgets(ensureSource(node, "options", OPTIONS, "options", 3), paste.options);
+    writeWidgets(ensureSource(node, "options", OPTIONS, "options", 3), paste.options, paste.notes);
   unplug(node, "images", paste.notes);
   await fillPictures(node, paste);
 }
@@ -175,7 +181,7 @@ async function fillPictures(node, paste) {
   }
   const [x, y] = node.pos;
   const holder = addNode(node.graph, "KleinodReferences", (size) => [x - size[0] - GAP, y]);
-  writeWidgets(holder, { size: "native" });
+  writeWidgets(holder, { size: "native" }, paste.notes);
   const slot = (/** @type {string} */ name) => holder.inputs.findIndex((input) => input.name === name);
   for (const [index, name] of paste.pictures.entries()) {
     const picture = addNode(node.graph, "LoadImage", (size) => [
@@ -185,7 +191,7 @@ async function fillPictures(node, paste) {
     const widget = findWidget(picture, "image");
     const choices = widget?.options?.values;
     if (Array.isArray(choices) && !choices.includes(name)) choices.push(name);
-    writeWidgets(picture, { image: name });
+    writeWidgets(picture, { image: name }, paste.notes);
     const socket = `images.image_${index + 1}`;
     const ends = performance.now() + SOCKET_MILLISECONDS;
     while (slot(socket) < 0 && performance.now() < ends) await new Promise((next) => requestAnimationFrame(next));

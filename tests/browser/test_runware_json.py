@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tools.browser import RENDERERS, Studio
+from tools.browser import RENDERERS, Studio, keep_screenshot
 from tools.launch.server import Server
 
 pytestmark = pytest.mark.browser
@@ -131,7 +132,7 @@ def test_what_was_pasted_is_what_is_sent(studio: Studio, comfy_server: Server) -
     assert len(comfy_server.client.run(prompt).images()) == 3
 
 
-def test_the_sampler_takes_what_exists_here_and_says_what_does_not(studio: Studio) -> None:
+def test_the_sampler_takes_what_exists_here_and_says_what_does_not(studio: Studio, artifacts: Path) -> None:
     studio.open()
     prompt = paste(
         studio, "KleinodSampler", FULL | {"inputs": {"referenceImages": ["https://example.com/x.png"]}}
@@ -143,6 +144,9 @@ def test_the_sampler_takes_what_exists_here_and_says_what_does_not(studio: Studi
     assert pick(prompt, "KleinodAcceleration")["db_cache_threshold"] == 0.4
     for words in ("Reference pictures given by their address: 1.", "LoRAs by AIR id were left out"):
         studio.page.get_by_text(words).first.wait_for()
+    notices = studio.page.locator(".p-toast-message")
+    assert notices.count() == 1, "what was left out stands in one notice with what was done"
+    keep_screenshot(studio, artifacts / "screenshots", "pasted-notes")
     copied = json.loads(studio.page.evaluate(_COPY))
     assert copied["settings"] == {"trueCFGScale": 4}
     assert copied["acceleratorOptions"] == FULL["acceleratorOptions"]
