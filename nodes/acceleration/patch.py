@@ -19,6 +19,7 @@ from torch import Tensor
 from ..base import graph_capture, seams
 from ..base.errors import InputError
 from ..base.families import name_other_family
+from ..base.noise import fit_mu
 from ..base.sentences import say
 from ..base.values import Acceleration
 from .attached import adapt, find_attached
@@ -161,6 +162,7 @@ class _Accelerator:
             regular=calls_once_a_step(sampler),
             noise_path=has_noise_path(sampler),
             guidance=guidance,
+            mu=fit_mu(noise.shape[-1] * noise.shape[-2], len(sigmas) - 1) if facts.blocks else None,
             rough=computes_roughly(guider.model_patcher),
             model=facts,
             fingerprint=fingerprint,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..base.errors import InputError
 from ..base.sentences import say
@@ -68,19 +69,39 @@ def _has_end(acceleration: Acceleration) -> bool:
     return acceleration.cache_end_step is not None or acceleration.cache_end_step_percentage is not None
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How far a row of skipped steps lies from the last computed one, and how far off, in the local
+    curvature, a line drawn there is.
+    """
+
+    distance: float = 0.0
+    error: float = 0.0
+
+    def to(self, stride: float) -> Reach:
+        """One step further, which lies by `stride` after the one before."""
+        distance = self.distance + stride
+        return Reach(distance, self.error + stride * distance)
+
+
 def budget_mask(
-    computed: int, window: tuple[int, int], cap: int, weights: Sequence[float]
+    computed: int,
+    window: tuple[int, int],
+    cap: int,
+    weights: Sequence[float],
+    strides: Sequence[float] = (),
 ) -> tuple[bool, ...]:
     """Place skipped steps, all but `computed`, where they hurt least.
 
-    weights: one a step. The j-th step skipped in a row is off by about j (j + 1) / 2 times the local
-    curvature (the remainder of linear extrapolation), times its weight. The sum is minimised exactly by
-    dynamic programming over the computed steps, with at most `cap` skipped in a row and none outside
-    `window`; the fixed budget follows BudCache (arXiv 2606.13496), which searches a mask for a given number
-    of evaluations. Returns per step True where it is skipped; fewer skips where the window or the cap leave
-    no room.
+    weights: one a step. strides: how far each step lies from the one before it, 1 where not given. The j-th
+    step skipped in a row is off by its `Reach` times the local curvature, with strides of 1 by j (j + 1) / 2
+    (the remainder of linear extrapolation), times its weight. The sum is minimised exactly by dynamic
+    programming over the computed steps, with at most `cap` skipped in a row and none outside `window`; the
+    fixed budget follows BudCache (arXiv 2606.13496), which searches a mask for a given number of evaluations.
+    Returns per step True where it is skipped; fewer skips where the window or the cap leave no room.
     """
     steps = len(weights)
+    strides = strides or [1.0] * steps
     start, end = window
     room = max(0, end - start)
     skips = min(max(0, steps - computed), _most_skips(room, cap))
@@ -96,7 +117,10 @@ def budget_mask(
     for position in range(1, positions):
         for gap in range(0, min(cap, position - 1) + 1):
             first = start + position - gap - 1
-            cost = sum(weights[first + j - 1] * j * (j + 1) / 2 for j in range(1, gap + 1))
+            reach, cost = Reach(), 0.0
+            for skipped in range(first, first + gap):
+                reach = reach.to(strides[skipped])
+                cost += weights[skipped] * reach.error
             for k in range(gap, skips + 1):
                 total = best[position - gap - 1][k - gap] + cost
                 if total < best[position][k]:
@@ -140,3 +164,20 @@ def step_weights(sigmas: Sequence[float], power: float = 1.0) -> list[float]:
     widths = [abs(after - before) ** power for before, after in zip(sigmas, sigmas[1:], strict=False)]
     mean = sum(widths) / len(widths)
     return [width / mean if mean else 1.0 for width in widths]
+
+
+def list_strides(sigmas: Sequence[float], mu: float | None) -> list[float]:
+    """How far each step lies from the one before it, in the time of FLUX.2's own schedule shifted by `mu`;
+    mean 1, and 1 for each where there is none before, or without mu.
+
+    In that time the velocity changes evenly, so FLUX.2's own steps lie equally far apart. Karras, Exponential
+    and Beta sigmas fall from 1 to .9 in a tenth of its steps.
+    """
+    steps = len(sigmas) - 1
+    if mu is None or steps < 2 or not 0 < min(sigmas[:-1]) <= max(sigmas) <= 1:
+        return [1.0] * steps
+    shift = math.exp(mu)
+    times = [sigma / (sigma + shift * (1 - sigma)) for sigma in sigmas[:-1]]
+    apart = [abs(before - after) for before, after in zip(times, times[1:], strict=False)]
+    mean = sum(apart) / len(apart)
+    return [1.0, *(round(one / mean, 3) if mean else 1.0 for one in apart)]

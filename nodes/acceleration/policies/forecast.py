@@ -25,7 +25,9 @@ from ..extrapolation import VelocityForecast, inner, interpolate, per_sample
 from ..fitted import FittedPath, find_mask
 from ..linear_solver import Settlement
 from ..plan import (
+    Reach,
     budget_mask,
+    list_strides,
     longest_drop,
     resolve_window,
     shorten_sigmas,
@@ -85,7 +87,7 @@ def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
         reuse = tuple(step not in table.computed for step in range(steps))
         return Plan(reuse, steps, tuple(_tell_limit(run, asked, budget, fewest, reuse)), table)
     weights = step_weights(run.sigmas, presets.width_power(steps, computed))
-    reuse = budget_mask(computed, window, cap, weights)
+    reuse = budget_mask(computed, window, cap, weights, list_strides(run.sigmas, run.mu))
     notes = _tell_limit(run, asked, budget, fewest, reuse)
     if not notes and reuse.count(False) > budget:
         notes.append(
@@ -154,9 +156,10 @@ class Forecast(Policy):
         super().__init__(settings, run)
         self._plan = make_plan(settings, run)
         self._cap = self._plan.cap
-        self._weights = step_weights(run.sigmas)
+        self._weights, self._strides = step_weights(run.sigmas), list_strides(run.sigmas, run.mu)
         # Of the skipped steps in a row, foreseen as the plan foresees it; and the error found for such harm.
         self._harm = self._harm_before = 0.0
+        self._reach = Reach()
         self._rate = 0.0
         self._spared = 0
         self._velocity = VelocityForecast(presets.ROUGH_SIGMA if run.rough else math.inf)
@@ -230,15 +233,15 @@ class Forecast(Policy):
         skips = planned and self._velocity.known >= (1 if self.run.regular else 2)
         skips = skips and self._in_a_row < self._cap
         if skips and step.index is not None:
-            row = self._in_a_row + 1
-            harm = self._harm + self._weights[step.index] * row * (row + 1) / 2
+            reach = self._reach.to(self._strides[step.index])
+            harm = self._harm + self._weights[step.index] * reach.error
             if harm * self._rate > self._limit(step.sigma):
                 self._spared += 1
                 skips = False
             else:
-                self._harm = harm
+                self._harm, self._reach = harm, reach
         if not skips:
-            self._harm_before, self._harm = self._harm, 0.0
+            self._harm_before, self._harm, self._reach = self._harm, 0.0, Reach()
         self._in_a_row = self._in_a_row + 1 if skips else 0
         return skips
 
