@@ -18,7 +18,7 @@ from ..base.sentences import Sentence, join
 from ..base.values import Acceleration
 from .availability import keep_available
 from .patch import KEY, accelerate, check_settings
-from .policies.registry import Respace, list_wanted
+from .policies.registry import list_wanted
 from .report import RunReport, StepRecord
 
 WrappersMP = seams.find("comfy.patcher_extension:WrappersMP")
@@ -84,12 +84,8 @@ class AcceleratedModel:
         return self.reports or [report_plain_run(sigmas) for _ in range(runs)]
 
 
-def watch_runs(
-    model: Any, acceleration: Acceleration | None, sigmas: Tensor, respace: Respace | None = None
-) -> AcceleratedModel:
+def watch_runs(model: Any, acceleration: Acceleration | None, sigmas: Tensor) -> AcceleratedModel:
     """`model` as Klein Sampler runs it over `sigmas`: with these settings, else with those it came with.
-
-    respace: as in `accelerate`.
 
     Raises InputError, before anything is sampled, where the settings do not fit the model or the run.
     """
@@ -107,7 +103,7 @@ def watch_runs(
         if earlier is not None and earlier.on_report is not None:
             earlier.on_report(report)
 
-    return AcceleratedModel(accelerate(model, acceleration, keep, respace), acceleration, reports, tuple(off))
+    return AcceleratedModel(accelerate(model, acceleration, keep), acceleration, reports, tuple(off))
 
 
 def is_accelerated(model: Any, acceleration: Acceleration | None) -> bool:

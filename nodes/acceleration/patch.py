@@ -30,7 +30,7 @@ from .controller import Controller
 from .fingerprint import read_fingerprint
 from .linear_solver import LinearSolver, euler_solver, probe_solver
 from .policies.policy import Call, ModelFacts, Policy, RunFacts
-from .policies.registry import Respace, list_wanted, shorten_run
+from .policies.registry import list_wanted, shorten_run
 from .report import RunReport
 from .solvers import LINEAR, calls_once_a_step, has_noise_path, name_solver, read_options
 
@@ -47,13 +47,11 @@ def accelerate(
     model: Any,
     acceleration: Acceleration | None,
     on_report: Callable[[RunReport], None] | None = None,
-    respace: Respace | None = None,
 ) -> Any:
     """A clone of `model` (ModelPatcher) that samples with `acceleration`; the very `model` where that changes
     nothing.
 
-    on_report is called at the end of every sampling run. respace: the schedule of the runs to come, where it
-    is known, for those that take fewer steps of it. Applying it again replaces the earlier settings.
+    on_report is called at the end of every sampling run. Applying it again replaces the earlier settings.
     Raises InputError where the method needs FLUX.2 [klein]'s blocks and the model has others.
     """
     acceleration, _ = keep_available(acceleration, model)
@@ -62,7 +60,7 @@ def accelerate(
     check_settings(model, acceleration)
     accelerated = model.clone()
     accelerated.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
-    accelerator = _Accelerator(acceleration, on_report, respace)
+    accelerator = _Accelerator(acceleration, on_report)
     accelerated.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, accelerator)
     return accelerated
 
@@ -132,11 +130,9 @@ class _Accelerator:
         self,
         acceleration: Acceleration,
         on_report: Callable[[RunReport], None] | None,
-        respace: Respace | None,
     ) -> None:
         self.acceleration = acceleration
         self.on_report = on_report
-        self.respace = respace
 
     def __call__(
         self,
@@ -170,7 +166,7 @@ class _Accelerator:
         )
         settings, said = adapt(self.acceleration, find_attached(guider.model_options))
         steps = run_facts.steps
-        settings, run_facts, words = shorten_run(settings, run_facts, self.respace)
+        settings, run_facts, words = shorten_run(settings, run_facts)
         if words:
             said.append(words)
             sigmas = sigmas.new_tensor(run_facts.sigmas)

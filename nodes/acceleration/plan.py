@@ -90,10 +90,12 @@ def budget_mask(
     cap: int,
     weights: Sequence[float],
     strides: Sequence[float] = (),
+    lone: int | None = None,
 ) -> tuple[bool, ...]:
     """Place skipped steps, all but `computed`, where they hurt least.
 
-    weights: one a step. strides: how far each step lies from the one before it, 1 where not given. The j-th
+    weights: one a step. strides: how far each step lies from the one before it, 1 where not given. lone: most
+    steps skipped after the very first, where there is one velocity only and no line to draw. The j-th
     step skipped in a row is off by its `Reach` times the local curvature, with strides of 1 by j (j + 1) / 2
     (the remainder of linear extrapolation), times its weight. The sum is minimised exactly by dynamic
     programming over the computed steps, with at most `cap` skipped in a row and none outside `window`; the
@@ -103,6 +105,7 @@ def budget_mask(
     steps = len(weights)
     strides = strides or [1.0] * steps
     start, end = window
+    first_cap = cap if lone is None or start > 1 else min(cap, lone)
     room = max(0, end - start)
     skips = min(max(0, steps - computed), _most_skips(room, cap))
     if skips == 0:
@@ -117,6 +120,8 @@ def budget_mask(
     for position in range(1, positions):
         for gap in range(0, min(cap, position - 1) + 1):
             first = start + position - gap - 1
+            if first == start and gap > first_cap:
+                continue
             reach, cost = Reach(), 0.0
             for skipped in range(first, first + gap):
                 reach = reach.to(strides[skipped])
@@ -126,6 +131,8 @@ def budget_mask(
                 if total < best[position][k]:
                     best[position][k], came_from[position][k] = total, gap
     reuse = [False] * steps
+    while best[-1][skips] == infinite:
+        skips -= 1
     position, k = positions - 1, skips
     while position > 0:
         gap = came_from[position][k]
@@ -174,10 +181,10 @@ def list_strides(sigmas: Sequence[float], mu: float | None) -> list[float]:
     and Beta sigmas fall from 1 to .9 in a tenth of its steps.
     """
     steps = len(sigmas) - 1
-    if mu is None or steps < 2 or not 0 < min(sigmas[:-1]) <= max(sigmas) <= 1:
+    if mu is None or steps < 2 or not 0 < min(sigmas[:-1]) <= max(sigmas) <= 1.001:
         return [1.0] * steps
     shift = math.exp(mu)
-    times = [sigma / (sigma + shift * (1 - sigma)) for sigma in sigmas[:-1]]
+    times = [sigma / (sigma + shift * max(0.0, 1 - sigma)) for sigma in sigmas[:-1]]
     apart = [abs(before - after) for before, after in zip(times, times[1:], strict=False)]
     mean = sum(apart) / len(apart)
     return [1.0, *(round(one / mean, 3) if mean else 1.0 for one in apart)]

@@ -26,7 +26,6 @@ from ..acceleration.calibration_files import tables_of
 from ..acceleration.chart import chart_image
 from ..acceleration.fingerprint import read_fingerprint
 from ..acceleration.fitted import find_fast
-from ..acceleration.policies.registry import Respace
 from ..acceleration.report import COMPUTED, RunReport, describe_kinds, summarise_runs
 from ..base import seams
 from ..base.acceleration import FittedTable
@@ -245,7 +244,7 @@ def sample_pictures(
     model = lend_to_easycache(model)
     if shown:
         model = guide_by_references(model, request.image_guidance)
-    watched = watch_runs(model, acceleration, schedule.sigmas, _respace(request, schedule, start))
+    watched = watch_runs(model, acceleration, schedule.sigmas)
     clock = Clock()
     guide = Guide(watched.model, positive, negative, request.guidance)
     early = [words for words in (notice, note_size(facts, start.size)) if words]
@@ -279,18 +278,6 @@ def _find_fast(model: Any, request: SamplingRequest, start: Start) -> FittedTabl
         return None
     sigmas = request.schedule(start.tokens, start.from_picture).sigmas.tolist()
     return find_fast(tables_of(read_fingerprint(model)), sigmas, request.guidance)
-
-
-def _respace(request: SamplingRequest, schedule: Schedule, start: Start) -> Respace | None:
-    """The request's own schedule in other numbers of steps; None where the run is not the whole of it."""
-    if schedule.mu is None or schedule.steps != request.steps:
-        return None
-
-    def respace(steps: int) -> list[float]:
-        shorter = replace(request, steps=steps)
-        return shorter.schedule(start.tokens, start.from_picture).sigmas.tolist()
-
-    return respace
 
 
 def _as_run(schedule: Schedule, runs: list[RunReport]) -> Schedule:

@@ -13,14 +13,23 @@ from kleinod_pure.acceleration.extrapolation import LinearExtrapolation, Velocit
 from kleinod_pure.acceleration.linear_solver import LinearSolver, Settlement, euler_solver, probe_solver
 from kleinod_pure.acceleration.policies.policy import RunFacts
 from kleinod_pure.acceleration.report import RunReport
+from kleinod_pure.base.noise import fit_mu
 from kleinod_pure.base.values import Acceleration
+from kleinod_pure.sampling.schedule import build_schedule
 
 from tests.core.exact_flow import MixtureFlow, decibels, integrate, native_sigmas
 
 
-def run(flow: MixtureFlow, value: Acceleration, steps: int, x: torch.Tensor, **facts: object):
+def run(
+    flow: MixtureFlow,
+    value: Acceleration,
+    steps: int,
+    x: torch.Tensor,
+    sigmas: tuple[float, ...] = (),
+    **facts: object,
+):
     """Euler's method under a Controller, the way the patch drives it. Returns the result and the report."""
-    sigmas = native_sigmas(steps)
+    sigmas = sigmas or native_sigmas(steps)
     known = {"solver": euler_solver(sigmas), "regular": True, **facts}
     controller = Controller(value, RunFacts(sigmas, **known))
     x = x.clone()
@@ -423,3 +432,18 @@ def test_nothing_is_kept_after_the_end() -> None:
     assert count_tensors(controller) > 0
     controller.finish()
     assert count_tensors(controller) == 0
+
+
+@pytest.mark.parametrize("rule", ["karras", "exponential", "beta"])
+def test_schedules_with_wide_first_steps_are_worth_skipping_in(rule: str) -> None:
+    """By far nearer to the whole run than as few plain steps, and than a plan to which every step is one."""
+    flow = MixtureFlow()
+    x, mu = flow.noise(), fit_mu(64, 28)
+    sigmas = tuple(build_schedule(rule, 28, 64).sigmas.double().tolist())
+    whole = integrate(flow.velocity, x, sigmas)
+    few = integrate(flow.velocity, x, build_schedule(rule, 11, 64).sigmas.double().tolist())
+    got, report = run(flow, relaxed("high"), 28, x, sigmas, mu=mu)
+    blind, _ = run(flow, relaxed("high"), 28, x, sigmas)
+    assert report.computed == 11
+    assert decibels(got, whole) > decibels(few, whole) + 6
+    assert rule == "beta" or decibels(got, whole) > decibels(blind, whole) + 1

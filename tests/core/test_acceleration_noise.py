@@ -1,4 +1,4 @@
-"""Solvers with one path of noise: the run takes fewer steps in the place of forecasts, and says so."""
+"""Solvers with one path of noise, on other models: fewer steps in the place of forecasts, and it says so."""
 
 from __future__ import annotations
 
@@ -46,22 +46,13 @@ def test_a_level_becomes_as_many_plain_steps(level: str, left: int) -> None:
         (Acceleration("high", cache_max_consecutive_steps=2), NOISY),
         (Acceleration("high", fb_cache=True), NOISY),
         (Acceleration("high"), RunFacts(SIGMAS[-MIN_STEPS:], regular=True, noise_path=True)),
+        (Acceleration("high"), RunFacts(SIGMAS, regular=True, noise_path=True, mu=2.0)),
     ],
 )
 def test_every_other_run_keeps_its_steps(value: Acceleration, run: RunFacts) -> None:
-    """Another solver, another method, FLUX.2's own long last steps, an option of the API's, a short run."""
+    """Another solver, another method, FLUX.2's own long last steps, an option of the API's, a short run, and
+    FLUX.2, on whose time the plan is good at such sigmas."""
     assert shorten_run(value, run) == (value, run, "")
-
-
-def test_a_run_that_knows_its_schedule_takes_it() -> None:
-    asked: list[int] = []
-
-    def respace(steps: int) -> list[float]:
-        asked.append(steps)
-        return list_native_sigmas(steps, 64)
-
-    _, run, _ = shorten_run(Acceleration("high"), NOISY, respace)
-    assert asked == [11] and list(run.sigmas) == list(list_native_sigmas(11, 64))
 
 
 @pytest.mark.parametrize("tokens", [64, 4096])

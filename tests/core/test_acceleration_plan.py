@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from itertools import groupby
 
 import pytest
@@ -11,13 +12,14 @@ from hypothesis import strategies as st
 from kleinod_pure.acceleration import presets
 from kleinod_pure.acceleration.clock import StepClock
 from kleinod_pure.acceleration.controller import Controller
-from kleinod_pure.acceleration.plan import budget_mask, resolve_window, step_weights
+from kleinod_pure.acceleration.plan import budget_mask, list_strides, resolve_window, step_weights
 from kleinod_pure.acceleration.policies.dual_block import DualBlock
 from kleinod_pure.acceleration.policies.first_block import FirstBlock
 from kleinod_pure.acceleration.policies.forecast import make_plan, plan_usual_run
 from kleinod_pure.acceleration.policies.policy import MIN_STEPS, ModelFacts, RunFacts
-from kleinod_pure.base.noise import list_native_sigmas
+from kleinod_pure.base.noise import fit_mu, list_native_sigmas
 from kleinod_pure.base.values import Acceleration
+from kleinod_pure.sampling.schedule import build_schedule
 
 from tests.core.exact_flow import native_sigmas
 
@@ -75,17 +77,19 @@ def test_masks_obey_window_cap_and_budget(
     assert slower == bool(plan.notes)
 
 
+@pytest.mark.parametrize("even", [True, False])
 @pytest.mark.parametrize(("steps", "computed", "cap"), [(9, 6, 2), (10, 6, 3), (11, 8, 1)])
-def test_the_mask_is_the_best_there_is(steps: int, computed: int, cap: int) -> None:
+def test_the_mask_is_the_best_there_is(steps: int, computed: int, cap: int, even: bool) -> None:
     """Against every mask that there is, by the cost in its docstring."""
     window = (2, steps - 1)
     weights = [(3.0, 1.0, 0.5, 2.0)[i * 4 // steps] for i in range(steps)]
+    strides = [1.0] * steps if even else [(2.0, 0.5, 1.5)[i % 3] for i in range(steps)]
 
     def cost(mask: tuple[bool, ...]) -> float:
-        total, run = 0.0, 0
+        total, run = 0.0, []
         for i, skipped in enumerate(mask):
-            run = run + 1 if skipped else 0
-            total += weights[i] * run * (run + 1) / 2
+            run = [*run, strides[i]] if skipped else []
+            total += weights[i] * sum(run[k] * sum(run[: k + 1]) for k in range(len(run)))
         return total
 
     fair = [
@@ -96,7 +100,8 @@ def test_the_mask_is_the_best_there_is(steps: int, computed: int, cap: int) -> N
         and not any(mask[: window[0]])
         and not any(mask[window[1] :])
     ]
-    assert cost(budget_mask(computed, window, cap, weights)) == min(cost(mask) for mask in fair)
+    chosen = budget_mask(computed, window, cap, weights, () if even else strides)
+    assert cost(chosen) == pytest.approx(min(cost(mask) for mask in fair))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +127,43 @@ def test_the_mask_follows_the_runs_own_sigmas(widths: list[float], speed: float)
     alone = [i for i in inner if plan.reuse[i] and not plan.reuse[i - 1] and not plan.reuse[i + 1]]
     free = [i for i in inner if not any(plan.reuse[i - 1 : i + 2])]
     assert all(weights[i] <= weights[j] + 1e-9 for i in alone for j in free)
+
+
+@pytest.mark.parametrize("tokens", [64, 4096])
+@pytest.mark.parametrize("steps", [12, 20, 28, 50])
+def test_flux2s_own_steps_lie_equally_far_apart(steps: int, tokens: int) -> None:
+    """So their plans are those of a model whose time nobody knows."""
+    sigmas, mu = list_native_sigmas(steps, tokens), fit_mu(tokens, steps)
+    assert list_strides(sigmas, mu) == [1.0] * steps
+    for level in ("low", "medium", "high", "highest"):
+        known = make_plan(Acceleration(level), RunFacts(sigmas, regular=True, mu=mu))
+        assert known.reuse == make_plan(Acceleration(level), RunFacts(sigmas, regular=True)).reuse
+
+
+@pytest.mark.parametrize("tokens", [64, 4096])
+@pytest.mark.parametrize("level", ["medium", "high", "highest"])
+@pytest.mark.parametrize("rule", ["karras", "exponential", "beta"])
+def test_no_skipped_step_is_far_in_flux2s_time(rule: str, level: str, tokens: int) -> None:
+    """Counted in FLUX.2's own 28 steps none lies farther from what was computed before than the five that are
+    skipped in a row at most, and after the first step, with no line to draw, than one and a half.
+    """
+    steps, mu = 28, fit_mu(tokens, 28)
+    sigmas = tuple(build_schedule(rule, steps, tokens).sigmas.tolist())
+    plan = make_plan(Acceleration(level), RunFacts(sigmas, regular=True, mu=mu))
+    assert plan.computed == int(steps / presets.SPEEDS[level])
+    own = [steps * sigma / (sigma + math.exp(mu) * (1 - sigma)) for sigma in sigmas[:-1]]
+    last = 0
+    for step, skipped in enumerate(plan.reuse):
+        if skipped:
+            assert own[last] - own[step] < (1.6 if last == 0 else presets.MAX_IN_A_ROW), (plan.pattern, step)
+        else:
+            last = step
+
+
+def test_strides_are_known_of_falling_noise_between_1_and_0_only() -> None:
+    for sigmas, mu in (((14.6, 3.0, 1.0, 0.0), 2.0), ((1.0, 0.5, 0.0, 0.0), 2.0), ((1.0, 0.5, 0.0), None)):
+        assert list_strides(sigmas, mu) == [1.0] * (len(sigmas) - 1)
+    assert list_strides((1.0, 0.0), 2.0) == [1.0]
 
 
 def test_a_cap_of_the_user_wins() -> None:

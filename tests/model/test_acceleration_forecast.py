@@ -265,9 +265,6 @@ def test_solvers_with_one_call_a_step_skip(model: Any, counter: BlockCounter, so
     told = Told()
     result = sample(accelerate(model, bold(), told.append), SIGMAS, solver)
     assert torch.isfinite(result).all()
-    if told.last.asked > told.last.steps:  # on these sigmas fewer steps of this solver are nearer
-        assert solver == "dpmpp_2m_sde" and counter.total == told.last.steps * BLOCKS * 2
-        return
     assert told.last.pattern.count("R") >= sum(plan_usual_run(bold(), STEPS).reuse) - 1, told.last.line()
     assert counter.total == told.last.computed * BLOCKS * 2
 

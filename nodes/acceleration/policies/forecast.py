@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -87,7 +88,9 @@ def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
         reuse = tuple(step not in table.computed for step in range(steps))
         return Plan(reuse, steps, tuple(_tell_limit(run, asked, budget, fewest, reuse)), table)
     weights = step_weights(run.sigmas, presets.width_power(steps, computed))
-    reuse = budget_mask(computed, window, cap, weights, list_strides(run.sigmas, run.mu))
+    strides = list_strides(run.sigmas, run.mu)
+    lone = sum(1 for _ in takewhile(lambda stride: stride <= presets.LONE_STRIDE, strides[1:]))
+    reuse = budget_mask(computed, window, cap, weights, strides, lone)
     notes = _tell_limit(run, asked, budget, fewest, reuse)
     if not notes and reuse.count(False) > budget:
         notes.append(
@@ -180,14 +183,18 @@ class Forecast(Policy):
 
     @classmethod
     def take_fewer_steps(cls, settings: Acceleration, run: RunFacts) -> int:
-        """For solvers whose noise is one path through all sigmas (DPM++ 2M SDE), on sigmas that fall evenly.
+        """For solvers whose noise is one path through all sigmas (DPM++ 2M SDE), on sigmas that fall evenly,
+        where the plan does not know the model's own time.
 
         Noise added in every step is what no earlier step foretells, and a plain run of as few steps follows
         the same path: it comes nearer (klein-nano) as long as none of its steps is long, as FLUX.2's own last
-        ones are. Where noise is drawn anew in each step, that run would be another picture. A window or a
-        limit of the user's is followed all the same.
+        ones are. On a Klein the plan puts its computed steps where that run has its long ones, and skipping
+        comes nearer by far. Where noise is drawn anew in each step, that run would be another picture. A
+        window or a limit of the user's is followed all the same.
         """
-        if not (run.noise_path and run.regular) or settings.options_are_set or run.steps < MIN_STEPS:
+        if run.mu is not None or not (run.noise_path and run.regular):
+            return 0
+        if settings.options_are_set or run.steps < MIN_STEPS:
             return 0
         count = count_budget(settings, run.steps)
         short = longest_drop(shorten_sigmas(run.sigmas, count)) <= presets.SHORT_DROP
@@ -218,7 +225,8 @@ class Forecast(Policy):
         if not settings.options_are_set:
             counts = [say("%1 in the place of %2", count_budget(settings, count), count) for count in steps]
             words = say(
-                "DPM++ 2M SDE on Beta or Exponential or Karras sigmas takes fewer steps and skips none: %1",
+                "on models other than FLUX.2 DPM++ 2M SDE with Beta or Exponential or Karras sigmas takes "
+                "fewer steps and skips none: %1",
                 join(", ", counts),
             )
             lines.append((say("SDE solvers"), words))

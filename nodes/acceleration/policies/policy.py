@@ -60,8 +60,9 @@ class RunFacts:
     sigmas: `steps + 1`, of this run. solver: what it does with denoised pictures, so that past forecasts can
     be set right; None where that is not known. regular: it is known to call the model once a step.
     noise_path: it is known to add noise along one path, the same in any number of steps. guidance: of the
-    run, 1 without. mu: how FLUX.2 shifts the time of such a run, None for other models. rough: the network computes in less than float32. fingerprint: of the model, empty where
-    it has none; tables: what was fitted to it.
+    run, 1 without. mu: how FLUX.2 shifts the time of such a run, None for other models. rough: the network
+    computes in less than float32. fingerprint: of the model, empty where it has none; tables: what was
+    fitted to it.
     """
 
     sigmas: tuple[float, ...]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ...base.sentences import Sentence, say
@@ -16,9 +15,6 @@ from .policy import Policy, RunFacts
 from .references import ReferenceReuse
 from .tea import Tea
 
-Respace = Callable[[int], Sequence[float]]
-"""Gives the sigmas of a run in so many steps, and the final 0."""
-
 POLICIES: list[type[Policy]] = [Forecast, FirstBlock, DualBlock, Tea, GuidanceReuse, ReferenceReuse]
 """In the order in which a run asks them and a report names them."""
 
@@ -28,13 +24,11 @@ def list_wanted(settings: Acceleration | None) -> list[type[Policy]]:
     return [] if settings is None else [policy for policy in POLICIES if policy.is_wanted(settings)]
 
 
-def shorten_run(
-    settings: Acceleration, run: RunFacts, respace: Respace | None = None
-) -> tuple[Acceleration, RunFacts, Sentence]:
+def shorten_run(settings: Acceleration, run: RunFacts) -> tuple[Acceleration, RunFacts, Sentence]:
     """Settings and run as they shall be where a policy is worse than fewer steps of the run's own solver.
 
     Then the run takes those, the rest of the settings stays in force, and the words say so. Else all is as it
-    came. respace: what knows the schedule behind the run's sigmas.
+    came.
     """
     for policy in list_wanted(settings):
         count = policy.take_fewer_steps(settings, run)
@@ -46,6 +40,5 @@ def shorten_run(
                 run.steps,
             )
             kept = replace(settings, acceleration="none", speed=0.0)
-            sigmas = respace(count) if respace else shorten_sigmas(run.sigmas, count)
-            return kept, replace(run, sigmas=tuple(sigmas)), words
+            return kept, replace(run, sigmas=tuple(shorten_sigmas(run.sigmas, count))), words
     return settings, run, Sentence("")
