@@ -122,7 +122,7 @@ def test_solvers_with_one_noise_path_are_known(model: Any, solver: str, one_path
 def test_fewer_steps_are_the_plain_run_of_them(
     model: Any, counter: BlockCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a model that is no Klein the schedule is the given one in fewer steps; the next run is whole again."""
+    """On a model that is no Klein: the given schedule in fewer steps; the next run is whole again."""
     monkeypatch.setattr(patch, "count_blocks", lambda network: (0, 0))
     levels = torch.tensor([*(0.9 * 0.95**step for step in range(12)), 0.0])
     told: list[Any] = []
