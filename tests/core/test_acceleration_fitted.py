@@ -207,7 +207,7 @@ BOLD = Acceleration("high", forecast_error_limit=10.0)
 
 @pytest.fixture(scope="module")
 def table() -> FittedTable:
-    return fit(Flow(0, 12), 8)[0]
+    return fit(Flow(0, 12), 9)[0]
 
 
 def test_high_goes_by_the_table_and_ends_nearer_on_noise_it_was_not_fitted_to(table: FittedTable) -> None:
@@ -232,7 +232,7 @@ def test_high_goes_by_the_table_and_ends_nearer_on_noise_it_was_not_fitted_to(ta
 def test_the_run_is_the_one_that_was_fitted() -> None:
     """One picture alone is fitted to itself: the policy must arrive where the fit did."""
     flow = Flow(5, 1)
-    table, found = fit(flow, 8)
+    table, found = fit(flow, 9)
     end, _ = run(flow, 0, BOLD, facts_of(table))
     torch.testing.assert_close(end.double(), found.ends[0].double(), atol=2e-5, rtol=1e-4)
 

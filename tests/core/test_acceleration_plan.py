@@ -33,7 +33,7 @@ def longest_run(mask: tuple[bool, ...]) -> int:
 def test_a_level_is_a_speed_whatever_the_prompt(level: str, steps: int) -> None:
     plan = plan_usual_run(Acceleration(level), steps)
     computed = steps - sum(plan.reuse)
-    assert computed == max(presets.min_computed(4.0), int(steps / presets.SPEEDS[level]))
+    assert computed == max(presets.min_computed(4.0, steps), int(steps / presets.SPEEDS[level]))
     assert not any(plan.reuse[: presets.HEAD]) and not any(plan.reuse[-presets.TAIL :])
     assert bool(plan.notes) == (computed > int(steps / presets.SPEEDS[level]))
 
@@ -70,7 +70,7 @@ def test_masks_obey_window_cap_and_budget(
     assert all(
         max(start, presets.HEAD) <= i < min(end, steps - 1) for i, skipped in enumerate(plan.reuse) if skipped
     )
-    fewest = presets.min_computed(RunFacts((1.0, 0.0)).guidance)
+    fewest = presets.min_computed(RunFacts((1.0, 0.0)).guidance, steps)
     wanted = max(0, steps - max(fewest, int(steps / speed + 1e-9)))
     assert sum(plan.reuse) <= wanted
     slower = sum(plan.reuse) < steps - int(steps / speed + 1e-9)
@@ -195,7 +195,16 @@ def test_guidance_limits_the_speed_and_says_so() -> None:
             assert (
                 f"at guidance {guidance:g}" in plan.notes[0] and f"{28 / plan.computed:.2f}x" in plan.notes[0]
             )
-    assert counts == sorted(counts) and counts[0] == 7 and counts[5] == 16
+    assert counts == sorted(counts) and counts[:2] == [7, 9] and counts[5] == 16
+
+
+@pytest.mark.parametrize(("steps", "computed"), [(12, 7), (16, 8), (18, 9), (20, 9), (28, 9), (50, 12)])
+def test_no_run_plans_fewer_steps_than_hold(steps: int, computed: int) -> None:
+    """Half of a short run's are enough; from guidance 5 on they are not."""
+    plan = plan_usual_run(Acceleration(speed=4.0), steps)
+    assert plan.computed == computed and bool(plan.notes) == (computed > steps // 4)
+    assert plan_usual_run(Acceleration(speed=4.0), steps, 2.0).computed == max(7, steps // 4)
+    assert plan_usual_run(Acceleration(speed=4.0), steps, 6.0).computed == min(steps, 14)
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def make_plan(settings: Acceleration, run: RunFacts) -> Plan:
         cap = settings.cache_max_consecutive_steps
     asked = presets.requested_speed(settings)
     budget = count_budget(settings, steps)
-    fewest = min(steps, presets.min_computed(run.guidance))
+    fewest = presets.min_computed(run.guidance, steps)
     computed = max(budget, fewest)
     table = _choose_table(settings, run, computed)
     if table is not None:
@@ -110,8 +110,8 @@ def _tell_limit(
         return []
     return [
         say(
-            "at guidance %1 forecasts on fewer than %2 computed steps are worse than fewer plain steps so "
-            "the speed is %3 instead of %4",
+            "at guidance %1 a plan of fewer than %2 computed steps does not hold so the speed is %3 instead "
+            "of %4",
             f"{run.guidance:g}",
             fewest,
             f"{run.steps / reuse.count(False):.2f}x",
@@ -215,8 +215,12 @@ class Forecast(Policy):
                 words = Sentence(str(error))
             lines.append((say("%1 steps", count), words))
         speeds = [
-            say("%1 at guidance %2", f"{EXAMPLE_STEPS / presets.min_computed(level):.2f}x", f"{level:g}")
-            for level in (5.0, 6.0, 7.0, 10.0)
+            say(
+                "%1 at guidance %2",
+                f"{EXAMPLE_STEPS / presets.min_computed(level, EXAMPLE_STEPS):.2f}x",
+                f"{level:g}",
+            )
+            for level in (1.0, 4.0, 6.0, 7.0, 10.0)
         ]
         words = join(", ", [say("%1 steps", EXAMPLE_STEPS), *speeds])
         lines.append((say("at most"), words))
