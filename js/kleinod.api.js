@@ -6,12 +6,11 @@
  * made.
  */
 import { app } from "../../scripts/app.js";
-import { BUTTON, FIELD, make, ROW } from "./lib/elements.js";
+import { BUTTON, COLUMN, FIELD, make, ROW, showOnceKnown } from "./lib/elements.js";
 import { readPairs, writePairs } from "./lib/pairs.js";
 import { call, wordsOf } from "./lib/server.js";
 import { say } from "./lib/words.js";
 
-const COLUMN = { display: "flex", flexDirection: "column", gap: "4px", maxWidth: "34em" };
 const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em", overflowWrap: "anywhere", whiteSpace: "pre-line" };
 
 /** The switch, the addresses, the keys by name with their limits, and what the owner decides. */
@@ -59,12 +58,12 @@ function makeApiPanel() {
   );
   on.addEventListener("change", () => run(() => call("api-settings", "POST", { enabled: on.checked })));
   owner.save.addEventListener("click", () => run(() => call("api-settings", "POST", owner.read()), () => say("Saved.")));
-  run(() => call("api-settings"));
+  const known = run(() => call("api-settings"));
   const label = make("label", { style: ROW }, on, make("span", {}, say("Answer requests that show a key")));
   const limits = make("div", { style: ROW }, atOnce.label, aDay.label);
   const help = make("a", { href: new URL("./docs/service.html", import.meta.url).href, target: "_blank", rel: "noopener" }, say("Help: examples, and how to run it for a team"));
   help.style.color = "var(--p-primary-color, #4b8df8)";
-  return make("div", { style: COLUMN }, label, help, make("div", { style: ROW }, name, create), limits, keys, news, owner.element);
+  return showOnceKnown(make("div", { style: COLUMN }, label, help, make("div", { style: ROW }, name, create), limits, keys, news, owner.element), known);
 }
 
 /** A number with its words beside it. @param {string} words @param {string} value @param {string} min @param {string} [step] */

@@ -118,6 +118,7 @@ function addLine(node, service) {
   const ask = () => {
     clearTimeout(timer);
     timer = setTimeout(async () => {
+      const asked = timer;
       if (!node.graph) return; // taken away meanwhile
       const pictures = findPictures(node);
       const pixels = pictures.map(sizeOf).filter(Boolean).join(",");
@@ -135,13 +136,14 @@ function addLine(node, service) {
       try {
         const answer = await api.fetchApi(`/kleinod/estimate/${service}?${query}`);
         const book = await answer.json();
+        if (asked !== timer) return; // and answered sooner
         line.textContent = answer.ok ? describeEstimate(book) + told : saySentences(book.error ?? `HTTP ${answer.status}`);
         line.title = `${line.textContent}\n${meaning()}`;
         line.style.color = answer.ok ? "var(--descrip-text, #999)" : "var(--error-text, #f66)";
         const price = answer.ok ? describePrice(book) : "";
         showOutside(node, price && (book.server ? price : `${SERVICES[service].title}: ${price}`));
       } catch {
-        line.textContent = "";
+        if (asked === timer) line.textContent = "";
       }
     }, CALM_MILLISECONDS);
   };

@@ -6,11 +6,10 @@
  * trusts that host writes it here; like the keys, this is stored on the server's computer.
  */
 import { app } from "../../scripts/app.js";
-import { FIELD, make, ROW } from "./lib/elements.js";
+import { COLUMN, FIELD, make, ROW, showOnceKnown } from "./lib/elements.js";
 import { call, wordsOf } from "./lib/server.js";
 import { SERVICES } from "./lib/services.js";
 import { say } from "./lib/words.js";
-
 
 /** One line a service: its hosts with commas between, and Save. */
 function makeHostsPanel() {
@@ -34,13 +33,12 @@ function makeHostsPanel() {
     });
     return { service, field, row: make("label", { style: ROW }, make("span", {}, company), field, save) };
   });
-  call("hosts")
+  const known = call("hosts")
     .then((/** @type {Record<string, string[]>} */ stored) => {
       for (const { service, field } of rows) field.value = (stored[service] ?? []).join(", ");
     })
     .catch((error) => (news.textContent = wordsOf(error)));
-  const style = { display: "flex", flexDirection: "column", gap: "4px" };
-  return make("div", { style }, ...rows.map(({ row }) => row), news);
+  return showOnceKnown(make("div", { style: COLUMN }, ...rows.map(({ row }) => row), news), known);
 }
 
 app.registerExtension({

@@ -200,12 +200,14 @@ function makeContents(book) {
 function keepFresh(root, signal) {
   let shown = "";
   let timer = 0;
+  let asked = 0;
   const look = async () => {
     clearTimeout(timer);
+    const mine = ++asked;
     try {
       /** @type {Book} */
       const book = await call("jobs");
-      if (signal.aborted) return;
+      if (signal.aborted || mine !== asked) return; // a newer list may be there
       const told = JSON.stringify(book);
       if (told !== shown) root.replaceChildren(...makeContents(book));
       shown = told;

@@ -6,7 +6,7 @@
  * and everyone on the port can read. Keys travel once, to Kleinod's own guarded route, and never come back.
  */
 import { app } from "../../scripts/app.js";
-import { BUTTON, FIELD, make, makeButton, ROW } from "./lib/elements.js";
+import { BUTTON, COLUMN, FIELD, make, makeButton, ROW, showOnceKnown } from "./lib/elements.js";
 import { describeKey, describeSpending, parseLimit } from "./lib/remote_text.js";
 import { saySentences } from "./lib/sentences.js";
 import { call, wordsOf } from "./lib/server.js";
@@ -21,7 +21,6 @@ import { say } from "./lib/words.js";
 
 // As wide as its row, whatever it says, so that a long sentence moves nothing.
 const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "2.8em", width: "34em", maxWidth: "100%" };
-const PANEL = { display: "flex", flexDirection: "column", gap: "4px", maxWidth: "34em" };
 
 /**
  * The panel of one service: account, password field, Save / Test / Clear, where keys come from, a line of news.
@@ -77,7 +76,7 @@ function makeKeyPanel(service) {
   refresh().catch((error) => tell(wordsOf(error), true));
   const account = make("label", { style: { ...ROW, flexWrap: "nowrap" } }, say("Account"), profile);
   const first = make("div", { style: ROW }, account, makeKeyLink(SERVICES[service].key_page));
-  return make("div", { style: PANEL }, first, make("div", { style: ROW }, key, save, test, clear), news);
+  return make("div", { style: COLUMN }, first, make("div", { style: ROW }, key, save, test, clear), news);
 }
 
 /** Where a user gets a key. @param {string} page */
@@ -121,13 +120,12 @@ function makeLimitsPanel() {
   row.addEventListener("keydown", (event) => {
     if (event.key === "Enter") save.click();
   });
-  call("limits").then(show).catch((error) => (news.textContent = wordsOf(error)));
-  return make("div", { style: PANEL }, row, news);
+  return showOnceKnown(make("div", { style: COLUMN }, row, news), call("limits").then(show).catch((error) => (news.textContent = wordsOf(error))));
 }
 
 /** The field that lets a browser on another computer in: the server says when it is needed. */
 function makeCodePanel() {
-  const news = make("div", { style: { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em" }, role: "status" });
+  const news = make("div", { style: NEWS, role: "status" });
   const code = make("input", {
     autocomplete: "off",
     placeholder: "ABCD-EFGH-JKMN-PQRS",
@@ -145,7 +143,7 @@ function makeCodePanel() {
     }
   });
   const row = make("div", { style: ROW }, code, open);
-  return make("div", { style: { display: "flex", flexDirection: "column", gap: "4px" } }, row, news);
+  return make("div", { style: COLUMN }, row, news);
 }
 
 /**

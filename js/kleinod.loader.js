@@ -58,10 +58,12 @@ function addButton(node) {
 
 /** Brings every following sampler to its loader's model. */
 async function settle() {
+  const asked = waiting;
   for (const [sampler, names] of following) {
     const loader = sampler.graph && findLoader(sampler);
     if (!loader) continue;
     const settings = await readSettings(loader).catch(() => ({}));
+    if (asked !== waiting) return; // for another model
     const values = Object.fromEntries(Object.entries(settings).filter(([name]) => names.has(name)));
     writing = true;
     try {

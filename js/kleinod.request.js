@@ -24,7 +24,7 @@ const OPTIONS = "KleinodRunwareOptions";
 const GAP = 40;
 const MOST_LETTERS = 60; // of a clipboard that holds something else
 const READ_MILLISECONDS = 15000; // for what was left out: several sentences at once
-const SOCKET_MILLISECONDS = 2000; // until a node that grows has its next socket
+const SOCKET_MILLISECONDS = 30000; // until a node that grows has its next socket
 
 /** @param {GraphNode} node undefined for nodes that have no part in this */
 const takesPart = (node) => NODES.includes(node.comfyClass ?? "");

@@ -7,12 +7,11 @@
  * without encryption.
  */
 import { app } from "../../scripts/app.js";
-import { FIELD, make, makeButton, ROW } from "./lib/elements.js";
+import { COLUMN, FIELD, make, makeButton, ROW } from "./lib/elements.js";
 import { saySentences } from "./lib/sentences.js";
 import { call, wordsOf } from "./lib/server.js";
 import { say } from "./lib/words.js";
 
-const COLUMN = { display: "flex", flexDirection: "column", gap: "4px", maxWidth: "34em" };
 
 function makeServersPanel() {
   const news = make("div", {

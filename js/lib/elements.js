@@ -75,7 +75,8 @@ export function openPanel(anchor, content, onClose) {
   return close;
 }
 
-/** A line of the settings, and a field or button in it. */
+/** A panel of the settings, a line of it, and a field or button in that. */
+export const COLUMN = { display: "flex", flexDirection: "column", gap: "4px", maxWidth: "34em" };
 export const ROW = { display: "flex", gap: "6px", alignItems: "center", flexWrap: "wrap" };
 export const FIELD = {
   padding: "4px 8px",
@@ -85,6 +86,13 @@ export const FIELD = {
   color: "var(--input-text, #ddd)",
 };
 export const BUTTON = { ...FIELD, cursor: "pointer" };
+
+/** Hides a panel until it shows what is stored. @param {HTMLElement} panel @param {Promise<unknown>} known */
+export function showOnceKnown(panel, known) {
+  panel.style.visibility = "hidden";
+  known.then(() => (panel.style.visibility = ""));
+  return panel;
+}
 
 /**
  * A button that cannot be pressed again while its work goes on.
