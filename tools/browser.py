@@ -72,6 +72,8 @@ class Studio:
         ready = "window.app?.graph !== undefined && window.app.canvas !== undefined"
         self.page.wait_for_function(ready, timeout=120_000)
         self.page.wait_for_function("window.app.extensionManager?.spinner === false", timeout=60_000)
+        # Until the server has given the page its number, nothing of a run would reach it.
+        self.page.wait_for_function("Boolean(window.app.api.clientId)")
         self.page.evaluate(_KEEP_DEPRECATIONS)
         self.page.evaluate("() => window.app.graph.clear()")
 

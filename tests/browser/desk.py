@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from kleinod.nodes.acceleration.report import describe_kinds
@@ -152,8 +153,13 @@ async ([rows, runs]) => {
   desk.link(prompt, "negative", sampler, "negative");
   desk.link(faces, "settings", runware, "face_refinement");
   desk.link(image, "IMAGE", references, "images.image_1");
-  await new Promise((then) => setTimeout(then, 100));
+  // The page adds a socket a few frames after the last one was taken.
+  const grown = async (name) => {
+    while (desk.slot(references.inputs, name) < 0) await new Promise(requestAnimationFrame);
+  };
+  await grown("images.image_2");
   desk.link(image, "IMAGE", references, "images.image_2");
+  await grown("images.image_3");
   desk.link(references, "references", bfl, "references");
   for (const [index, from] of [sampler, runware, bfl].entries()) {
     const preview = desk.add("PreviewImage", 2160, 260 * index);
@@ -161,6 +167,18 @@ async ([rows, runs]) => {
   }
   // What a saved file says may stay out of the choices; it must survive all the same.
   desk.widget(recover, "job").value = "a job of another computer";
+}
+"""
+_BE_STILL = """
+async () => {
+  let [last, same] = ["", 0];
+  for (const ends = performance.now() + 60000; same < 5 && performance.now() < ends; ) {
+    await new Promise((then) => setTimeout(() => requestAnimationFrame(then), 60));
+    const now = JSON.stringify(app.rootGraph.serialize());
+    same = now === last ? same + 1 : 0;
+    last = now;
+  }
+  if (same < 5) throw new Error("The graph goes on changing.");
 }
 """
 _SHOW_RUN = """
@@ -189,7 +207,7 @@ class Desk:
         }
         self.open()
         self.page.evaluate(_BUILD, [ROWS, RUNS])
-        self.page.wait_for_timeout(300)
+        self.wait_until_still()
         self.scene = self.save()
 
     def open(self) -> None:
@@ -219,6 +237,10 @@ class Desk:
         self.page.evaluate("() => desk.see()")
         self.page.wait_for_timeout(200)
 
+    def wait_until_still(self) -> None:
+        """The page has made of the graph what it makes of it by and by: sizes, sockets."""
+        self.page.evaluate(_BE_STILL)
+
     def start(self) -> None:
         """The whole graph, just opened, its sampler just run; the mouse where nothing tells of itself."""
         self.page.mouse.move(800, 880)
@@ -247,6 +269,11 @@ class Desk:
     def look(self) -> list[dict]:
         return self.page.evaluate("() => desk.look()")
 
+    def find_misplaced(self) -> list[str]:
+        """Elements that are gone, hang out of their node, or belong to none."""
+        faults = [f"{node['type']} {node['id']}: {fault}" for node in self.look() for fault in node["faults"]]
+        return faults + [f"stray {text}" for text in self.page.evaluate("() => desk.strays()")]
+
     def find_faults(self, strips: int | None = 1) -> list[str]:
         """What of the frontend is gone, shows another node's values, or hangs out of its node: [] if all is
         well. `strips`: how many samplers show their last run; None if that does not matter here.
@@ -266,14 +293,11 @@ class Desk:
         return faults
 
     def wait_until_well(self, strips: int | None = 1) -> None:
-        """Everything is shown as it should be, at the latest after some seconds; AssertionError otherwise."""
-        faults: list[str] = []
-        for _ in range(60):
-            faults = self.find_faults(strips)
-            if not faults:
-                break
+        """Everything is shown as it should be, at the latest after a minute; AssertionError otherwise."""
+        ends = time.monotonic() + 60
+        while faults := self.find_faults(strips):
+            assert time.monotonic() < ends, "\n".join(faults)
             self.page.wait_for_timeout(200)
-        assert not faults, "\n".join(faults)
         self.check_complaints()
 
     def check_complaints(self) -> None:

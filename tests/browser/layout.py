@@ -37,12 +37,32 @@ _MEASURE = """
   };
 }
 """
+_BE_STILL = f"""
+async () => {{
+  const measure = {_MEASURE.strip()};
+  const there = () => [...document.querySelectorAll("[data-node-id] img")].every((one) => one.complete)
+    && app.graph.nodes.every((node) => (node.imgs ?? []).every((one) => one.complete));
+  let [last, same] = ["", 0];
+  for (const ends = performance.now() + 60000; same < 5 && performance.now() < ends; ) {{
+    await new Promise((then) => setTimeout(() => requestAnimationFrame(then), 60));
+    const now = JSON.stringify(measure());
+    same = now === last && there() ? same + 1 : 0;
+    last = now;
+  }}
+  if (same < 5) throw new Error("The page goes on moving.");
+}}
+"""
 TITLE = 30  # of a group, in canvas units
 SLACK = 2.0
 
 
 def measure(studio: Studio) -> dict[str, Any]:
     return studio.page.evaluate(_MEASURE)
+
+
+def wait_until_still(studio: Studio) -> None:
+    """The page has laid out what it shows, pictures included, and been drawn."""
+    studio.page.evaluate(_BE_STILL)
 
 
 def _covers(one: list[float], other: list[float]) -> bool:

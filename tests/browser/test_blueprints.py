@@ -135,7 +135,7 @@ def test_text_to_image_is_dropped_and_runs(studio: Studio, renderer: str, artifa
     assert sent["KleinodPrompt"]["positive"] == "a panda on a pink background"
     assert sent["KleinodSampler"]["steps"] == 8 and sent["KleinodSampler"]["results"] == 1
     studio.press_run()
-    studio.page.wait_for_function(_SAVED, timeout=30_000)
+    studio.page.wait_for_function(_SAVED)
     studio.page.wait_for_timeout(1000)
     keep_screenshot(studio, shots, f"blueprint-{renderer}-2-done")
     # The seed on the outside moves on, as on the sampler itself.
@@ -167,7 +167,7 @@ def test_the_others_run_as_one_chain(studio: Studio, renderer: str, artifacts: P
     assert "images.image_1" in references and "images.image_2" not in references
     studio.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     studio.press_run()
-    studio.page.wait_for_function(_SAVED, timeout=30_000)
+    studio.page.wait_for_function(_SAVED)
     studio.page.wait_for_timeout(1000)
     keep_screenshot(studio, artifacts / "screenshots", f"blueprint-chain-{renderer}")
 

@@ -29,7 +29,7 @@ def test_the_reason_stands_on_the_node_until_it_is_mended(
     studio.page.evaluate(_SET_WIDTH, 130)
     with pytest.raises(RuntimeError, match="width is 130"):
         studio.press_run()
-    reason.wait_for(timeout=15_000)
+    reason.wait_for()
     keep_screenshot(studio, artifacts / "screenshots", f"complaint-{renderer}")
 
     studio.page.evaluate(_SET_WIDTH, 128)

@@ -67,7 +67,7 @@ def open_help(studio: Studio, kind: str) -> list[dict]:
         studio.page.get_by_test_id("info-button").first.click()
     page = (DOCS / f"{kind}.md").read_text(encoding="utf-8")
     heading = page.splitlines()[0].removeprefix("# ")
-    return studio.page.wait_for_function(_READ, arg=heading, timeout=30_000).json_value()
+    return studio.page.wait_for_function(_READ, arg=heading).json_value()
 
 
 def complaints(studio: Studio) -> list[str]:

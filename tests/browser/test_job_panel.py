@@ -59,6 +59,7 @@ def test_a_job_is_shown_opened_and_recovered(studio: Studio, renderer: str, arti
     (left, top, width, height), (x, y, _, _) = places
     assert not (abs(x - left) < width and abs(y - top) < height), "one lies on the other"
     studio.page.get_by_role("button", name="Klein Jobs").click()
+    card.wait_for(state="detached")
     assert studio.page.locator(".kleinod-job").count() == 0
     graph = {"1": node, "2": JOB["2"]}
     assert len(studio.client.run(graph).images()) == 2

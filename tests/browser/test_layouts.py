@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.layout import contrast_of, find_disorder, find_unseen, measure
+from tests.browser.layout import contrast_of, find_disorder, find_unseen, measure, wait_until_still
 from tests.browser.legibility import find_faint, set_palette
 from tools.browser import RENDERERS, Studio, keep_screenshot
 from tools.launch.client import load_prompt
@@ -29,6 +29,19 @@ _OPEN = """
 async ([graph, name]) => {
   app.graph.clear();
   await app.loadGraphData(graph, true, true, name, { openSource: "template" });
+}
+"""
+# Every node on the screen that got pictures has begun to show them.
+_PICTURED = """
+() => {
+  const [left, top, width, height] = app.canvas.visible_area;
+  return app.graph.nodes.every((node) => {
+    const [x, y, across, down] = node.boundingRect;
+    const seen = x < left + width && left < x + across && y < top + height && top < y + down;
+    const made = app.nodeOutputs[node.id]?.images?.length;
+    if (!seen || !made || node.flags.collapsed) return true;
+    return document.querySelector(`[data-node-id="${node.id}"] img`) || node.imgs?.length > 0;
+  });
 }
 """
 _OTHER_SEEDS = """
@@ -56,7 +69,7 @@ def open_file(studio: Studio, name: str) -> None:
     graph = json.loads((ROOT / "workflows" / f"{name}.json").read_text("utf-8"))
     tabs = studio.page.evaluate("() => app.extensionManager.workflow.openWorkflows.length")
     studio.page.evaluate(_OPEN, [graph, f"{name}, tab {tabs}"])
-    studio.page.wait_for_timeout(400)  # Nodes 2.0 lays its elements out
+    wait_until_still(studio)  # Nodes 2.0 lays its elements out
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -65,7 +78,8 @@ def test_nothing_covers_anything(studio: Studio, renderer: str, name: str, artif
     studio.open(vue_nodes=RENDERERS[renderer])
     open_file(studio, name)
     studio.press_run()
-    studio.page.wait_for_timeout(700)  # pictures make their nodes grow
+    studio.page.wait_for_function(_PICTURED)
+    wait_until_still(studio)  # pictures make their nodes grow
     slug = f"layout-{name.removeprefix('Klein - ').lower().replace(' ', '-')}-{renderer}"
     keep_screenshot(studio, artifacts / "screenshots", slug)
     # With the results on the page, in both themes and on every page: one opening, one run.
@@ -78,7 +92,7 @@ def test_nothing_covers_anything(studio: Studio, renderer: str, name: str, artif
         assert find_faint(studio) == [], palette
     for width, height in PAGES:
         studio.page.set_viewport_size({"width": width, "height": height})
-        studio.page.wait_for_timeout(200)
+        wait_until_still(studio)
         open_file(studio, name)
         seen = measure(studio)
         assert find_unseen(seen, whole=width > 1280 or name not in LARGE) == [], f"{width}x{height}"
@@ -150,7 +164,8 @@ def test_a_template_speaks_the_pages_language(studio: Studio, renderer: str, art
         sent = studio.build_prompt()
         studio.page.evaluate(_OTHER_SEEDS)  # what is still known is not run, and says nothing
         studio.press_run(button="Ex\u00e9cuter")
-        studio.page.wait_for_timeout(200)
+        # Two samplers and the report.
+        studio.page.wait_for_function(f"() => ({_TOLD.strip()})().length >= 3")
         told = studio.page.evaluate(_TOLD)
         if RENDERERS[renderer]:
             studio.page.get_by_text("moyenne (medium)").first.wait_for()

@@ -58,7 +58,7 @@ def text_of(studio: Studio) -> str:
 
 
 def wait_for_text(studio: Studio, text: str) -> None:
-    studio.page.wait_for_function(f"(text) => ({_TEXT})() === text", arg=text, timeout=15_000)
+    studio.page.wait_for_function(f"(text) => ({_TEXT})() === text", arg=text)
 
 
 def test_rows_are_shown_and_edited(studio: Studio, rows: Locator, renderer: str, artifacts: Path) -> None:
@@ -172,6 +172,7 @@ def test_the_rows_survive_saving_copying_and_undoing(studio: Studio, rows: Locat
     studio.page.wait_for_function("() => window.app.graph.nodes.length === 2")
     texts = studio.page.evaluate("() => window.app.graph.nodes.map((node) => node.widgets[0].value)")
     assert texts == [TEXT, TEXT]
+    rows.nth(1).wait_for()  # shown once it is drawn
     assert rows.count() == 2
 
 

@@ -50,6 +50,7 @@ def test_a_key_is_saved_hinted_and_cleared(studio: Studio, own_server: Server, a
 def test_a_bad_key_is_refused_with_a_sentence(studio: Studio) -> None:
     panel = studio.page.get_by_label("Runware: API key")
     row = panel.locator("xpath=../..")
+    row.get_by_text("No key stored for this account.").wait_for()
     before = row.bounding_box()
     panel.fill("short")
     panel.press("Enter")

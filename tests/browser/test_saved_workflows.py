@@ -96,7 +96,7 @@ def test_a_saved_picture_brings_its_workflow_back(page: Studio, comfy_server: Se
     )
     sent = page.build_prompt()
     page.press_run()
-    page.page.wait_for_function(_SAVED, timeout=30_000)
+    page.page.wait_for_function(_SAVED)
     image = page.page.evaluate(_SAVED)
     data = comfy_server.client.fetch_image(image)
 

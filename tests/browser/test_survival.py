@@ -57,7 +57,7 @@ def copy_and_paste(desk: Desk) -> None:
 def delete_and_undo(desk: Desk) -> None:
     select(desk, "LoraStack", "Runware", "Sampler")
     desk.press("Delete")
-    desk.page.wait_for_function("() => app.graph.nodes.length === 9", timeout=5000)
+    desk.page.wait_for_function("() => app.graph.nodes.length === 9")
     desk.undo()
 
 
@@ -90,13 +90,18 @@ def save_and_open_the_file(desk: Desk) -> None:
 
 def duplicate_the_tab_and_change_the_copy(desk: Desk) -> None:
     """The same numbers of nodes in two tabs: each shows its own."""
+    tabs = desk.page.locator(".workflow-tabs .workflow-tab")
+    before, graph = tabs.count(), desk.page.evaluate_handle("() => app.graph.nodes[0]")
     desk.do("await desk.command('Comfy.DuplicateWorkflow')")
-    desk.page.wait_for_timeout(500)
+    tabs.nth(before).wait_for()
+    desk.page.wait_for_function(
+        "(old) => app.graph.nodes.length === 12 && app.graph.nodes[0] !== old", arg=graph
+    )
+    desk.wait_until_still()
     desk.do("desk.set(desk.find('KleinodRunware'), 'steps', 12)")
     desk.do("desk.set(desk.find('KleinodLoraStack'), 'rows', '')")
     desk.wait_until_well(strips=None)
-    tabs = desk.page.locator(".workflow-tabs .workflow-tab")
-    tabs.nth(tabs.count() - 2).click()
+    tabs.nth(before - 1).click()
     desk.page.wait_for_function("() => desk.widget(desk.find('KleinodLoraStack'), 'rows').value !== ''")
     desk.page.mouse.move(800, 880)
 
@@ -133,8 +138,7 @@ def go_through_a_subgraph(desk: Desk) -> None:
     wrap(desk, "LoraStack", "Runware", "FaceSettings", "BFL", "References")
     desk.wait_until_well()
     desk.do(f"{HOST} app.canvas.openSubgraph(host.subgraph, host)")
-    desk.page.wait_for_timeout(300)
-    assert sum(bool(node["elements"]) for node in desk.look()) == 3
+    desk.page.wait_for_function("() => desk.look().filter((node) => node.elements.length).length === 3")
     desk.wait_until_well(strips=0)
     desk.do("app.canvas.setGraph(app.rootGraph)")
     desk.wait_until_well()
@@ -304,11 +308,12 @@ def test_a_picture_more_changes_the_line(desk: Desk) -> None:
     desk.wait_until_well()
     (before,) = [node["line"] for node in desk.look() if node["type"] == "KleinodBFL"]
     desk.do("desk.link(desk.find('EmptyImage'), 'IMAGE', desk.find('KleinodReferences'), 'images.image_3')")
-    desk.page.wait_for_function(
-        "(line) => desk.look().find((node) => node.type === 'KleinodBFL').line !== line", arg=before
-    )
     (node,) = [node for node in desk.look() if node["type"] == "KleinodBFL"]
-    assert node["line"].startswith(desk.expected_line(node, references=3))
+    more = desk.expected_line(node, references=3)
+    assert not before.startswith(more)
+    desk.page.wait_for_function(
+        "(line) => desk.look().find((node) => node.type === 'KleinodBFL').line.startsWith(line)", arg=more
+    )
 
 
 def test_without_the_scripts_every_node_is_plain_and_sends_the_same(
@@ -334,8 +339,11 @@ def test_without_the_scripts_every_node_is_plain_and_sends_the_same(
               .filter((widget) => widget.hidden).map((widget) => node.type + "." + widget.name));"""
         )
         assert hidden == []
-        texts = desk.page.locator("textarea:visible").evaluate_all("(all) => all.map((one) => one.value)")
-        assert texts.count(ROWS) == 1
+        desk.page.wait_for_function(
+            """(rows) => [...document.querySelectorAll("textarea")]
+              .filter((one) => one.checkVisibility() && one.value === rows).length === 1""",
+            arg=ROWS,
+        )
         keep_screenshot(desk.studio, artifacts / "screenshots", f"survival-{renderer}-without-scripts")
     finally:
         desk.page.unroute("**/extensions/kleinod/**")

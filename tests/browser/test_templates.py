@@ -61,7 +61,7 @@ def test_template_opens_runs_and_shows_pictures(
         return
     studio.press_run()
     shown = _SHOWN_NODES2 if RENDERERS[renderer] else _SHOWN_CLASSIC
-    studio.page.wait_for_function(shown, timeout=30_000)
+    studio.page.wait_for_function(shown)
     studio.page.wait_for_timeout(500)
     keep_screenshot(studio, shots, f"{slug}-2-done")
     assert studio.visible_dialogs() == []
@@ -74,6 +74,7 @@ def test_the_shelf_is_in_an_order_of_learning_and_says_what_each_is_for(studio: 
     studio.page.get_by_text("kleinod", exact=True).last.click()
     studio.page.get_by_text("Start here: words become four pictures").wait_for()
     cards = studio.page.locator('[data-testid^="template-workflow-"]')
+    cards.nth(len(ORDER) - 1).wait_for()
     assert cards.locator("h3").all_inner_texts() == list(ORDER)
     told = [text.replace(" - ", " ") for text in cards.locator("p").all_inner_texts()]
     assert len(told) == len(ORDER)
@@ -120,7 +121,7 @@ def test_a_missing_model_is_said_on_the_page(studio: Studio, renderer: str, arti
         }"""
     )
     studio.page.get_by_role("button", name="Run", exact=True).first.click()
-    studio.page.get_by_text("not there.safetensors").first.wait_for(timeout=15_000)
+    studio.page.get_by_text("not there.safetensors").first.wait_for()
     keep_screenshot(studio, artifacts / "screenshots", f"missing-model-{renderer}")
 
 

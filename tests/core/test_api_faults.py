@@ -217,8 +217,9 @@ def test_an_upload_that_is_cut_is_no_job_and_leaves_nothing(tmp_path: Path) -> N
             body = json.dumps([make_task(inputs={"referenceImages": [picture]})]).encode()
             for cut in (0, 1, 1000, len(body) - 1):
                 await send_raw(port, stage.key, body, cut)
+            await asyncio.sleep(0.1)  # the server hears of them, and that they are gone
+            await until(lambda: list((tmp_path / "inputs").iterdir()) == [])
             async with ClientSession() as session:
-                await asyncio.sleep(0.1)
                 async with session.get(f"http://127.0.0.1:{port}/kleinod/api/health") as answer:
                     assert answer.status == 200
             assert sum(stage.service.book.count().values()) == 0 and stage.painter.graphs == []

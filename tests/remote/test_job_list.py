@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import socket
 import time
 
 import pytest
@@ -17,6 +16,7 @@ from kleinod_pure.remote.services import find_service
 from PIL import Image
 
 from tests.emulator import Emulator
+from tools.launch.server import find_free_port
 
 FIELDS = {
     "positive_prompt": "a secret fox", "negative_prompt": "no hidden owl", "width": 384, "height": 128,
@@ -115,9 +115,7 @@ def test_what_never_left_was_refused_by_nobody(engine, emulator, fetch, monkeypa
         (shown,) = [job for job in job_list.list_jobs(engine)["jobs"] if job["state"] != "accepted"]
         return shown["state"], shown["unsent"]
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = find_free_port()
     monkeypatch.setenv("KLEINOD_RUNWARE_URL", f"http://127.0.0.1:{port}")
     assert ask() == ("refused", True)
     with Emulator(port=port) as late:

@@ -89,16 +89,20 @@ def test_klein_runware_gets_twenty_results_from_both_workers(
         return seeds, [np.asarray(Image.open(io.BytesIO(file))) for file in files]
 
     try:
-        seeds, pictures = draw(40, 20)
-        _, told = desk.ask("/kleinod/jobs")
-        assert seeds == list(range(40, 60)) and len(pictures) == 20
-        assert np.array_equal(draw(57, 1)[1][0], pictures[17])
+        # On a crowded machine one worker may draw all twenty.
+        for first in (40, 140, 240):
+            seeds, pictures = draw(first, 20)
+            _, told = desk.ask("/kleinod/jobs")
+            assert seeds == list(range(first, first + 20)) and len(pictures) == 20
+            job = next(one for one in told["jobs"] if one["service"] == "own-runware")
+            drawn = Counter(picture["worker"] for picture in job["pictures"])
+            if len(drawn) == 2:
+                break
+        assert np.array_equal(draw(first + 17, 1)[1][0], pictures[17])
     finally:
         desk.ask("/kleinod/servers", {"name": "studio"}, "DELETE", X_Kleinod="1")
-    job = next(one for one in told["jobs"] if one["service"] == "own-runware")
     assert [picture["seed"] for picture in job["pictures"]] == seeds, "as on the node, whoever was done first"
     assert sorted(picture["position"] for picture in job["pictures"]) == list(range(20))
-    drawn = Counter(picture["worker"] for picture in job["pictures"])
     assert set(drawn) == set(cluster.read_numbers("pictures_total")) and sum(drawn.values()) == 20
     assert len({picture.tobytes() for picture in pictures}) == 20
 
@@ -116,8 +120,12 @@ def read_exporter(address: str) -> dict[str, float]:
 
 
 def test_each_machines_ray_exports_its_workers_numbers(cluster: RunningCluster) -> None:
-    told = cluster.ask(make_task(numberResults=4, steps=2))["data"]
-    assert len({item["worker"] for item in told}) == 2
+    # On a crowded machine one worker may draw all of an order.
+    drawn: set[str] = set()
+    ends = time.monotonic() + 120
+    while len(drawn) < 2:
+        assert time.monotonic() < ends, drawn
+        drawn |= {item["worker"] for item in cluster.ask(make_task(numberResults=4, steps=2))["data"]}
     wanted = {"kleinod_worker_pictures_total", "kleinod_worker_seconds_sum", "kleinod_worker_queue"}
     wanted |= {"kleinod_worker_model_cache_total"}
     for address in cluster.exporters:
@@ -153,7 +161,7 @@ def test_kills_lose_and_double_nothing(cluster: RunningCluster) -> None:
     again = cluster.wait_for(task, 4)
     assert [item["seed"] for item in again] == [3, 4, 5, 6] and read_pictures(again) == pictures
     assert len({item["imageUUID"] for item in again}) == 4
-    _, left = psutil.wait_procs(comfyui, 15)
+    _, left = psutil.wait_procs(comfyui, 60)
     assert comfyui and left == [], "a GPU is not held by the ComfyUI of a dead worker"
 
     task = order()

@@ -24,6 +24,8 @@ TEXT_TO_IMAGE = "Klein - Text to Image"
 SHOWN = {"SaveImage": "images", "PreviewImage": "images", "PreviewAny": "text"}
 REMOTE = ("Klein - Runware", "Klein - BFL", "Klein - Your Other Machine")
 WORKFLOWS = API_FOLDER.parent
+# Of steps as short as those of the small pictures, many pass before a Stop has come to a busy server.
+LONG_STEPS = {"width": 384, "height": 384}
 
 
 def load(name: str) -> dict:
@@ -214,7 +216,7 @@ def test_two_runs_give_the_same_bits(comfy_server: Server) -> None:
 def test_interrupt_stops_within_a_step_and_leaves_a_working_server(comfy_server: Server) -> None:
     expected = run_for_pixels(comfy_server, load(TEXT_TO_IMAGE))
     prompt = load(TEXT_TO_IMAGE)
-    sampler_of(prompt).update(steps=50, results=20, seed=99)
+    sampler_of(prompt).update(steps=50, results=20, seed=99, **LONG_STEPS)
     after: list[StepProgress] = []
 
     def interrupt_once(step: StepProgress) -> None:
@@ -234,13 +236,13 @@ def test_interrupt_stops_within_a_step_and_leaves_a_working_server(comfy_server:
 
 def test_stop_saves_what_is_finished_and_the_next_run_makes_the_rest(comfy_server: Server) -> None:
     prompt = load(TEXT_TO_IMAGE)
-    sampler_of(prompt).update(steps=4, results=4, seed=98, guidance=1.0)
+    sampler_of(prompt).update(steps=8, results=4, seed=98, guidance=1.0, **LONG_STEPS)
     whole = run_for_pixels(comfy_server, prompt)
     forget_everything(comfy_server)
     pressed: list[StepProgress] = []
 
     def stop_in_the_third(step: StepProgress) -> None:
-        if step.total == 16 and step.value > 8 and not pressed:  # at 8 the second is still to be decoded
+        if step.total == 32 and step.value > 16 and not pressed:  # at 16 the second is still to be decoded
             pressed.append(step)
             comfy_server.client.interrupt()
 
@@ -258,7 +260,7 @@ def test_stop_saves_what_is_finished_and_the_next_run_makes_the_rest(comfy_serve
 def test_after_stop_nothing_is_ordered(comfy_server: Server) -> None:
     """The pictures that are done go on, but not into an order that costs money."""
     prompt = load(TEXT_TO_IMAGE)
-    sampler_of(prompt).update(steps=4, results=3, seed=97, guidance=1.0)
+    sampler_of(prompt).update(steps=8, results=3, seed=97, guidance=1.0, **LONG_STEPS)
     number = next(number for number, node in prompt.items() if node["class_type"] == "KleinodSampler")
     prompt["90"] = {"class_type": "KleinodReferences", "inputs": {"images.image_1": [number, 0]}}
     prompt["91"] = {
@@ -270,7 +272,7 @@ def test_after_stop_nothing_is_ordered(comfy_server: Server) -> None:
     pressed: list[StepProgress] = []
 
     def stop(step: StepProgress) -> None:
-        if step.total == 12 and step.value > 4 and not pressed:
+        if step.total == 24 and step.value > 8 and not pressed:
             pressed.append(step)
             comfy_server.client.interrupt()
 

@@ -84,7 +84,7 @@ def call(server: Server, path: str, method: str = "GET", body: object = None, he
     given = {"Content-Type": "application/json", "X-Kleinod": "1"} if headers is None else headers
     request = urllib.request.Request(server.url + path, data, given, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as error:
         text = error.read()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,6 +22,7 @@ from .environment import COMFYUI, ROOT, Environment, has_gpu_driver
 
 _START_SECONDS = 300.0  # a first start on a slow disk compiles thousands of files
 _STOP_SECONDS = 15.0
+_DICE = random.SystemRandom()  # two workers of the tests must not get the same
 LEASH = Path(__file__).with_name("leash.py")
 
 
@@ -174,9 +177,14 @@ def describe_models(models: Path) -> str:
 
 
 def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port nobody has, and none of those that systems lend to connections: of these, one more may be taken
+    before the server has started.
+    """
+    while True:
+        port = _DICE.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def place_pack(pack: Path | None, place: Path) -> None:
