@@ -177,7 +177,7 @@ def pictures(lab: Lab) -> None:
         lab.row("the same seed after unloading all models, largest difference", difference, "", "== 0")
     levels = {
         **{f"acceleration {level}": Acceleration(level) for level in ACCELERATION_LEVELS if level != "none"},
-        "forecast at 4x": Acceleration(speed=4.0),
+        "forecast at speed 4": Acceleration(speed=4.0),
         "first block": Acceleration("none", fb_cache=True),
         "dual block": Acceleration("none", db_cache=True),
         "tea": Acceleration("none", tea_cache=True),

@@ -140,7 +140,7 @@ def list_ways(steps: int, few: bool = False) -> list[Way]:
     if few:
         return ways
     ways += [
-        Way("forecast 4x", "ours", ours(speed=4.0), alone=True),
+        Way("forecast at speed 4", "ours", ours(speed=4.0), alone=True),
         Way("guidance every 2nd", "ours", ours(acceleration="none", guidance_interval=2)),
         Way("no guidance after 70%", "ours", ours(acceleration="none", guidance_end_percentage=70)),
         Way("EasyCache as it comes (0.2)", "rival cache", easy_cache("EasyCacheNode", False), alone=True),
