@@ -6,6 +6,7 @@ from pathlib import Path
 
 from comfy_api.v0_0_2 import ComfyExtension, io
 
+from .acceleration.learning_files import register_routes as register_learning_routes
 from .acceleration.nodes import (
     KleinodAcceleration,
     KleinodAccelerationReport,
@@ -66,7 +67,13 @@ def make_doors() -> Doors:
 
 def open_doors(doors: Doors) -> None:
     """Add the pack's own addresses to ComfyUI's server."""
-    for register in (register_routes, register_lora_routes, register_request_routes, register_model_routes):
+    for register in (
+        register_routes,
+        register_lora_routes,
+        register_request_routes,
+        register_model_routes,
+        register_learning_routes,
+    ):
         try:
             register(doors)
         except seams.MissingSeam as error:  # the panel it serves stays empty, the rest works

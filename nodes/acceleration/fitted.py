@@ -166,7 +166,9 @@ def combine(bands: Sequence[Sequence[float]], parts: Sequence[Tensor]) -> Tensor
 def find_table(
     tables: Iterable[FittedTable], kind: str, sigmas: Sequence[float], guidance: float, calls: int
 ) -> FittedTable | None:
-    """The table fitted for such a run, the one that gains most of several; None where there is none."""
+    """The table fitted for such a run; None where there is none. Of several Klein Calibrate's, which ran
+    what it tells of, and of these the one that gains most.
+    """
     fitting = [
         table
         for table in tables
@@ -176,7 +178,7 @@ def find_table(
         and abs(table.guidance - guidance) < GUIDANCE_TOLERANCE
         and max(abs(a - b) for a, b in zip(table.sigmas, sigmas, strict=True)) <= SIGMA_TOLERANCE
     ]
-    return max(fitting, key=lambda table: table.gain, default=None)
+    return max(fitting, key=lambda table: (not table.learned_from, table.gain), default=None)
 
 
 def find_mask(

@@ -28,6 +28,7 @@ from .calibration_files import tables_of
 from .conditions import read_conditions
 from .controller import Controller
 from .fingerprint import read_fingerprint
+from .learning_files import learned_tables
 from .linear_solver import LinearSolver, euler_solver, probe_solver
 from .policies.policy import Call, ModelFacts, Policy, RunFacts
 from .policies.registry import list_wanted, shorten_run
@@ -162,7 +163,7 @@ class _Accelerator:
             rough=computes_roughly(guider.model_patcher),
             model=facts,
             fingerprint=fingerprint,
-            tables=tables_of(fingerprint),
+            tables=(*tables_of(fingerprint), *learned_tables(fingerprint)),
         )
         settings, said = adapt(self.acceleration, find_attached(guider.model_options))
         steps = run_facts.steps

@@ -290,7 +290,8 @@ class FittedTable:
     weights: a call's, a row each frequency band: the mean velocity up to the next call is this sum over what
     leads there without a fit and the velocities of the newest calls, the newest first. errors: how far the
     end of a run lies from the true one, as a share of it, each of a prompt that the weights it ran with were
-    not fitted to; rule_errors: the same prompts without the table.
+    not fitted to; rule_errors: the same prompts without the table. learned_from: how many of the user's own
+    plain runs chose the steps, 0 for Klein Calibrate; such steps are bridged by the rule, without weights.
     """
 
     kind: str
@@ -302,6 +303,7 @@ class FittedTable:
     weights: tuple[tuple[tuple[float, ...], ...], ...]
     errors: tuple[float, ...]
     rule_errors: tuple[float, ...]
+    learned_from: int = 0
 
     def __post_init__(self) -> None:
         calls = len(self.computed)

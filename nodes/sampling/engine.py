@@ -51,6 +51,7 @@ from .advice import (
 )
 from .fast import sample_fast
 from .image_guidance import guide_by_references, holds_references
+from .learning import PlainRun, watch_plain_run
 from .patches import ForeignPatches, lend_to_easycache
 from .picture import fit_picture
 from .progress import RunProgress
@@ -250,7 +251,12 @@ def sample_pictures(
     early = [words for words in (notice, note_size(facts, start.size)) if words]
     if early:
         show(join("\n", early))  # until the headline takes its place
-    made = make_results(guide, sampler, schedule.sigmas, start.latent, vae, request, clock, keep)
+    lesson = None
+    if not start.from_picture and not is_accelerated(model, acceleration):
+        lesson = watch_plain_run(
+            guide.model, positive, sampler, schedule.sigmas, start.latent, request.guidance
+        )
+    made = make_results(guide, sampler, schedule.sigmas, start.latent, vae, request, clock, keep, lesson)
     if made.stopped:
         report = replace(report, asked=request.results)
         request = replace(request, results=len(made.latents))
@@ -263,7 +269,11 @@ def sample_pictures(
         timing=clock.read(),
         acceleration=tuple(summarise_runs(runs, _name_runs(request))) if watched.reports else (),
         skipped=runs[0].headline() if watched.reports and runs else Sentence(""),
-        notes=(*report.notes, *(note_acceleration(facts) if watched.reports else ())),
+        notes=(
+            *report.notes,
+            *(note_acceleration(facts) if watched.reports else ()),
+            *(lesson.teach() if lesson is not None else ()),
+        ),
     )
     for warning in report.warnings:
         logger.warning(warning)
@@ -353,9 +363,10 @@ def make_results(
     request: SamplingRequest,
     clock: Clock,
     keep: KeepResult | None = None,
+    lesson: PlainRun | None = None,
 ) -> Results:
     """Sample and decode result by result: each is bit for bit what it would be alone. `keep` as in
-    `sample_pictures`.
+    `sample_pictures`. lesson: watches the first one.
 
     Out of memory is left to `VAE.decode`, which then works in tiles.
     """
@@ -363,7 +374,7 @@ def make_results(
     progress = RunProgress(guide.model, steps * count, count)
     latents: list[Tensor] = []
     pixels: Tensor | None = None
-    sampled = sample_results(guide, sampler, sigmas, latent, request, clock, progress)
+    sampled = sample_results(guide, sampler, sigmas, latent, request, clock, progress, lesson)
     for index, seed in enumerate(request.seeds):
         try:
             result = next(sampled)
@@ -396,6 +407,7 @@ def sample_results(
     request: SamplingRequest,
     clock: Clock,
     progress: RunProgress,
+    lesson: PlainRun | None = None,
 ) -> Iterator[Tensor]:
     """One latent `[B, 128, h, w]` a seed, each sampled when it is asked for.
 
@@ -408,6 +420,8 @@ def sample_results(
         def on_step(step: int, x0: Tensor, x: Tensor, total: int, index: int = index) -> None:
             # total: of the run as it is, which acceleration may have made shorter.
             clock.tick(step)
+            if lesson is not None and index == 0:
+                lesson.note(step, x, x0)
             progress.show_step(index * steps + (step + 1) * steps // total, x0, index)
 
         result = guide.make().sample(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..acceleration import calibration, presets, signals
+from ..acceleration import calibration, gram, presets, signals
 from ..acceleration.calibration_files import RULE, calibrations_folder
 from ..acceleration.fingerprint import read_fingerprint
 from ..acceleration.fitted import make_bridge
@@ -169,7 +169,7 @@ class _Desk:
             tracer = Tracer()
             end = self._run(number, tracer.watch(self._model), comfy.samplers.sampler_object("euler"), levels)
             watched.path.append([*tracer.trace.path, end])
-            watched.gram += tables.gram_matrix(tracer.trace.velocities)
+            watched.gram += gram.gram_matrix(tracer.trace.velocities)
             signal += tracer.trace.signal
             change += tracer.trace.change
         return watched, fitting.fit_curve(signal, change)
@@ -179,7 +179,7 @@ class _Desk:
         whichever ends nearer on prompts it was not fitted to.
         """
         levels = watched.levels
-        costs = tables.gap_costs(watched.gram, tables.step_rule(levels), presets.MAX_IN_A_ROW + 1)
+        costs = gram.gap_costs(watched.gram, gram.step_rule(levels), presets.MAX_IN_A_ROW + 1)
         fitted = []
         for calls in self._list_counts():
             self._tell(say("fitting %1 of %2 steps", calls, len(levels) - 1))
@@ -195,7 +195,7 @@ class _Desk:
             rule = [self._run(i, model, solver, levels, calls) for i in range(len(self._subjects))]
             mask = make_plan(speed, self._facts()).reuse
             both = {
-                tables.choose_calls(costs, calls),
+                gram.choose_calls(costs, calls),
                 tuple(step for step, skipped in enumerate(mask) if not skipped),
             }
             tried = [
@@ -217,12 +217,12 @@ class _Desk:
             end = self._run(number, tracer.watch(self._model), solver, levels)
             velocities = tracer.trace.velocities
             watched.path.append([*_repair(levels, tracer.trace.path, velocities), end])
-            watched.gram += tables.gram_matrix(velocities)
-        costs = tables.gap_costs(watched.gram, tables.trapezoid_rule(levels), tables.REACH)
+            watched.gram += gram.gram_matrix(velocities)
+        costs = gram.gap_costs(watched.gram, gram.trapezoid_rule(levels), tables.REACH)
         fitted = []
         for calls in self._list_fast():
             self._tell(say("fitting Kleinod Fast to %1 steps", calls))
-            chosen = tables.choose_calls(costs, calls)
+            chosen = gram.choose_calls(costs, calls)
             usual = build_schedule("fast", calls, self._tokens, self._request.mu).sigmas.tolist()
             rule = [self._run(i, self._model, solver, usual) for i in range(len(self._subjects))]
             kept = [levels[step] for step in chosen]

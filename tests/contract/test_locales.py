@@ -18,7 +18,7 @@ from tools.shipped import locales
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"Kleinod_Keys_Code", "Kleinod_Hosts_Pictures", "Kleinod_Spending_Limits", "Kleinod_Loras_Rows"}
-SETTINGS |= {"Kleinod_Api_Answer", "Kleinod_Servers_Own"}
+SETTINGS |= {"Kleinod_Api_Answer", "Kleinod_Servers_Own", "Kleinod_Acceleration_Learning"}
 KEYS = {f"Kleinod_Keys_{service.title}" for service in list_services()}  # made of the server's list
 # Names that some of these languages write as English does.
 ALIKE = {"mu", "latent", "images", "image", "sigmas", "prompt", "options", "detector", "endpoint"}

@@ -15,6 +15,7 @@ import pytest
 import scipy.fft
 import torch
 from kleinod_pure.acceleration import calibration
+from kleinod_pure.acceleration import gram as inner
 from kleinod_pure.acceleration.controller import Controller
 from kleinod_pure.acceleration.fitted import FittedPath, RuleBridge, TrapezoidBridge, find_fast, split_bands
 from kleinod_pure.acceleration.linear_solver import euler_solver
@@ -41,18 +42,18 @@ def random_velocities(steps: int, seed: int = 0) -> list[torch.Tensor]:
 
 def test_the_gram_matrix_is_that_of_the_tensors() -> None:
     velocities = random_velocities(7)
-    gram = tables.gram_matrix(velocities).numpy()
+    gram = inner.gram_matrix(velocities).numpy()
     rows = np.stack([velocity.numpy().ravel().astype(np.float64) for velocity in velocities])
     size = np.mean([row @ row for row in rows])
     for i, j in itertools.product(range(7), repeat=2):
         assert gram[i, j] == pytest.approx((rows[i] * rows[j]).sum() / size)
 
 
-@pytest.mark.parametrize("rule", [tables.step_rule, tables.trapezoid_rule])
+@pytest.mark.parametrize("rule", [inner.step_rule, inner.trapezoid_rule])
 def test_a_gap_costs_what_least_squares_leaves(rule) -> None:
     sigmas, velocities = native_sigmas(9), random_velocities(9)
     weights = rule(sigmas)
-    costs = tables.gap_costs(tables.gram_matrix(velocities), weights, 4)
+    costs = inner.gap_costs(inner.gram_matrix(velocities), weights, 4)
     rows = np.stack([velocity.numpy().ravel().astype(np.float64) for velocity in velocities])
     rows /= np.sqrt((rows**2).sum(1).mean())
     for p, a, b in itertools.product(range(-1, 9), range(9), range(1, 10)):
@@ -69,9 +70,7 @@ def test_a_gap_costs_what_least_squares_leaves(rule) -> None:
 @pytest.mark.parametrize("calls", [1, 2, 3, 4, 6, 9])
 def test_no_other_choice_of_calls_costs_less(calls: int) -> None:
     """Dynamic programming against all subsets."""
-    costs = tables.gap_costs(
-        tables.gram_matrix(random_velocities(9, 3)), tables.step_rule(native_sigmas(9)), 9
-    )
+    costs = inner.gap_costs(inner.gram_matrix(random_velocities(9, 3)), inner.step_rule(native_sigmas(9)), 9)
 
     def price(chosen: tuple[int, ...]) -> float:
         ends = [*chosen[1:], 9]
@@ -79,7 +78,7 @@ def test_no_other_choice_of_calls_costs_less(calls: int) -> None:
         return sum(float(costs[p + 1, a, b]) for p, a, b in zip(befores, chosen, ends, strict=True))
 
     everything = [(0, *rest) for rest in itertools.combinations(range(1, 9), calls - 1)]
-    chosen = tables.choose_calls(costs, calls)
+    chosen = inner.choose_calls(costs, calls)
     assert len(chosen) == calls and chosen in everything
     assert price(chosen) == pytest.approx(min(map(price, everything)))
 
@@ -114,14 +113,14 @@ class Flow:
                 velocities.append(self.velocity(0, path[-1], sigma))
                 path.append(path[-1] + (following - sigma) * velocities[-1])
             paths.append(path)
-            gram += tables.gram_matrix(velocities)
+            gram += inner.gram_matrix(velocities)
         return paths, gram
 
 
 def fit(flow: Flow, calls: int, bands: int = 1) -> tuple[FittedTable, tables.FittedWeights]:
     sigmas = native_sigmas(STEPS)
     paths, gram = flow.path(sigmas)
-    chosen = tables.choose_calls(tables.gap_costs(gram, tables.step_rule(sigmas), 6), calls)
+    chosen = inner.choose_calls(inner.gap_costs(gram, inner.step_rule(sigmas), 6), calls)
     levels = [*(sigmas[step] for step in chosen), 0.0]
     following = [*chosen[1:], STEPS]
     wanted = [[path[step] for path in paths] for step in following]

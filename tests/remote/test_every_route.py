@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from kleinod.nodes.acceleration import routes as learning_routes
 from kleinod.nodes.base.doors import Doors
 from kleinod.nodes.loras import routes as lora_routes
 from kleinod.nodes.model import routes as model_routes
@@ -34,6 +35,7 @@ def make_table(doors: Doors) -> web.RouteTableDef:
     host = Host(Surroundings(fail, fail, fail, Machine(fail, fail, fail), fail))
     service_routes.add_api_routes(table, doors, host)
     model_routes.add_routes(table, doors, fail, fail)
+    learning_routes.add_routes(table, doors, fail, fail, fail)
     return table
 
 
@@ -71,4 +73,5 @@ def test_no_other_module_registers_addresses() -> None:
     }
     assert holders == {
         "remote/session.py", "loras/library.py", "service/session.py", "model/own_files.py",
+        "acceleration/learning_files.py",
     }  # fmt: skip

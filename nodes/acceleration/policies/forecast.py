@@ -44,7 +44,8 @@ ONE_MEGAPIXEL = 4096
 class Plan:
     """Per step, True where the forecast shall stand in for the network; the longest run; what to say.
 
-    table: what chose the steps and says how they are bridged; None where the rule did.
+    table: what chose the steps, and says how they are bridged unless plain runs taught it; None where the
+    rule did.
     """
 
     reuse: tuple[bool, ...]
@@ -55,9 +56,12 @@ class Plan:
     @property
     def mask(self) -> Sentence:
         """Where it comes from, for the report."""
-        return (
-            say("mask: fitted to this model (%1)", self.table.describe()) if self.table else say("mask: rule")
-        )
+        if self.table is None:
+            return say("mask: rule")
+        if not self.table.learned_from:
+            return say("mask: fitted to this model (%1)", self.table.describe())
+        runs = self.table.learned_from
+        return say("mask: learned from %1 of your own uncached runs (%2)", runs, self.table.describe())
 
     @property
     def pattern(self) -> str:
@@ -166,7 +170,8 @@ class Forecast(Policy):
         self._rate = 0.0
         self._spared = 0
         self._velocity = VelocityForecast(presets.ROUGH_SIGMA if run.rough else math.inf)
-        self._fitted = FittedPath(self._plan.table) if self._plan.table else None
+        table = self._plan.table
+        self._fitted = FittedPath(table) if table and not table.learned_from else None
         self._skipped: list[tuple[int, float, Tensor]] = []
         self._settlement = Settlement(run.solver) if run.solver else None
         self._step = Step(None, 1.0)
