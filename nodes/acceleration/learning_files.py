@@ -22,7 +22,7 @@ from ..base.acceleration import FittedTable
 from ..base.doors import Doors
 from ..base.files import write_json
 from ..base.sentences import Sentence
-from .calibration_files import calibrations_folder
+from .calibration_files import calibrations_folder, folder_paths
 from .learning import MOST_KINDS, Kind, Lessons, choose_steps, name_prompt, read_lessons, tell_count
 from .routes import add_routes
 
@@ -43,6 +43,8 @@ def _switch() -> Path:
 
 def read_salt() -> str:
     """What this installation's prompts are named by; empty where runs may not teach."""
+    if not folder_paths:
+        return ""
     try:
         data = json.loads(_switch().read_text(encoding="utf-8"))
         return str(data["salt"]) if data["enabled"] is True else ""

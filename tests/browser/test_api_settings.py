@@ -36,6 +36,31 @@ def ask(server: Server, path: str, key: str = "", body: object = None) -> tuple[
         return error.code, json.loads(error.read())
 
 
+def test_learning_is_off_until_switched_on_and_what_was_learned_is_erased(
+    studio: Studio, own_server: Server
+) -> None:
+    page = studio.page
+    switch = page.get_by_label("Learn from uncached runs")
+    panel = switch.locator("xpath=../..")
+    panel.get_by_text("Nothing was learned so far.").wait_for()
+    assert not switch.is_checked()
+    folder = next(Path(own_server.base).rglob("__kleinod"))
+    with page.expect_response("**/kleinod/learning"):
+        switch.click()
+    assert json.loads((folder / "learning.json").read_text("utf-8"))["enabled"] is True
+    sigmas = [1 - i / 8 for i in range(9)]
+    lessons = {"version": 1, "model": "0123456789abcdef", "guidance": 4.0, "sigmas": sigmas, "rough": False}
+    file = folder / "calibrations" / "learned" / "0123456789abcdef-0.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({**lessons, "seen": 2, "grams": {}, "tried": []}), "utf-8")
+    with page.expect_response("**/kleinod/learning"):
+        switch.click()
+    panel.get_by_text("2 different prompts (8 steps, guidance 4, model 012345)").wait_for()
+    panel.get_by_role("button", name="Erase what was learned").click()
+    panel.get_by_text("Nothing was learned so far.").wait_for()
+    assert not file.exists()
+
+
 def test_switched_on_a_key_made_and_revoked(studio: Studio, own_server: Server, artifacts: Path) -> None:
     page = studio.page
     panel = page.get_by_label("Name of the key").locator("xpath=../..")
