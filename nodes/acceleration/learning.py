@@ -27,7 +27,7 @@ from . import presets
 from .controller import Controller
 from .gram import choose_calls, gap_costs, step_rule
 from .linear_solver import euler_solver
-from .plan import budget_mask, step_weights
+from .plan import budget_mask, list_strides, step_weights
 from .policies.forecast import make_plan
 from .policies.policy import RunFacts
 
@@ -122,12 +122,13 @@ def name_prompt(conditioning: Iterable[Any], salt: str) -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """Runs that teach the same. rough: the network computes in less than float32."""
+    """Runs that teach the same. rough: the network computes in less than float32. mu: as in `RunFacts`."""
 
     model: str
     guidance: float
     sigmas: tuple[float, ...]
     rough: bool = False
+    mu: float | None = None
 
     @property
     def steps(self) -> int:
@@ -137,7 +138,7 @@ class Kind:
     def file_name(self) -> str:
         """Alike for runs of one kind, the model's fingerprint first."""
         levels = [round(sigma, 3) for sigma in self.sigmas]
-        digest = hashlib.sha256(repr((round(self.guidance, 2), levels, self.rough)).encode())
+        digest = hashlib.sha256(repr((round(self.guidance, 2), levels, self.rough, self.mu)).encode())
         return f"{self.model}-{digest.hexdigest()[:12]}.json"
 
     def describe(self) -> Sentence:
@@ -210,6 +211,7 @@ class Lessons:
             "guidance": kind.guidance,
             "sigmas": list(kind.sigmas),
             "rough": kind.rough,
+            "mu": kind.mu,
             "seen": self.seen,
             "grams": {prompt: _pack(gram) for prompt, gram in self.grams.items()},
             "tried": [
@@ -229,9 +231,9 @@ def read_lessons(data: Any) -> Lessons:
     """What `Lessons.data` wrote. Damage raises ValueError, KeyError, TypeError or AttributeError."""
     if data["version"] != VERSION:
         raise ValueError(f"its version is {data['version']}")
-    kind = Kind(
-        str(data["model"]), float(data["guidance"]), tuple(map(float, data["sigmas"])), bool(data["rough"])
-    )
+    levels = tuple(float(sigma) for sigma in data["sigmas"])
+    mu = None if data["mu"] is None else float(data["mu"])
+    kind = Kind(str(data["model"]), float(data["guidance"]), levels, bool(data["rough"]), mu)
     grams = {str(prompt): _unpack(values, kind.steps + 1) for prompt, values in data["grams"].items()}
     tried = tuple(
         Tried(
@@ -325,8 +327,10 @@ def _by_products(kind: Kind, calls: int, grams: list[Tensor]) -> tuple[int, ...]
 
 def _by_widths(kind: Kind, calls: int) -> list[tuple[int, ...]]:
     window = (presets.HEAD, kind.steps - presets.TAIL)
+    strides = list_strides(kind.sigmas, kind.mu)
     masks = [
-        budget_mask(calls, window, presets.MAX_IN_A_ROW, step_weights(kind.sigmas, power)) for power in POWERS
+        budget_mask(calls, window, presets.MAX_IN_A_ROW, step_weights(kind.sigmas, power), strides)
+        for power in POWERS
     ]
     chosen = [tuple(step for step, skipped in enumerate(mask) if not skipped) for mask in masks]
     return [one for one in chosen if len(one) == calls]
@@ -386,6 +390,7 @@ def _facts(kind: Kind, tables: tuple[FittedTable, ...] = ()) -> RunFacts:
         regular=True,
         guidance=kind.guidance,
         rough=kind.rough,
+        mu=kind.mu,
         fingerprint=kind.model,
         tables=tables,
     )

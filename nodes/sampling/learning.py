@@ -17,6 +17,7 @@ from ..acceleration.learning import FEWEST_STEPS, MOST_STEPS, Kind, Recorder
 from ..acceleration.learning_files import read_salt, teach
 from ..acceleration.patch import computes_roughly
 from ..acceleration.solvers import name_solver, read_options
+from ..base.noise import fit_mu
 from ..base.sentences import Sentence
 
 logger = logging.getLogger("kleinod.sampling")
@@ -85,7 +86,8 @@ def watch_plain_run(
     if not fingerprint:
         return None
     levels = tuple(round(sigma, 6) for sigma in sigmas.tolist())
-    return PlainRun(Kind(fingerprint, float(guidance), levels, computes_roughly(model)), positive)
+    mu = fit_mu(latent["samples"].shape[-1] * latent["samples"].shape[-2], steps)
+    return PlainRun(Kind(fingerprint, float(guidance), levels, computes_roughly(model), mu), positive)
 
 
 def is_plain(model: Any) -> bool:

@@ -50,6 +50,7 @@ def test_learning_is_off_until_switched_on_and_what_was_learned_is_erased(
     assert json.loads((folder / "learning.json").read_text("utf-8"))["enabled"] is True
     sigmas = [1 - i / 8 for i in range(9)]
     lessons = {"version": 1, "model": "0123456789abcdef", "guidance": 4.0, "sigmas": sigmas, "rough": False}
+    lessons["mu"] = None
     file = folder / "calibrations" / "learned" / "0123456789abcdef-0.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({**lessons, "seen": 2, "grams": {}, "tried": []}), "utf-8")
