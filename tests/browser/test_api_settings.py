@@ -40,7 +40,7 @@ def test_learning_is_off_until_switched_on_and_what_was_learned_is_erased(
     studio: Studio, own_server: Server
 ) -> None:
     page = studio.page
-    switch = page.get_by_label("Learn from uncached runs")
+    switch = page.get_by_role("checkbox", name="Learn from uncached runs")
     panel = switch.locator("xpath=../..")
     panel.get_by_text("Nothing was learned so far.").wait_for()
     assert not switch.is_checked()
