@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = ROOT / "tests" / "javascript"
 PAGE = {"scripts/app.js", "scripts/api.js"}
 SCRIPTS = sorted((ROOT / "js").rglob("*.js"))
-MOST_BYTES = 156_000  # scripts and style sheets together
+MOST_BYTES = 159_000  # scripts and style sheets together
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
 
