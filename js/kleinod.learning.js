@@ -5,12 +5,11 @@
  * The switch is stored on the server's computer, where every run reads it.
  */
 import { app } from "../../scripts/app.js";
-import { make, makeButton, ROW } from "./lib/elements.js";
+import { COLUMN, make, makeButton, ROW, showOnceKnown } from "./lib/elements.js";
 import { saySentences } from "./lib/sentences.js";
 import { call, wordsOf } from "./lib/server.js";
 import { say } from "./lib/words.js";
 
-const COLUMN = { display: "flex", flexDirection: "column", gap: "4px", maxWidth: "34em" };
 const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em", overflowWrap: "anywhere", whiteSpace: "pre-line" };
 
 function makeLearningPanel() {
@@ -25,8 +24,8 @@ function makeLearningPanel() {
   };
   const erase = makeButton(say("Erase what was learned"), async () => show(await call("learning/erase", "POST", {})), fail);
   on.addEventListener("change", () => call("learning", "POST", { enabled: on.checked }).then(show).catch(fail));
-  call("learning").then(show).catch(fail);
-  return make("div", { style: COLUMN }, make("div", { style: ROW }, on, erase), news);
+  const known = call("learning").then(show).catch(fail);
+  return showOnceKnown(make("div", { style: COLUMN }, make("div", { style: ROW }, on, erase), news), known);
 }
 
 app.registerExtension({
