@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import types
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from kleinod_pure.acceleration import presets
 from kleinod_pure.acceleration.controller import Controller
 from kleinod_pure.acceleration.extrapolation import LinearExtrapolation, VelocityForecast, interpolate
 from kleinod_pure.acceleration.linear_solver import LinearSolver, Settlement, euler_solver, probe_solver
+from kleinod_pure.acceleration.policies.forecast import make_plan
+from kleinod_pure.acceleration.policies.guidance import GuidanceReuse
 from kleinod_pure.acceleration.policies.policy import RunFacts
 from kleinod_pure.acceleration.report import RunReport
 from kleinod_pure.base.noise import fit_mu
@@ -393,6 +396,28 @@ def test_changed_conditions_forget_the_past() -> None:
         if not kinds[-1]:
             controller.learn(x, x - sigma * flow.velocity(x, sigma))
     assert any(kinds[:13]) and not kinds[13] and any(kinds[14:])
+
+
+def test_where_guidance_ends_velocities_from_before_are_forgotten() -> None:
+    """A step planned to be skipped is computed there, and held against nothing; the plan goes on after it."""
+    flow, sigmas = MixtureFlow(), native_sigmas(28)
+    settings, facts = relaxed("high"), RunFacts(sigmas, euler_solver(sigmas), regular=True)
+    plan = make_plan(settings, facts)
+    last = max(step for step, skipped in enumerate(plan.reuse) if skipped)
+    end = next(step for step, skipped in enumerate(plan.reuse) if skipped and step >= 14)
+    cut = replace(settings, guidance_end_percentage=100 * end // 28)
+    controller = Controller(cut, facts)
+    (guidance,) = (policy for policy in controller.policies if isinstance(policy, GuidanceReuse))
+    x = flow.noise()
+    for index, sigma in enumerate(sigmas[:-1]):
+        if not controller.begin(controller.read_sigma(torch.tensor([sigma])), "same"):
+            denoised = x - sigma * flow.velocity(x, sigma)
+            if index < end:
+                guidance.learn_branches(denoised, denoised)
+            controller.learn(x, denoised)
+    records = controller.finish().records
+    assert records[end].kind == "C" and records[end].error is None
+    assert records[last].kind == "R"
 
 
 def test_a_solver_that_calls_twice_computes_everything() -> None:
