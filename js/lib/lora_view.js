@@ -420,12 +420,17 @@ export class LoraRows {
   }
 
   /**
+   * Another file for the row at `index`, wherever that is by then; nothing where it was removed meanwhile.
    * @param {number} index
    * @param {string} file
    */
   repick(index, file) {
-    const fields = { file, sha256: "" };
-    return this.remember(file, (lines) => lines.map((line, i) => (i === index ? Object.assign(line, fields) : line)));
+    const name = (/** @type {Line | undefined} */ line) => (line?.kind === "row" ? line.file || line.air : undefined);
+    const was = name(this.lines[index]);
+    return this.remember(file, (lines) => {
+      const at = name(lines[index]) === was ? index : lines.findIndex((line) => name(line) === was);
+      return lines.map((line, i) => (i === at ? Object.assign(line, { file, sha256: "" }) : line));
+    });
   }
 
   /**

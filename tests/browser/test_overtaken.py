@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import APIResponse, Page, Route
 
 from tests.browser.test_job_panel import JOB
+from tests.browser.test_lora_rows import _ADD, _TEXT, STYLE, SUBJECT, VIEW
 from tests.browser.test_own_files import _BUILD, _SET, TINY, values, wait_for
 from tests.browser.test_own_files import files as files  # a fixture
 from tools.browser import Studio
@@ -90,6 +91,22 @@ def test_a_new_sampler_follows_the_model_chosen_last(studio: Studio, files: obje
         page.evaluate(_SET, ["KleinodLoader", "diffusion_model", "klein-nano (built in)"])
     held.let_go()
     assert values(studio, "KleinodSampler", "width", "height") == [128, 128]
+
+
+def test_another_file_for_a_row_finds_it_where_it_is_by_then(studio: Studio) -> None:
+    studio.open()
+    page = studio.page
+    page.evaluate(_ADD, f"{STYLE} 0.8\n{SUBJECT} 0.5\nother.safetensors 0.3")
+    rows = page.locator(VIEW)
+    held = Held(page, "**/kleinod/loras/info?*")
+    rows.get_by_label(f"LoRA file: {SUBJECT}").click()
+    held.wait(lambda: page.get_by_role("option", name="klein-nano style").click())
+    rows.get_by_label("Remove this row").first.click()
+    page.wait_for_timeout(700)  # longer than a pick waits for its sha256
+    held.let_go()
+    page.wait_for_function(f"() => ({_TEXT})().includes('sha256=')")
+    text = page.evaluate(_TEXT)
+    assert [line.split(" sha256=")[0] for line in text.splitlines()] == [f"{STYLE} 0.5", "other.safetensors 0.3"]
 
 
 def test_the_panel_shows_the_newest_list_of_jobs(studio: Studio) -> None:
