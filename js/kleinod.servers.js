@@ -7,11 +7,10 @@
  * without encryption.
  */
 import { app } from "../../scripts/app.js";
-import { COLUMN, FIELD, make, makeButton, ROW } from "./lib/elements.js";
+import { COLUMN, FIELD, make, makeButton, ROW, showOnceKnown } from "./lib/elements.js";
 import { saySentences } from "./lib/sentences.js";
 import { call, wordsOf } from "./lib/server.js";
 import { say } from "./lib/words.js";
-
 
 function makeServersPanel() {
   const news = make("div", {
@@ -64,10 +63,11 @@ function makeServersPanel() {
       if (/** @type {KeyboardEvent} */ (event).key === "Enter") save.click();
     });
   }
-  call("servers").then(show).catch((error) => tell(wordsOf(error), true));
+  const known = call("servers").then(show).catch((error) => tell(wordsOf(error), true));
   const consent = say("Allow it without encryption (http): whoever shares the network can read key, prompts and pictures.");
   const label = make("label", { style: { ...ROW, flexWrap: "nowrap" } }, plain, make("span", {}, consent));
-  return make("div", { style: COLUMN }, make("div", { style: ROW }, name, address), make("div", { style: ROW }, key, save), label, rows, news);
+  const lines = [make("div", { style: ROW }, name, address), make("div", { style: ROW }, key, save), label, rows, news];
+  return showOnceKnown(make("div", { style: COLUMN }, ...lines), known);
 }
 
 app.registerExtension({
