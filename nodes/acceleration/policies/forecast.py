@@ -172,6 +172,8 @@ class Forecast(Policy):
         self._velocity = VelocityForecast(presets.ROUGH_SIGMA if run.rough else math.inf)
         table = self._plan.table
         self._fitted = FittedPath(table) if table and not table.learned_from else None
+        # Velocities that a forecast must know: one repeated is good enough at the very start only.
+        self._needed = 2
         self._skipped: list[tuple[int, float, Tensor]] = []
         self._settlement = Settlement(run.solver) if run.solver else None
         self._step = Step(None, 1.0)
@@ -247,7 +249,7 @@ class Forecast(Policy):
         if self._fitted is not None:
             self._in_a_row = self._in_a_row + 1 if planned and self._fitted.mean is not None else 0
             return self._in_a_row > 0
-        skips = planned and self._velocity.known >= (1 if self.run.regular else 2)
+        skips = planned and self._velocity.known >= self._needed
         skips = skips and self._in_a_row < self._cap
         if skips and step.index is not None:
             reach = self._reach.to(self._strides[step.index])
@@ -285,6 +287,8 @@ class Forecast(Policy):
         if index is None:
             return StepResult(denoised)
         velocity = (x.float() - denoised.float()) / sigma
+        if index == 0 and self.run.regular:
+            self._needed = 1
         if self._fitted is not None:
             # Up to the next call the solver goes along one straight line, whatever it calls the model for.
             return StepResult((x.float() - sigma * self._fitted.add(index, velocity)).to(denoised.dtype))
@@ -344,6 +348,7 @@ class Forecast(Policy):
 
     def _forget_path(self) -> None:
         self._velocity.forget()
+        self._needed = 2
         if self._fitted is not None:
             self._fitted.forget()
         self._skipped = []
