@@ -106,7 +106,10 @@ def test_another_file_for_a_row_finds_it_where_it_is_by_then(studio: Studio) -> 
     held.let_go()
     page.wait_for_function(f"() => ({_TEXT})().includes('sha256=')")
     text = page.evaluate(_TEXT)
-    assert [line.split(" sha256=")[0] for line in text.splitlines()] == [f"{STYLE} 0.5", "other.safetensors 0.3"]
+    assert [line.split(" sha256=")[0] for line in text.splitlines()] == [
+        f"{STYLE} 0.5",
+        "other.safetensors 0.3",
+    ]
 
 
 def test_the_panel_shows_the_newest_list_of_jobs(studio: Studio) -> None:
