@@ -6,12 +6,10 @@
  * made.
  */
 import { app } from "../../scripts/app.js";
-import { BUTTON, COLUMN, FIELD, make, ROW, showOnceKnown } from "./lib/elements.js";
+import { BUTTON, COLUMN, FIELD, make, NEWS, ROW, showOnceKnown } from "./lib/elements.js";
 import { readPairs, writePairs } from "./lib/pairs.js";
 import { call, wordsOf } from "./lib/server.js";
 import { say } from "./lib/words.js";
-
-const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em", overflowWrap: "anywhere", whiteSpace: "pre-line" };
 
 /** The switch, the addresses, the keys by name with their limits, and what the owner decides. */
 function makeApiPanel() {

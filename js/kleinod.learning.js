@@ -5,12 +5,10 @@
  * The switch is stored on the server's computer, where every run reads it.
  */
 import { app } from "../../scripts/app.js";
-import { COLUMN, make, makeButton, ROW, showOnceKnown } from "./lib/elements.js";
+import { COLUMN, make, makeButton, NEWS, ROW, showOnceKnown } from "./lib/elements.js";
 import { saySentences } from "./lib/sentences.js";
 import { call, wordsOf } from "./lib/server.js";
 import { say } from "./lib/words.js";
-
-const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em", overflowWrap: "anywhere", whiteSpace: "pre-line" };
 
 function makeLearningPanel() {
   const news = make("div", { role: "status", style: NEWS });

@@ -51,6 +51,21 @@ _KEEP_DEPRECATIONS = """
 """
 
 
+_BE_STILL = """
+async (source) => {
+  const look = eval(`(${source})`);
+  let [last, same] = [null, 0];
+  for (const ends = performance.now() + 60000; same < 5 && performance.now() < ends; ) {
+    await new Promise((then) => setTimeout(() => requestAnimationFrame(then), 60));
+    const now = look();
+    same = now !== null && now === last ? same + 1 : 0;
+    last = now;
+  }
+  if (same < 5) throw new Error("The page goes on changing.");
+}
+"""
+
+
 class Studio:
     """ComfyUI's page in a browser: what a user sees, and what the browser's console said meanwhile."""
 
@@ -62,6 +77,12 @@ class Studio:
         page.on("console", self._note)
         # With the stack, which tells whose it is: a script's address is in it.
         page.on("pageerror", lambda error: self.complaints.append(f"page error: {error.stack or error}"))
+
+    def wait_until_still(self, look: str) -> None:
+        """Until a function of the page, given as text, has returned the same string five times in a row;
+        what it returns while it is not yet time to look is null.
+        """
+        self.page.evaluate(_BE_STILL, look)
 
     def open(self, vue_nodes: bool = False) -> None:
         """Load the page with an empty graph, in classic or in Nodes 2.0 rendering."""

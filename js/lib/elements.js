@@ -87,6 +87,9 @@ export const FIELD = {
 };
 export const BUTTON = { ...FIELD, cursor: "pointer" };
 
+/** What a panel tells, in one line or many. */
+export const NEWS = { fontSize: "0.85em", opacity: "0.85", minHeight: "1.4em", overflowWrap: "anywhere", whiteSpace: "pre-line" };
+
 /** Hides a panel until it shows what is stored. @param {HTMLElement} panel @param {Promise<unknown>} known */
 export function showOnceKnown(panel, known) {
   panel.style.visibility = "hidden";

@@ -7,6 +7,7 @@ apart by frequency, since the coarse parts of a picture settle early and the fin
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base.acceleration import FAST, SKIPPED, FittedTable
+from ..base.sentences import Sentence, say
 from .extrapolation import LinearExtrapolation, interpolate
 from .linear_solver import LinearSolver, Settlement, euler_solver
 
@@ -161,6 +163,15 @@ def combine(bands: Sequence[Sequence[float]], parts: Sequence[Tensor]) -> Tensor
     if len(mixed) == 1:
         return mixed[0]
     return sum((split_bands(part, len(mixed))[i] for i, part in enumerate(mixed)), torch.zeros_like(parts[0]))
+
+
+def tell_errors(table: FittedTable) -> tuple[Sentence, Sentence]:
+    """How far off it is on prompts it was not fitted to, and what runs without it on the same."""
+    own, plain = (
+        say("%1 off (worst %2)", f"{100 * statistics.median(errors):.1f}%", f"{100 * max(errors):.1f}%")
+        for errors in (table.errors, table.rule_errors)
+    )
+    return own, plain
 
 
 def find_table(

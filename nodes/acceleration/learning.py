@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,7 +24,8 @@ from ..base.sentences import Sentence, join, say
 from ..base.values import Acceleration
 from . import presets
 from .controller import Controller
-from .gram import choose_calls, gap_costs, step_rule
+from .fitted import tell_errors
+from .gram import choose_calls, gap_costs, gram_matrix, step_rule
 from .linear_solver import euler_solver
 from .plan import budget_mask, list_strides, step_weights
 from .policies.forecast import make_plan
@@ -103,8 +103,7 @@ class Recorder:
         """
         if len(self._rows) != len(self._sigmas):
             return None
-        rows = torch.stack(self._rows).cpu().double()
-        gram = rows @ rows.T
+        gram = gram_matrix(torch.stack(self._rows).cpu().unbind())
         gram = gram / gram.diagonal()[1:].mean().clamp_min(1e-30)
         return gram if bool(torch.isfinite(gram).all()) else None
 
@@ -161,10 +160,7 @@ class Tried:
         if not self.wins:
             runs = len(self.table.errors)
             return say("%1: nothing better than the rule was found in %2 runs.", way, runs)
-        own, rule = (
-            say("%1 off (worst %2)", f"{100 * statistics.median(errors):.1f}%", f"{100 * max(errors):.1f}%")
-            for errors in (self.table.errors, self.table.rule_errors)
-        )
+        own, rule = tell_errors(self.table)
         return say("%1: %2 and by the rule %3, so these steps are used.", way, own, rule)
 
 
@@ -285,8 +281,7 @@ def choose_steps(lessons: Lessons) -> Lessons:
     rows = torch.stack([_coordinates(gram) for gram in grams])
     tried: list[Tried] = []
     for level in LEVELS:
-        facts = _facts(kind)
-        plan = make_plan(_unguarded(level), facts)
+        plan = make_plan(_unguarded(level), _facts(kind))
         if plan.computed >= kind.steps or any(one.table.calls == plan.computed for one in tried):
             continue
         tried.append(_choose_for(kind, plan.computed, level, grams, rows))
@@ -295,6 +290,7 @@ def choose_steps(lessons: Lessons) -> Lessons:
 
 def _choose_for(kind: Kind, calls: int, level: str, grams: list[Tensor], rows: Tensor) -> Tried:
     ruled = _errors_of(kind, level, rows, ())
+    widths = _by_widths(kind, calls)
     known: dict[tuple[int, ...], Tensor] = {}
 
     def errors_of(computed: tuple[int, ...]) -> Tensor:
@@ -304,7 +300,7 @@ def _choose_for(kind: Kind, calls: int, level: str, grams: list[Tensor], rows: T
         return known[computed]
 
     def choose(others: list[int]) -> tuple[int, ...]:
-        candidates = {*_by_widths(kind, calls), _by_products(kind, calls, [grams[i] for i in others])}
+        candidates = {*widths, _by_products(kind, calls, [grams[i] for i in others])}
         return min(sorted(candidates), key=lambda one: _worth(errors_of(one), ruled, others))
 
     unseen = torch.stack(

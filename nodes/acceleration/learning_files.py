@@ -28,7 +28,8 @@ from .routes import add_routes
 
 logger = logging.getLogger("kleinod.acceleration")
 
-_choosing: list[threading.Thread] = []
+_CHOOSING = "kleinod learning"
+"""Name of the threads that choose steps."""
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError)
 
 
@@ -109,16 +110,15 @@ def teach(kind: Kind, conditioning: Any, gram: Tensor) -> Sentence:
         for old in _by_age("*.json")[MOST_KINDS:]:
             old.unlink(missing_ok=True)
         if lessons.due:
-            thread = threading.Thread(target=_choose, args=(file,), name="kleinod learning", daemon=True)
-            _choosing.append(thread)
-            thread.start()
+            threading.Thread(target=_choose, args=(file,), name=_CHOOSING, daemon=True).start()
     return tell_count(lessons, lessons is not before)
 
 
 def wait_until_chosen() -> None:
     """Until every choice that was due is made."""
-    while _choosing:
-        _choosing.pop().join()
+    for thread in threading.enumerate():
+        if thread.name == _CHOOSING:
+            thread.join()
 
 
 def _choose(file: Path) -> None:

@@ -118,6 +118,11 @@ def count_blocks(network: Any) -> tuple[int, int]:
     return (len(doubles), len(singles)) if modulated_alike else (0, 0)
 
 
+def find_mu(latent: Tensor, steps: int, facts: ModelFacts) -> float | None:
+    """How FLUX.2 shifts the time of a run over `latent` `[..., h, w]`; None for another model."""
+    return fit_mu(latent.shape[-1] * latent.shape[-2], steps) if facts.blocks else None
+
+
 def computes_roughly(patcher: Any) -> bool:
     """Whether a ModelPatcher's network computes in less than float32, whatever its weights are kept in."""
     dtype = patcher.get_model_object("manual_cast_dtype") or patcher.model.get_dtype()
@@ -159,7 +164,7 @@ class _Accelerator:
             regular=calls_once_a_step(sampler),
             noise_path=has_noise_path(sampler),
             guidance=guidance,
-            mu=fit_mu(noise.shape[-1] * noise.shape[-2], len(sigmas) - 1) if facts.blocks else None,
+            mu=find_mu(noise, len(sigmas) - 1, facts),
             rough=computes_roughly(guider.model_patcher),
             model=facts,
             fingerprint=fingerprint,

@@ -32,6 +32,7 @@ Flux2: Any = seams.find("comfy.latent_formats:Flux2") or object
 VAE: Any = seams.find("comfy.sd:VAE") or object
 
 WEIGHTS = Path(__file__).with_name("nano_weights")
+READS_OWN_TEXT = "kleinod_nano"  # key of the wrapper that does, and nothing else
 TOKENS = "qwen3_4b"  # the name under which Klein's tokenizer hands over its tokens
 
 
@@ -46,7 +47,7 @@ def load_nano(disable_dynamic: bool = False) -> tuple[Any, Any, Any]:
     autoencoder.requires_grad_(False)
     model = comfy.sd.load_diffusion_model_state_dict(weights["transformer"], disable_dynamic=disable_dynamic)
     model.model.latent_format = NanoLatentFormat(autoencoder)
-    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "kleinod_nano", read_own_text)
+    model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, READS_OWN_TEXT, read_own_text)
     clip = _clip(weights["text_encoder"], disable_dynamic)
     vae = NanoVAE(autoencoder, disable_dynamic)
     for place, patcher in enumerate((model, clip.patcher, vae.patcher)):

@@ -15,15 +15,15 @@ from ..acceleration.attached import AROUND_GUIDANCE, flatten
 from ..acceleration.fingerprint import read_fingerprint
 from ..acceleration.learning import FEWEST_STEPS, MOST_STEPS, Kind, Recorder
 from ..acceleration.learning_files import read_salt, teach
-from ..acceleration.patch import computes_roughly
+from ..acceleration.patch import computes_roughly, find_mu, read_model
 from ..acceleration.solvers import name_solver, read_options
-from ..base.noise import fit_mu
 from ..base.sentences import Sentence
+from ..model.nano import READS_OWN_TEXT
 
 logger = logging.getLogger("kleinod.sampling")
 
 # Wrappers that leave a model's answers as they are: klein-nano's reader of its prompt, core's TorchCompile.
-_HARMLESS = {"kleinod_nano", "torch.compile"}
+_HARMLESS = {READS_OWN_TEXT, "torch.compile"}
 # What makes a condition count for a part of the run or of the picture only.
 _PARTIAL = ("start_percent", "end_percent", "timestep_start", "hooks", "control", "area", "mask")
 
@@ -86,7 +86,7 @@ def watch_plain_run(
     if not fingerprint:
         return None
     levels = tuple(round(sigma, 6) for sigma in sigmas.tolist())
-    mu = fit_mu(latent["samples"].shape[-1] * latent["samples"].shape[-2], steps)
+    mu = find_mu(latent["samples"], steps, read_model(model))
     return PlainRun(Kind(fingerprint, float(guidance), levels, computes_roughly(model), mu), positive)
 
 

@@ -7,13 +7,13 @@ change of output). Which steps to skip and how to bridge them is `tables.py`.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ..acceleration.fitted import tell_errors
 from ..base.acceleration import FAST, FittedTable
 from ..base.errors import InputError
 from ..base.sentences import Sentence, join, say
@@ -89,10 +89,7 @@ def describe_table(table: FittedTable) -> Sentence:
     way = say("%1 of %2 steps", table.calls, table.steps)
     if table.kind == FAST:
         way = say("%1 with %2 steps", FAST, table.calls)
-    fitted, plain = (
-        say("%1 off (worst %2)", f"{100 * statistics.median(errors):.1f}%", f"{100 * max(errors):.1f}%")
-        for errors in (table.errors, table.rule_errors)
-    )
+    fitted, plain = tell_errors(table)
     verdict = say("%1 dB, the fit is used", f"{table.gain:+.1f}") if table.wins else say("%1 stays", other)
     return say("%1: on prompts it was not fitted to %2, by %3 %4: %5.", way, fitted, other, plain, verdict)
 

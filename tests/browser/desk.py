@@ -169,18 +169,6 @@ async ([rows, runs]) => {
   desk.widget(recover, "job").value = "a job of another computer";
 }
 """
-_BE_STILL = """
-async () => {
-  let [last, same] = ["", 0];
-  for (const ends = performance.now() + 60000; same < 5 && performance.now() < ends; ) {
-    await new Promise((then) => setTimeout(() => requestAnimationFrame(then), 60));
-    const now = JSON.stringify(app.rootGraph.serialize());
-    same = now === last ? same + 1 : 0;
-    last = now;
-  }
-  if (same < 5) throw new Error("The graph goes on changing.");
-}
-"""
 _SHOW_RUN = """
 (runs) => {
   const node = desk.find("KleinodSampler");
@@ -239,7 +227,7 @@ class Desk:
 
     def wait_until_still(self) -> None:
         """The page has made of the graph what it makes of it by and by: sizes, sockets."""
-        self.page.evaluate(_BE_STILL)
+        self.studio.wait_until_still("() => JSON.stringify(app.rootGraph.serialize())")
 
     def start(self) -> None:
         """The whole graph, just opened, its sampler just run; the mouse where nothing tells of itself."""

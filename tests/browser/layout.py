@@ -37,19 +37,11 @@ _MEASURE = """
   };
 }
 """
-_BE_STILL = f"""
-async () => {{
-  const measure = {_MEASURE.strip()};
-  const there = () => [...document.querySelectorAll("[data-node-id] img")].every((one) => one.complete)
+_LAID_OUT = f"""
+() => {{
+  const there = [...document.querySelectorAll("[data-node-id] img")].every((one) => one.complete)
     && app.graph.nodes.every((node) => (node.imgs ?? []).every((one) => one.complete));
-  let [last, same] = ["", 0];
-  for (const ends = performance.now() + 60000; same < 5 && performance.now() < ends; ) {{
-    await new Promise((then) => setTimeout(() => requestAnimationFrame(then), 60));
-    const now = JSON.stringify(measure());
-    same = now === last && there() ? same + 1 : 0;
-    last = now;
-  }}
-  if (same < 5) throw new Error("The page goes on moving.");
+  return there ? JSON.stringify(({_MEASURE.strip()})()) : null;
 }}
 """
 TITLE = 30  # of a group, in canvas units
@@ -62,7 +54,7 @@ def measure(studio: Studio) -> dict[str, Any]:
 
 def wait_until_still(studio: Studio) -> None:
     """The page has laid out what it shows, pictures included, and been drawn."""
-    studio.page.evaluate(_BE_STILL)
+    studio.wait_until_still(_LAID_OUT)
 
 
 def _covers(one: list[float], other: list[float]) -> bool:
