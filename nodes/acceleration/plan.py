@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..base.errors import InputError
+from ..base.noise import unshift_sigma
 from ..base.sentences import say
 from ..base.values import Acceleration
 
@@ -183,8 +184,7 @@ def list_strides(sigmas: Sequence[float], mu: float | None) -> list[float]:
     steps = len(sigmas) - 1
     if mu is None or steps < 2 or not 0 < min(sigmas[:-1]) <= max(sigmas) <= 1.001:
         return [1.0] * steps
-    shift = math.exp(mu)
-    times = [sigma / (sigma + shift * max(0.0, 1 - sigma)) for sigma in sigmas[:-1]]
+    times = [unshift_sigma(sigma, mu) for sigma in sigmas[:-1]]
     apart = [abs(before - after) for before, after in zip(times, times[1:], strict=False)]
     mean = sum(apart) / len(apart)
     return [1.0, *(round(one / mean, 3) if mean else 1.0 for one in apart)]

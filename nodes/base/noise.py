@@ -16,6 +16,11 @@ def fit_mu(tokens: int, steps: int) -> float:
     return slope * steps + (many_steps - 200.0 * slope)
 
 
+def unshift_sigma(sigma: float, mu: float) -> float:
+    """The time, 1 to 0, in which FLUX.2's own steps are even: the one whose sigma is `sigma`."""
+    return 1 / (1 + math.exp(mu) * (1 / sigma - 1))
+
+
 def list_native_sigmas(steps: int, tokens: int) -> tuple[float, ...]:
     """`steps + 1` sigmas from 1 to 0: time falls evenly and is shifted towards the noisy end."""
     shift = math.exp(fit_mu(tokens, steps))

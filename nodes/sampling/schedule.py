@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..base.errors import InputError
-from ..base.noise import fit_mu
+from ..base.noise import fit_mu, unshift_sigma
 from ..base.sentences import Sentence, say
 
 RULES = ("native", "uniform", "karras", "exponential", "beta", "fast")
@@ -75,11 +75,6 @@ def compute_mu(mode: str, tokens: int, steps: int) -> float:
 def shift_time(time: Tensor, mu: float) -> Tensor:
     """Evenly spaced times (1 to 0) to sigmas."""
     return math.exp(mu) / (math.exp(mu) + (1 / time - 1))
-
-
-def unshift_sigma(sigma: float, mu: float) -> float:
-    """The time whose sigma is `sigma`: the inverse of `shift_time`."""
-    return 1 / (1 + math.exp(mu) * (1 / sigma - 1))
 
 
 def native_sigmas(steps: int, mu: float, start: float = 1.0) -> Tensor:

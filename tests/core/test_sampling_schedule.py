@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from kleinod_pure.base.noise import unshift_sigma
 from kleinod_pure.sampling.schedule import (
     MU_AUTO,
     MU_CAPPED,
@@ -24,7 +25,6 @@ from kleinod_pure.sampling.schedule import (
     native_sigmas,
     respace_sigmas,
     shift_time,
-    unshift_sigma,
 )
 
 rules = st.sampled_from(RULES)

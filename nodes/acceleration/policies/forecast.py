@@ -17,12 +17,12 @@ from torch import Tensor
 from ...base.acceleration import FittedTable
 from ...base.errors import InputError
 from ...base.flux2 import DEFAULT_GUIDANCE
-from ...base.noise import list_native_sigmas
+from ...base.noise import list_native_sigmas, unshift_sigma
 from ...base.sentences import Sentence, join, say
 from ...base.values import Acceleration
 from .. import presets
 from ..clock import SURE_FROM
-from ..extrapolation import VelocityForecast, inner, interpolate, per_sample
+from ..extrapolation import VelocityForecast, inner, interpolate, per_sample, weigh_by_likeness
 from ..fitted import FittedPath, find_mask
 from ..linear_solver import Settlement
 from ..plan import (
@@ -301,8 +301,8 @@ class Forecast(Policy):
     def _settle(self, index: int, sigma: float, velocity: Tensor) -> Tensor | None:
         """What makes up for the steps skipped since the last computed one, now that the truth is known.
 
-        A parabola through the last two computed velocities and the fresh one says what the skipped ones
-        should have been. It costs no evaluation and removes the leading error of skipping. Early in the run,
+        The last two computed velocities and the fresh one say what the skipped ones should have been. It
+        costs no evaluation and removes the leading error of skipping. Early in the run,
         where it is decided what a picture becomes, it is held to a share of the velocity: what is added all
         at once, and much of it, turns one picture into another now and then.
         """
@@ -310,11 +310,26 @@ class Forecast(Policy):
         if self._settlement is None or not self._velocity.points:
             return None
         points = [*self._velocity.points, (sigma, velocity)]
-        errors = [(step, level, interpolate(points, level) - used) for step, level, used in skipped]
+        errors = [(step, level, self._look_back(points, level) - used) for step, level, used in skipped]
         if errors and sigma > presets.DECIDED_SIGMA:
             share = self._settled_share([error for _, _, error in errors], velocity)
             errors = [(step, level, share * error) for step, level, error in errors]
         return self._settlement.settle(errors, index, velocity)
+
+    def _look_back(self, points: list[tuple[float, Tensor]], sigma: float) -> Tensor:
+        """The velocity at `sigma`, between the last two of `points`, the newest of which is just computed.
+
+        By how alike a Klein's velocities are, as far as that is known to hold; else a parabola.
+        """
+        mu = self.run.mu
+        if mu is None:
+            return interpolate(points, sigma)
+        times = [unshift_sigma(level, mu) for level, _ in points]
+        if times[-2] - times[-1] > presets.ALIKE_WITHIN:
+            return interpolate(points, sigma)
+        weights = weigh_by_likeness(times, unshift_sigma(sigma, mu))
+        parts = (weight * velocity for weight, (_, velocity) in zip(weights, points, strict=True))
+        return sum(parts, torch.zeros_like(points[-1][1]))
 
     def _settled_share(self, errors: list[Tensor], velocity: Tensor) -> Tensor:
         """How much of errors `[B, ...]` found early is made up for: 0..1 per sample, to multiply them."""
