@@ -22,12 +22,11 @@ MAX_GAIN = 1.5
 # Below this sigma (x - x0) / sigma is rounding noise.
 MIN_SIGMA = 1e-6
 
-# In FLUX.2's own time (`base.noise.unshift_sigma`) two velocities of a run that lie t apart are alike, as a
-# cosine, by LASTING + (1 - LASTING) exp(-t^2 / (2 LENGTH^2)), wherever in the run they lie. Read off 24
-# uncached runs of klein-nano at 28 steps; a LENGTH of .12 or .2 or a LASTING of .3 or .8 does as well. JITTER
-# is the share of a velocity, squared, that no other one tells of: a network's rounding in bfloat16. More of
-# it (1e-3) does as well on klein-nano, but not on a flow whose velocity is known exactly.
-LASTING, LENGTH, JITTER = 0.6, 0.15, 1e-5
+# In FLUX.2's own time (`base.noise.unshift_sigma`) what two velocities of a run that lie t apart have in common,
+# beside what all have, falls as exp(-t^2 / (2 LENGTH^2)), wherever in the run they lie. Read off 24 uncached
+# runs of klein-nano at 28 steps; .12 or .2 does as well. JITTER keeps the equations solvable where velocities
+# lie next to each other; their weights are a parabola's there.
+LENGTH, JITTER = 0.15, 1e-12
 
 
 def per_sample(value: Tensor, like: Tensor) -> Tensor:
@@ -156,18 +155,24 @@ class VelocityForecast:
 def weigh_by_likeness(times: Sequence[float], at: float) -> list[float]:
     """How much of each velocity known at `times` makes the likeliest one at `at`, all in FLUX.2's own time.
 
-    The mean of a Gaussian process (Rasmussen and Williams 2006, equation 2.23) whose covariance is the
-    measured likeness. Unlike a polynomial's, its weights may add up to more than 1: what lies between two
-    velocities that differ is longer than their mean.
+    The mean of a Gaussian process around a level that is not known, which statisticians of the ground call
+    ordinary kriging (Rasmussen and Williams 2006, section 2.7; Matheron 1963). The weights add up to 1, so
+    that of a velocity that never changes it makes that velocity.
     """
     known = torch.tensor(times, dtype=torch.float64)
-    covariance = _likeness(known[:, None] - known) + JITTER * torch.eye(len(known), dtype=torch.float64)
-    weights: list[float] = torch.linalg.solve(covariance, _likeness(known - at)).tolist()
+    count = len(known)
+    # The last row and column: weights that add up to 1, and the multiplier that makes them.
+    system = torch.ones(count + 1, count + 1, dtype=torch.float64)
+    system[:count, :count] = _likeness(known[:, None] - known) + JITTER * torch.eye(count)
+    system[count, count] = 0
+    wanted = torch.ones(count + 1, dtype=torch.float64)
+    wanted[:count] = _likeness(known - at)
+    weights: list[float] = torch.linalg.solve(system, wanted)[:count].tolist()
     return weights
 
 
 def _likeness(apart: Tensor) -> Tensor:
-    return LASTING + (1 - LASTING) * torch.exp(-(apart**2) / (2 * LENGTH**2))
+    return torch.exp(-(apart**2) / (2 * LENGTH**2))
 
 
 def interpolate(points: list[tuple[float, Tensor]], sigma: float) -> Tensor:

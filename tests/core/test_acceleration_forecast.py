@@ -12,7 +12,6 @@ from kleinod_pure.acceleration import presets
 from kleinod_pure.acceleration.controller import Controller
 from kleinod_pure.acceleration.extrapolation import (
     JITTER,
-    LASTING,
     LENGTH,
     LinearExtrapolation,
     VelocityForecast,
@@ -98,25 +97,27 @@ def test_interpolation_meets_a_parabola() -> None:
 
 
 def test_what_lies_between_two_velocities_is_told_as_well_as_their_likeness_allows() -> None:
-    """Paths drawn with the likeness that was measured: the mean miss is the least there can be, which the
-    determinants of the likeness say (Schur), and below that of a parabola and of half of each neighbour.
+    """Paths drawn with the likeness that was measured, around levels far apart: of all weights that add up
+    to 1, found by trying them, none misses less; a parabola and half of each neighbour miss more.
     """
     torch.manual_seed(0)
     times = torch.tensor([0.62, 0.5, 0.38, 0.43], dtype=torch.float64)
-    alike = LASTING + (1 - LASTING) * torch.exp(-((times[:, None] - times) ** 2) / (2 * LENGTH**2))
-    seen = alike + JITTER * torch.eye(4, dtype=torch.float64)
-    paths = torch.linalg.cholesky(seen) @ torch.randn(4, 200_000, dtype=torch.float64)
+    alike = torch.exp(-((times[:, None] - times) ** 2) / (2 * LENGTH**2)) + JITTER * torch.eye(4)
+    paths = torch.linalg.cholesky(alike) @ torch.randn(4, 20_000, dtype=torch.float64)
+    paths = paths + 5 * torch.randn(20_000, dtype=torch.float64)
     known, truth = paths[:3], paths[3]
 
     def miss(weights: list[float]) -> float:
         return float((torch.tensor(weights, dtype=torch.float64) @ known - truth).square().mean())
 
-    found = miss(weigh_by_likeness(times[:3].tolist(), 0.43))
-    least = float(torch.linalg.det(seen) / torch.linalg.det(seen[:3, :3]))
-    assert found == pytest.approx(least, rel=0.02)
-    line = interpolate([(float(t), torch.eye(3)[i]) for i, t in enumerate(times[:3])], 0.43).tolist()
-    assert found < 0.9 * miss(line)
-    assert found < 0.5 * miss([0.0, 0.5, 0.5])
+    found = weigh_by_likeness(times[:3].tolist(), 0.43)
+    assert sum(found) == pytest.approx(1)
+    step = 0.02
+    tried = [(a * step, b * step) for a in range(-20, 5) for b in range(0, 50)]
+    assert miss(found) <= min(miss([a, b, 1 - a - b]) for a, b in tried) * 1.02
+    parabola = interpolate([(float(t), torch.eye(3)[i]) for i, t in enumerate(times[:3])], 0.43).tolist()
+    assert miss(found) < 0.95 * miss(parabola)
+    assert miss(found) < 0.5 * miss([0.0, 0.5, 0.5])
 
 
 def test_noise_adding_solvers_make_it_forecast_the_denoised_picture() -> None:
