@@ -22,10 +22,10 @@ MAX_GAIN = 1.5
 # Below this sigma (x - x0) / sigma is rounding noise.
 MIN_SIGMA = 1e-6
 
-# In FLUX.2's own time (`base.noise.unshift_sigma`) what two velocities of a run that lie t apart have in common,
-# beside what all have, falls as exp(-t^2 / (2 LENGTH^2)), wherever in the run they lie. Read off 24 uncached
-# runs of klein-nano at 28 steps; .12 or .2 does as well. JITTER keeps the equations solvable where velocities
-# lie next to each other; their weights are a parabola's there.
+# In FLUX.2's own time (`base.noise.unshift_sigma`) what two velocities of a run that lie t apart have in
+# common, beside what all have, falls as exp(-t^2 / (2 LENGTH^2)), wherever in the run they lie. Read off 24
+# uncached runs of klein-nano at 28 steps; .12 or .2 does as well. JITTER keeps the equations solvable where
+# velocities lie next to each other; their weights are a parabola's there.
 LENGTH, JITTER = 0.15, 1e-12
 
 

@@ -120,6 +120,14 @@ def test_what_lies_between_two_velocities_is_told_as_well_as_their_likeness_allo
     assert miss(found) < 0.5 * miss([0.0, 0.5, 0.5])
 
 
+def test_of_velocities_next_to_each_other_likeness_makes_a_parabola() -> None:
+    for apart in (0.01, 0.001, 0.0001):
+        times = [0.5, 0.5 - apart, 0.5 - 2 * apart]
+        points = [(time, torch.eye(3)[i]) for i, time in enumerate(times)]
+        for at in (0.5 - 1.2 * apart, 0.5 - 1.7 * apart):
+            assert weigh_by_likeness(times, at) == pytest.approx(interpolate(points, at).tolist(), abs=2e-3)
+
+
 def test_noise_adding_solvers_make_it_forecast_the_denoised_picture() -> None:
     """With x0 constant and fresh noise in x at every step, only x0 can be forecast."""
     torch.manual_seed(0)
