@@ -121,7 +121,7 @@ def test_what_lies_between_two_velocities_is_told_as_well_as_their_likeness_allo
 
 
 def test_of_velocities_next_to_each_other_likeness_makes_a_parabola() -> None:
-    for apart in (0.01, 0.001, 0.0001):
+    for apart in (0.01, 0.001):
         times = [0.5, 0.5 - apart, 0.5 - 2 * apart]
         points = [(time, torch.eye(3)[i]) for i, time in enumerate(times)]
         for at in (0.5 - 1.2 * apart, 0.5 - 1.7 * apart):
