@@ -6,13 +6,16 @@ import copy
 import io
 import json
 import urllib.parse
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.emulator.pictures import draw_pattern
+from tools.launch import LaunchError
 from tools.launch.client import RunResult, StepProgress, WorkflowError, WorkflowInterrupted, load_prompt
+from tools.launch.environment import Environment
 from tools.launch.server import Server
 from tools.launch.workflows import API_FOLDER, ORDER
 from tools.shipped.recipes import fill_defaults
@@ -52,6 +55,18 @@ def run_for_pixels(server: Server, prompt: dict) -> list[np.ndarray]:
 def forget_everything(server: Server) -> None:
     """Empty ComfyUI's result cache and unload the models, so that the next run does the work again."""
     server.client.post_json("/free", {"unload_models": True, "free_memory": True})
+
+
+def test_another_comfyui_on_the_port_is_not_taken_for_the_one_started(
+    comfy_server: Server, comfy_environment: Environment, tmp_path: Path
+) -> None:
+    log = tmp_path / "second.log"
+    with (
+        Server(comfy_environment, port=comfy_server.port, pack=None, log=log, device="cpu") as second,
+        pytest.raises(LaunchError, match="ended while starting"),
+    ):
+        second.start()
+    assert comfy_server.client.get_json("/queue")
 
 
 def test_every_node_is_registered(comfy_server: Server) -> None:

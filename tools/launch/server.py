@@ -146,11 +146,12 @@ class Server:
         self.stop()
 
     def _answers(self) -> bool:
+        """Whether ours does: another program may have taken the port in the meantime."""
         try:
-            self.client.get("/system_stats", timeout=5)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            argv = self.client.get_json("/system_stats", timeout=5)["system"]["argv"]
+        except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError, LookupError, TypeError):
             return False
-        return True
+        return str(self.base) in argv
 
     def _open_log(self) -> IO[bytes]:
         self.log.parent.mkdir(parents=True, exist_ok=True)
