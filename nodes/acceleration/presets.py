@@ -67,7 +67,7 @@ SETTLED_PER_GUIDANCE = 0.02
 
 # How far apart in FLUX.2's own time two computed steps may lie for what is between them to be told by how
 # alike velocities are (`extrapolation.weigh_by_likeness`): 4 steps of 28, 3 of 20. Up to there that is nearer
-# than a parabola in sigma (klein-nano, 28 steps, medium: 58.8 dB and not 57.7, at guidance 2 69.1 and not
+# than a parabola in sigma (klein-nano, 28 steps, medium: 58.9 dB and not 57.7, at guidance 2 68.1 and not
 # 66.2), beyond it farther (12 steps, every second one computed: 35.3 and not 36.4).
 ALIKE_WITHIN = 0.16
 
