@@ -58,7 +58,10 @@ class Bridge(Protocol):
 
 
 class RuleBridge:
-    """The forecast as the rule has it, a gap at a time: the line, its gain, and what settles past errors.
+    """A forecast a gap at a time: the line, its gain, and a parabola that settles past errors.
+
+    The forecast by the rule has come to settle otherwise since; this stays, since the weights of every stored
+    table count on it.
 
     steps: at which the model is called, of an Euler run over `sigmas`.
     """

@@ -17,8 +17,11 @@ def fit_mu(tokens: int, steps: int) -> float:
 
 
 def unshift_sigma(sigma: float, mu: float) -> float:
-    """The time, 1 to 0, in which FLUX.2's own steps are even: the one whose sigma is `sigma`."""
-    return 1 / (1 + math.exp(mu) * (1 / sigma - 1))
+    """The time, 1 to 0, in which FLUX.2's own steps are even: the one whose sigma is `sigma`.
+
+    1 for a sigma above 1, which a user's own list may have.
+    """
+    return 1 / (1 + math.exp(mu) * max(0.0, 1 / sigma - 1))
 
 
 def list_native_sigmas(steps: int, tokens: int) -> tuple[float, ...]:

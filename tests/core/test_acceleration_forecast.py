@@ -179,6 +179,15 @@ def test_in_its_own_time_a_klein_ends_nearer_where_computed_steps_lie_close(leve
         assert decibels(klein, full) > decibels(other, full) + 0.5
 
 
+@pytest.mark.parametrize("start", [1.1, 1.147, 2.0, 14.6])
+def test_sigmas_of_the_users_own_may_begin_above_1(start: float) -> None:
+    flow = MixtureFlow()
+    sigmas = (start, 0.5 * (start + 1), *native_sigmas(28))
+    result, report = run(flow, relaxed("high"), 30, start * flow.noise(), sigmas, mu=2.05)
+    assert report.computed < 30
+    assert bool(torch.isfinite(result).all())
+
+
 @pytest.mark.parametrize("steps", [28, 50])
 @pytest.mark.parametrize("level", ["low", "medium", "high", "highest"])
 def test_it_beats_fewer_steps_at_the_same_cost(level: str, steps: int) -> None:

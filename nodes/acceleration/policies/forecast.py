@@ -302,9 +302,9 @@ class Forecast(Policy):
         """What makes up for the steps skipped since the last computed one, now that the truth is known.
 
         The last two computed velocities and the fresh one say what the skipped ones should have been. It
-        costs no evaluation and removes the leading error of skipping. Early in the run,
-        where it is decided what a picture becomes, it is held to a share of the velocity: what is added all
-        at once, and much of it, turns one picture into another now and then.
+        costs no evaluation and removes the leading error of skipping. Early in the run, where it is decided
+        what a picture becomes, it is held to a share of the velocity: what is added all at once, and much of
+        it, turns one picture into another now and then.
         """
         skipped, self._skipped = self._skipped, []
         if self._settlement is None or not self._velocity.points:
