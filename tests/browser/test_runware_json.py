@@ -144,7 +144,7 @@ def test_the_sampler_takes_what_exists_here_and_says_what_does_not(studio: Studi
     assert pick(prompt, "KleinodAcceleration")["db_cache_threshold"] == 0.4
     for words in ("Reference pictures given by their address: 1.", "LoRAs by AIR id were left out"):
         studio.page.get_by_text(words).first.wait_for()
-    notices = studio.page.locator(".p-toast-message")
+    notices = studio.page.locator(".p-toast-message, [data-testid=toast]")  # pages up to 1.57, and later
     assert notices.count() == 1, "what was left out stands in one notice with what was done"
     keep_screenshot(studio, artifacts / "screenshots", "pasted-notes")
     copied = json.loads(studio.page.evaluate(_COPY))
