@@ -44,9 +44,10 @@ def test_learning_is_off_until_switched_on_and_what_was_learned_is_erased(
     panel = switch.locator("xpath=../..")
     panel.get_by_text("Nothing was learned so far.").wait_for()
     assert not switch.is_checked()
+    # By the keyboard: a notice of the page's own may lie above the panel.
     folder = next(Path(own_server.base).rglob("__kleinod"))
     with page.expect_response("**/kleinod/learning"):
-        switch.click()
+        switch.press("Space")
     assert json.loads((folder / "learning.json").read_text("utf-8"))["enabled"] is True
     sigmas = [1 - i / 8 for i in range(9)]
     lessons = {"version": 1, "model": "0123456789abcdef", "guidance": 4.0, "sigmas": sigmas, "rough": False}
@@ -55,9 +56,8 @@ def test_learning_is_off_until_switched_on_and_what_was_learned_is_erased(
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({**lessons, "seen": 2, "grams": {}, "tried": []}), "utf-8")
     with page.expect_response("**/kleinod/learning"):
-        switch.click()
+        switch.press("Space")
     panel.get_by_text("2 different prompts (8 steps, guidance 4, model 012345)").wait_for()
-    # By the keyboard: a notice of the page's own may lie above the button.
     panel.get_by_role("button", name="Erase what was learned").press("Enter")
     panel.get_by_text("Nothing was learned so far.").wait_for()
     assert not file.exists()
